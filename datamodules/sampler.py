@@ -1,0 +1,117 @@
+"""The order of the training pairs: the same for a seed, shared out over ranks, and resumable in mid-epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.pairs import PairBatch, PairDataset, collate
+from retrieval.errors import InputError
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the training data.
+
+    Args:
+        epoch: from 0.
+        batches: batches of that epoch (of each rank) that are done.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+
+
+class PairSampler(Sampler[list[int]]):
+    """Batches of indices: one permutation for each (seed, epoch), shared out over the ranks.
+
+    The ranks' batches with the same number make up one slice of the permutation, without overlap: W ranks with
+    batches of B see what one process with batches of B * W sees. What does not fill a batch on every rank is left
+    out of that epoch.
+
+    Args:
+        size: number of pairs.
+        batch_size: pairs in a batch of one rank (B).
+        seed: gives, with the epoch, the permutation.
+        rank: this process, from 0.
+        world_size: number of processes (W).
+
+    Raises:
+        InputError: the pairs do not fill one batch on every rank.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.position = Position()
+        if len(self) == 0:
+            raise InputError(
+                f"found {size} training pairs, fewer than one batch of {batch_size} on each of {world_size} device(s): "
+                "use a smaller batch_size"
+            )
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose what the next iteration gives.
+
+        Args:
+            epoch: from 0.
+            start: batches at the beginning of that epoch to leave out, because they are done.
+        """
+        self.position = Position(epoch, start)
+
+    def __len__(self) -> int:
+        """Batches of one rank in a whole epoch, wherever the next iteration starts."""
+        return self.size // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # A digest, because neighbouring seeds must not share permutations (seed 0, epoch 1 and seed 1, epoch 0).
+        digest = hashlib.sha256(f"{self.seed} {self.position.epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        order = torch.randperm(self.size, generator=generator)
+        for number in range(self.position.batches, len(self)):
+            first = (number * self.world_size + self.rank) * self.batch_size
+            yield order[first : first + self.batch_size].tolist()
+
+
+class PairLoader(DataLoader[PairBatch]):
+    """A dataloader of pairs that asks where to start, each time that it is iterated.
+
+    It has a random generator of its own, so that iterating it does not change the global random state (a resumed
+    run iterates one time more than an uninterrupted one).
+
+    Args:
+        dataset: the pairs.
+        sampler: their order.
+        num_workers: worker processes.
+        position: gives the place at which the next iteration starts.
+    """
+
+    def __init__(
+        self, dataset: PairDataset, sampler: PairSampler, num_workers: int, position: Callable[[], Position]
+    ) -> None:
+        super().__init__(
+            dataset,  # type: ignore[arg-type]  # the type parameter is what the loader yields
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            generator=torch.Generator().manual_seed(sampler.seed),
+        )
+        self.pair_sampler = sampler
+        self.next_position = position
+
+    def __iter__(self) -> Any:
+        position = self.next_position()
+        self.pair_sampler.set_epoch(position.epoch, position.batches)
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the datamodule keeps the place. That this method exists tells Lightning that we can resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `state_dict`."""

@@ -1,0 +1,45 @@
+"""Comparing texts in any script: one spelling of a text, and a split that never changes."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+
+
+def normalise(text: str) -> str:
+    r"""The text in Unicode NFC, with every run of white space as one space and none at the ends.
+
+    >>> normalise(" a\u0301\t b ")
+    'á b'
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def fold(text: str) -> str:
+    """The key by which two texts count as the same string: normalised, without case.
+
+    >>> fold("Habari ZENU") == fold("habari  zenu")
+    True
+    """
+    return normalise(normalise(text).casefold())
+
+
+def folded(texts: Iterable[str]) -> set[str]:
+    """The keys of many texts."""
+    return {fold(text) for text in texts}
+
+
+def has_letter(text: str) -> bool:
+    """Whether anything in the text can be read as a word (not only digits, signs or pictures)."""
+    return any(character.isalpha() for character in text)
+
+
+def hash_share(key: str, salt: str) -> float:
+    """A number in [0, 1) that depends on the key and the salt only: the same on every machine, for ever.
+
+    A split made with ``hash_share(key, salt) < share`` does not move when items are added or the order changes.
+    """
+    digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
+    # 53 bits, as many as a float holds: more would round up to 1.0 now and then.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
