@@ -1,0 +1,212 @@
+"""Retrieval metrics per query, equal to `ir_measures` (trec_eval), in vectorised NumPy.
+
+>>> qrels = {"q1": {"d1": 2, "d4": 1}, "q2": {"d2": 1}}
+>>> run = {"q1": {"d1": -0.1, "d2": -0.5, "d3": -0.7, "d4": -0.9}, "q2": {"d1": 0.3, "d2": 0.3}}
+>>> per_query = evaluate_run(run, qrels, ["map", "precision@1"])
+>>> per_query["precision@1"]
+{'q1': 1.0, 'q2': 1.0}
+>>> mean_over_queries(per_query)["map"]  # q1: (1/1 + 2/4) / 2; q2: tied, the higher id comes first
+0.875
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrieval.collection import Qrels, Run
+from retrieval.relevance import Floats, Judgments, RankedRelevance, relevance_of_rankings, relevance_of_run
+
+DEFAULT_METRICS = ("map", "ndcg@10", "mrr@10", "recall@100")
+PerQuery = dict[str, dict[str, float]]
+"""Metric -> query id -> value."""
+
+_FAMILIES = ("map", "ndcg", "mrr", "recall", "precision")
+_NEED_CUTOFF = ("recall", "precision")
+_ALIASES = {"ap": "map", "p": "precision", "prec": "precision", "r": "recall", "rr": "mrr", "dcg": "ndcg"}
+_KNOWN = "map, ndcg, mrr (with @k or without), recall@k, precision@k"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of ranked lists.
+
+    Args:
+        family: ``map``, ``ndcg``, ``mrr``, ``recall`` or ``precision``.
+        cutoff: only the first documents count; None for the whole list.
+    """
+
+    family: str
+    cutoff: int | None = None
+
+    def __str__(self) -> str:
+        return self.family if self.cutoff is None else f"{self.family}@{self.cutoff}"
+
+
+def parse_metric(name: str) -> Metric:
+    """The metric that a name such as ``ndcg@10`` means.
+
+    Definitions are those of trec_eval: a grade above 0 is relevant, nDCG's gain is the grade itself and its
+    discount log2(rank + 1), average precision divides by all relevant documents of the query (also with a
+    cutoff), precision@k divides by k. Ties are broken by descending document id. One exception, which follows
+    `ir_measures`: ``mrr@k`` breaks ties as the MS MARCO script does, by ascending id.
+
+    Raises:
+        ValueError: no such metric; the message names the nearest one.
+
+    >>> parse_metric("ndcg@10")
+    Metric(family='ndcg', cutoff=10)
+    """
+    family, at, cutoff = name.partition("@")
+    right_cutoff = not at or re.fullmatch(r"[1-9][0-9]*", cutoff) is not None
+    if family in _FAMILIES and right_cutoff and (at or family not in _NEED_CUTOFF):
+        return Metric(family, int(cutoff) if at else None)
+    if family in _FAMILIES:
+        problem = "the cutoff after @ must be a whole number from 1" if at else "it needs a cutoff"
+        raise ValueError(f"metric {name!r}: {problem}, for example {family}@10; the metrics are {_KNOWN}")
+    raise ValueError(f"unknown metric {name!r}{_did_you_mean(family, cutoff)}; the metrics are {_KNOWN}")
+
+
+def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRICS) -> PerQuery:
+    """Metrics of a run, for each query of the qrels.
+
+    Queries of the qrels that the run lacks, or that have no relevant document, are 0; queries of the run that are
+    not in the qrels are left out.
+
+    Args:
+        run: query id -> document id -> score; the order of the documents does not matter.
+        qrels: query id -> document id -> grade.
+        metrics: names, see `parse_metric`.
+
+    Returns:
+        Metric -> query id -> value, queries in the order of the qrels.
+
+    Raises:
+        ValueError: an unknown metric, a score that is NaN, or empty qrels.
+    """
+    parsed = _parse_all(metrics, qrels)
+    relevance = relevance_of_run(run, qrels)
+    return {str(metric): dict(zip(qrels, _values(metric, relevance).tolist(), strict=True)) for metric in parsed}
+
+
+def evaluate_rankings(
+    judgments: Judgments,
+    indices: ArrayLike,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    scores: ArrayLike | None = None,
+) -> dict[str, Floats]:
+    """Metrics of rankings given as arrays, e.g. by `retrieval.search`: the fast way, without dicts of documents.
+
+    Args:
+        judgments: `Judgments.from_qrels(qrels, query_ids, document_ids)`.
+        indices: document index, best first, padded with -1; (rows, K), integers, NumPy or torch on the CPU.
+        metrics: names, see `parse_metric`.
+        scores: scores of the documents; (rows, K). They matter to ``mrr@k`` alone, where scores are tied: with them
+            it equals `evaluate_run`, without them it takes the order given.
+
+    Returns:
+        Metric -> value of each query, in the order of `judgments.query_ids`; (Q,).
+
+    Raises:
+        ValueError: an unknown metric, wrong shapes, or empty qrels.
+    """
+    parsed = _parse_all(metrics, judgments.query_ids)
+    relevance = relevance_of_rankings(judgments, indices, scores)
+    return {str(metric): _values(metric, relevance) for metric in parsed}
+
+
+def mean_over_queries(per_query: Mapping[str, Mapping[str, float] | Floats]) -> dict[str, float]:
+    """Mean of each metric over its queries.
+
+    Args:
+        per_query: metric -> query id -> value, or metric -> values (Q,).
+    """
+    return {
+        metric: float(np.mean(list(values.values()) if isinstance(values, Mapping) else values))
+        for metric, values in per_query.items()
+    }
+
+
+def _parse_all(metrics: Sequence[str], queries: Qrels | list[str]) -> list[Metric]:
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
+    if not queries:
+        raise ValueError("the qrels are empty: there is no query to score")
+    return [parse_metric(name) for name in metrics]
+
+
+def _values(metric: Metric, relevance: RankedRelevance) -> Floats:
+    """The metric of each query; (Q,)."""
+    return _FORMULAS[metric.family](relevance, metric.cutoff)
+
+
+def _average_precision(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    first = np.searchsorted(relevance.query, relevance.query, side="left")
+    precision = (np.arange(len(relevance.query)) - first + 1) / relevance.rank
+    return _divide(_sum(relevance, _within(relevance.rank, cutoff) * precision), _relevant(relevance))
+
+
+def _ndcg(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    query = relevance.relevant_query
+    ideal_rank = np.arange(len(query)) - np.searchsorted(query, query, side="left") + 1
+    gain = _within(relevance.rank, cutoff) * relevance.grade / np.log2(relevance.rank + 1)
+    ideal = _within(ideal_rank, cutoff) * relevance.relevant_grade / np.log2(ideal_rank + 1)
+    return _divide(_sum(relevance, gain), np.asarray(np.bincount(query, ideal, relevance.queries), dtype=np.float64))
+
+
+def _reciprocal_rank(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    rank = relevance.rank if cutoff is None else relevance.msmarco_rank
+    best = np.zeros(relevance.queries)
+    np.maximum.at(best, relevance.query, _within(rank, cutoff) / rank)
+    return best
+
+
+def _recall(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    return _divide(_sum(relevance, _within(relevance.rank, cutoff)), _relevant(relevance))
+
+
+def _precision(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    assert cutoff is not None, "parse_metric asks for a cutoff"
+    return _sum(relevance, _within(relevance.rank, cutoff)) / cutoff
+
+
+_FORMULAS = {
+    "map": _average_precision,
+    "ndcg": _ndcg,
+    "mrr": _reciprocal_rank,
+    "recall": _recall,
+    "precision": _precision,
+}
+
+
+def _within(rank: NDArray[np.int64], cutoff: int | None) -> NDArray[np.bool_]:
+    return np.ones(len(rank), dtype=bool) if cutoff is None else rank <= cutoff
+
+
+def _sum(relevance: RankedRelevance, values: NDArray[np.float64 | np.bool_]) -> Floats:
+    """Sum of a value of the retrieved relevant documents, for each query; (Q,)."""
+    return np.asarray(np.bincount(relevance.query, values.astype(np.float64), relevance.queries), dtype=np.float64)
+
+
+def _relevant(relevance: RankedRelevance) -> NDArray[np.int64]:
+    """Number of relevant documents of each query, retrieved or not; (Q,)."""
+    return np.bincount(relevance.relevant_query, minlength=relevance.queries).astype(np.int64)
+
+
+def _divide(total: Floats, count: NDArray[np.float64 | np.int64]) -> Floats:
+    """Quotients, 0 where a query has nothing to divide by."""
+    return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+
+
+def _did_you_mean(family: str, cutoff: str) -> str:
+    lower = family.lower()
+    nearest = [_ALIASES[lower]] if lower in _ALIASES else difflib.get_close_matches(lower, _FAMILIES, 1, 0.5)
+    if not nearest:
+        return ""
+    cutoff = cutoff or ("10" if nearest[0] in _NEED_CUTOFF else "")
+    return f", did you mean {str(nearest[0]) + ('@' + cutoff if cutoff else '')!r}?"

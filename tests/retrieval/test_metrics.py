@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import re
+
+import ir_measures
+import numpy as np
+import pytest
+import torch
+
+from retrieval.metrics import (
+    DEFAULT_METRICS,
+    Metric,
+    evaluate_rankings,
+    evaluate_run,
+    mean_over_queries,
+    parse_metric,
+)
+from retrieval.relevance import Judgments
+from retrieval.trec import ranked_documents
+
+NAMES = {
+    "map": "AP",
+    "map@3": "AP@3",
+    "map@100": "AP@100",
+    "ndcg": "nDCG",
+    "ndcg@2": "nDCG@2",
+    "ndcg@10": "nDCG@10",
+    "mrr": "RR",
+    "mrr@1": "RR@1",
+    "mrr@10": "RR@10",
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@100": "R@100",
+    "precision@1": "P@1",
+    "precision@5": "P@5",
+    "precision@100": "P@100",
+}
+IDS = [*(f"d{i}" for i in range(18)), "D1", "d", "10", "9", "é", "ｚ", "\U0001f600"]
+
+
+def oracle(run, qrels, names=NAMES):
+    measures = {ir_measures.parse_measure(name): ours for ours, name in names.items()}
+    values = {ours: {} for ours in names}
+    for metric in ir_measures.iter_calc(list(measures), qrels, run):
+        values[measures[metric.measure]][metric.query_id] = metric.value
+    return values
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        assert ours[name].keys() == values.keys(), name
+        for query, value in values.items():
+            assert ours[name][query] == pytest.approx(value, abs=1e-9), (name, query)
+
+
+def random_scores(rng, size):
+    kind = rng.integers(5)
+    if kind == 0:
+        return rng.normal(size=size)
+    if kind == 1:  # many ties, negative as well
+        return rng.integers(-2, 3, size=size).astype(float)
+    if kind == 2:  # ties in single precision only
+        return 0.5 + rng.integers(0, 4, size=size) * 1e-10
+    if kind == 3:  # neighbours in single precision
+        return np.float32(0.7) + rng.integers(-2, 3, size=size) * 6e-8
+    return rng.choice([1e39, 1e40, -1e300, 0.0, -0.0, 5e-324], size=size)
+
+
+def random_case(seed):
+    """Graded qrels and a run with ties, gaps on both sides, and queries without hits or relevant documents."""
+    rng = np.random.default_rng(seed)
+    run, qrels = {}, {}
+    for i in range(12):
+        judged = rng.choice(IDS, size=rng.integers(0, 12), replace=False).tolist()
+        grades = rng.integers(0, 4, size=len(judged)) if i % 3 else np.zeros(len(judged), int)
+        if rng.random() < 0.85:
+            qrels[f"q{i}"] = dict(zip(judged, grades.tolist(), strict=True))
+        found = rng.choice(IDS, size=rng.integers(0, len(IDS) + 1), replace=False).tolist()
+        if rng.random() < 0.85:
+            run[f"q{i}"] = dict(zip(found, random_scores(rng, len(found)).tolist(), strict=True))
+    return run, qrels | {"q99": {"d1": 1}}
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_run_equals_ir_measures(seed):
+    run, qrels = random_case(seed)
+    assert_equal(evaluate_run(run, qrels, list(NAMES)), oracle(run, qrels))
+
+
+def test_negative_grades_are_not_relevant():
+    # Not against ir_measures: pytrec_eval does not support them (it writes out of bounds).
+    run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
+    judged = evaluate_run(run, {"q": {"a": -2, "b": 1, "x": -1}}, list(NAMES))
+    assert judged == evaluate_run(run, {"q": {"a": 0, "b": 1}}, list(NAMES))
+
+
+def as_rankings(run, queries):
+    """The run as arrays in trec_eval's order, padded; single precision, as search gives it."""
+    width = max((len(run.get(query, {})) for query in queries), default=0) + 2
+    indices = np.full((len(queries), width), -1)
+    scores = np.full((len(queries), width), -np.inf)
+    for row, query in enumerate(queries):
+        ranked = ranked_documents(run.get(query, {}))
+        indices[row, : len(ranked)] = [IDS.index(document) for document in ranked]
+        scores[row, : len(ranked)] = [run[query][document] for document in ranked]
+    return indices, scores
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rankings_equal_ir_measures(seed):
+    run, qrels = random_case(seed)
+    qrels["q0"] = {"not in the index": 2, "d1": 1}
+    queries = [*run, "without qrels"]
+    indices, scores = as_rankings(run, queries)
+    judgments = Judgments.from_qrels(qrels, queries, IDS)
+    values = evaluate_rankings(judgments, indices, list(NAMES), scores)
+    ours = {name: dict(zip(judgments.query_ids, column.tolist(), strict=True)) for name, column in values.items()}
+    assert_equal(ours, oracle(run, qrels))
+
+
+def test_rankings_without_scores_take_the_given_order():
+    judgments = Judgments.from_qrels({"q": {"a": 1}}, ["q"], ["a", "b"])
+    tied = torch.tensor([[0.5, 0.5]])
+    ranking = torch.tensor([[1, 0]])  # b before a: trec_eval's order
+    assert evaluate_rankings(judgments, ranking, ["mrr@10", "mrr"])["mrr@10"] == [0.5]
+    with_scores = evaluate_rankings(judgments, ranking, ["mrr@10", "mrr"], tied)
+    assert with_scores["mrr@10"] == [1.0]
+    assert with_scores["mrr"] == [0.5]
+
+
+def test_perfect_ranking_with_negative_scores_is_perfect():
+    run = {"q": {"a": -0.1, "b": -0.2, "c": -0.3}}
+    values = evaluate_run(run, {"q": {"a": 2, "b": 1}}, ["map", "ndcg@10", "mrr@10", "recall@100"])
+    assert {value["q"] for value in values.values()} == {1.0}
+
+
+def test_means_are_over_all_judged_queries():
+    run, qrels = random_case(7)
+    means = mean_over_queries(evaluate_run(run, qrels, list(NAMES)))
+    theirs = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in NAMES.values()], qrels, run)
+    for ours, name in NAMES.items():
+        assert means[ours] == pytest.approx(theirs[ir_measures.parse_measure(name)], abs=1e-9), ours
+    assert mean_over_queries({"map": np.array([0.0, 1.0])}) == {"map": 0.5}
+
+
+def test_long_rankings_are_searched_in_several_blocks(monkeypatch):
+    run, qrels = random_case(3)
+    queries = list(run)
+    indices, scores = as_rankings(run, queries)
+    judgments = Judgments.from_qrels(qrels, queries, IDS)
+    whole = evaluate_rankings(judgments, indices, list(NAMES), scores)
+    monkeypatch.setattr("retrieval.relevance._CELLS_PER_BLOCK", 64)
+    for name, values in evaluate_rankings(judgments, indices, list(NAMES), scores).items():
+        np.testing.assert_array_equal(values, whole[name])
+
+
+def test_parse_metric():
+    assert parse_metric("ndcg@10") == Metric("ndcg", 10)
+    assert [str(parse_metric(name)) for name in NAMES] == list(NAMES)
+    assert parse_metric("map") == Metric("map")
+    assert DEFAULT_METRICS == ("map", "ndcg@10", "mrr@10", "recall@100")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nDCG@10", "unknown metric 'nDCG@10', did you mean 'ndcg@10'?"),
+        ("ncdg@5", "did you mean 'ndcg@5'?"),
+        ("rr@10", "did you mean 'mrr@10'?"),
+        ("p@5", "did you mean 'precision@5'?"),
+        ("recal", "did you mean 'recall@10'?"),
+        ("xyzzy", "unknown metric 'xyzzy'; the metrics are map"),
+        ("recall", "it needs a cutoff, for example recall@10"),
+        ("ndcg@0", "the cutoff after @ must be a whole number from 1"),
+        ("ndcg@", "the cutoff after @"),
+        ("map@-1", "the cutoff after @"),
+        ("map@1.5", "the cutoff after @"),
+    ],
+)
+def test_wrong_names_say_what_is_near(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_metric(name)
+
+
+def test_wrong_input():
+    judgments = Judgments.from_qrels({"q": {"a": 1}}, ["other", "q"], ["a"])
+    with pytest.raises(ValueError, match="1 rows, but the judgments name row 1"):
+        evaluate_rankings(judgments, np.zeros((1, 3), dtype=int))
+    with pytest.raises(ValueError, match="expected integers"):
+        evaluate_rankings(judgments, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="scores have shape"):
+        evaluate_rankings(judgments, np.zeros((2, 3), dtype=int), ["map"], np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="empty"):
+        evaluate_run({"q": {"a": 1.0}}, {})
+    with pytest.raises(ValueError, match="query 'q': a score is NaN"):
+        evaluate_run({"q": {"a": float("nan")}}, {"q": {"a": 1}})
+    with pytest.raises(ValueError, match="expected a list of names"):
+        evaluate_run({"q": {"a": 1.0}}, {"q": {"a": 1}}, "map")
