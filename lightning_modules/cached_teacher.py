@@ -1,0 +1,210 @@
+"""A teacher that answers from disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from lightning_modules.encoder import inverse_document_frequency
+from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
+from lightning_modules.teacher_store import Array, TeacherStore, text_keys
+from retrieval.errors import InputError
+from strategies.base import Embeddings
+
+TokenDtype = Literal["float16", "float32"]
+_SEGMENT_BYTES = 2**30
+_ANNOUNCED_BYTES = 10**9
+_SAMPLE = 1000
+
+
+class CachedTeacher(Teacher):
+    """Keeps what a teacher gave on disk, so that a second run loads no model.
+
+    Vectors are stored under the fingerprint of the model's files and settings, by the hash of the text; token
+    states apart from pooled vectors, which need much less space. They are mapped into memory, not read, and always
+    given back from disk: the first run and later ones see the same bits. Processes that encode at the same time
+    wait for each other and share the result; a killed one loses at most the gigabyte that it was at.
+
+    Args:
+        teacher: the teacher whose vectors to keep.
+        cache_dir: folder; None is ``teacher`` in the cache folder (POTSTILL_CACHE, by default ``~/.cache/potstill``).
+        token_dtype: type of the token states on disk.
+
+    Raises:
+        ValueError: an unknown type.
+    """
+
+    def __init__(
+        self, teacher: OnlineTeacher, cache_dir: str | None = None, token_dtype: TokenDtype = "float16"
+    ) -> None:
+        if token_dtype not in get_args(TokenDtype):
+            raise ValueError(f"token_dtype must be float16 or float32; got {token_dtype!r}")
+        self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
+        self._folder: Path | None = None
+        self._stores: dict[bool, TeacherStore] = {}
+        self._idf: Array | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the vectors of this model with these settings lie."""
+        if self._folder is None:
+            from datamodules.fetch import cache_folder
+
+            root = cache_folder() / "teacher" if self.cache_dir is None else Path(self.cache_dir).expanduser()
+            self._folder = root / self.teacher.fingerprint()
+        return self._folder
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        about = self.folder / "about.json"
+        if about.is_file():
+            return int(json.loads(about.read_text(encoding="utf-8"))["dim"])
+        return self.teacher.dim
+
+    def prepare(self, texts: Sequence[str], tokens: bool) -> None:
+        """Encode the texts that are not on disk yet.
+
+        Raises:
+            InputError: the disk has too little room.
+        """
+        from filelock import FileLock, Timeout
+
+        texts = list(dict.fromkeys(texts))
+        if not (missing := self._missing(texts, tokens)):
+            return
+        store = self._store(tokens)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that encodes with {self.teacher.model}", file=sys.stderr)
+            lock.acquire()
+        try:
+            store.refresh()
+            if missing := self._missing(missing, tokens):
+                store.clean()
+                self._write(store, missing, tokens)
+        finally:
+            lock.release()
+
+    def encode(self, texts: list[str], tokens: bool = False, device: torch.device | str | None = None) -> Embeddings:
+        """Look texts up, and encode and store those that are new; see `Teacher.encode`."""
+        if not texts:
+            raise ValueError("there are no texts to encode")
+        keys = text_keys(texts)
+        if (self._locate(keys, tokens)[0] < 0).any():
+            self.prepare(texts, tokens)
+        rows, stores = self._locate(keys, tokens)
+        if not tokens:
+            return Embeddings(torch.from_numpy(self._pooled(rows, stores)).to(device or "cpu"))
+        store = self._store(True)
+        weights = None
+        if self._idf is not None:
+            weights = [self._idf[np.minimum(ids, len(self._idf) - 1)] for ids in store.ragged("ids", rows)]
+        return padded(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
+
+    def fit_idf(self, texts: Sequence[str]) -> None:
+        """Compute the IDF of each token from the stored ids; see `Teacher.fit_idf`."""
+        self.prepare(texts, tokens=True)
+        store = self._store(True)
+        counts = np.zeros(0, dtype=np.int64)
+        for ids in store.ragged("ids", store.find(text_keys(texts))):
+            unique = np.unique(ids)
+            if unique[-1] >= len(counts):
+                counts = np.pad(counts, (0, int(unique[-1]) + 1 - len(counts)))
+            counts[unique] += 1
+        # The last entry serves all ids that no text holds.
+        self._idf = inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), len(texts)).numpy()
+
+    def _store(self, tokens: bool) -> TeacherStore:
+        if tokens not in self._stores:
+            name = f"tokens-{self.token_dtype}" if tokens else "pooled"
+            self._stores[tokens] = TeacherStore(self.folder / name)
+        return self._stores[tokens]
+
+    def _locate(self, keys: Array, tokens: bool) -> tuple[Array, Array]:
+        """Row of each text, -1 where it is nowhere, and whether the row is in the store with tokens.
+
+        Pooled vectors are looked for in both stores.
+        """
+        rows = self._store(tokens).find(keys)
+        with_tokens = np.full(len(keys), tokens)
+        if not tokens and (rows < 0).any():
+            others = self._store(True).find(keys)
+            with_tokens = (rows < 0) & (others >= 0)
+            rows = np.where(with_tokens, others, rows)
+        return rows, with_tokens
+
+    def _pooled(self, rows: Array, with_tokens: Array) -> Array:
+        if not with_tokens.any():
+            return self._store(False).pooled(rows)
+        if with_tokens.all():
+            return self._store(True).pooled(rows)
+        result = np.empty((len(rows), self.dim), dtype=np.float32)
+        for tokens in (False, True):
+            here = with_tokens == tokens
+            result[here] = self._store(tokens).pooled(rows[here])
+        return result
+
+    def _missing(self, texts: Sequence[str], tokens: bool) -> list[str]:
+        rows, _ = self._locate(text_keys(texts), tokens)
+        return [texts[index] for index in np.flatnonzero(rows < 0).tolist()]
+
+    def _write(self, store: TeacherStore, texts: list[str], tokens: bool) -> None:
+        """Encode texts, and write a segment for each gigabyte."""
+        self._check_room(texts, tokens)
+        self._describe()
+        keys = text_keys(texts)
+        columns: dict[str, list[Array]] = {}
+        size = 0
+        for batch in self.teacher.encode_batches(texts, tokens):
+            for name, part in self._columns(batch, keys).items():
+                columns.setdefault(name, []).append(part)
+                size += part.nbytes
+            if size >= _SEGMENT_BYTES:
+                store.write(**columns)
+                columns, size = {}, 0
+        if columns:
+            store.write(**columns)
+
+    def _columns(self, batch: TeacherBatch, keys: Array) -> dict[str, Array]:
+        columns: dict[str, Array] = {"keys": keys[batch.rows], "pooled": batch.pooled}
+        if batch.lengths is not None and batch.tokens is not None and batch.ids is not None:
+            columns |= {"lengths": batch.lengths, "tokens": batch.tokens.astype(self.token_dtype), "ids": batch.ids}
+        return columns
+
+    def _check_room(self, texts: list[str], tokens: bool) -> None:
+        """Say how much a large cache will need, and refuse where the disk has less."""
+        dim, length = self.teacher.dim, 0.0
+        if tokens:
+            sample = texts[:: -(-len(texts) // _SAMPLE)]
+            length = self.teacher.mean_length(sample)
+        item = np.dtype(self.token_dtype).itemsize
+        needed = int(len(texts) * (dim * 4 + 16 + length * (dim * item + 4)))
+        free = shutil.disk_usage(self.folder).free
+        what = f"{len(texts)} texts x ({dim} x 4" + (f" + {length:.1f} tokens x {dim} x {item}" if tokens else "")
+        if needed > free:
+            raise InputError(
+                f"the teacher's vectors need {needed / 1e9:.1f} GB ({what}) bytes), but only {free / 1e9:.1f} GB "
+                "are free: free some space, or set cache_dir or POTSTILL_CACHE to another disk",
+                self.folder,
+            )
+        if needed > _ANNOUNCED_BYTES:
+            print(f"teacher cache: {what}) bytes = {needed / 1e9:.1f} GB in {self.folder}", file=sys.stderr)
+
+    def _describe(self) -> None:
+        """Say in ``about.json`` what the folder is for; it also holds the width, which needs no model then."""
+        about: dict[str, Any] = self.teacher.settings() | {"dim": self.teacher.dim}
+        temporary = self.folder / f".about-{os.getpid()}.json"
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / "about.json")

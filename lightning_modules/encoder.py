@@ -1,0 +1,345 @@
+"""Text encoders: the students, and the model within the online teacher."""
+
+from __future__ import annotations
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules import vocabulary as vocabularies
+from lightning_modules.folders import new_folder
+from lightning_modules.pretrained import load_model, load_tokenizer, max_positions, quiet_transformers
+from lightning_modules.token_tables import set_rows, start_rows
+from lightning_modules.tokenizer_files import write_tokenizer
+from retrieval.errors import InputError
+from strategies.base import Embeddings
+
+Pooling = Literal["mean", "cls"]
+_CHUNK = 4096
+
+
+class TextEncoder(nn.Module, ABC):
+    """Turns texts into vectors; the base of all students.
+
+    It counts the texts that it tokenised and those that it cut at ``max_length``: ``texts_seen``,
+    ``texts_truncated``.
+
+    Args:
+        model: where the tokenizer comes from: a starter name, a local folder, or a name on the Hugging Face hub.
+        max_length: longest text in tokens, special tokens included; what is longer is cut.
+        prefix: put before each text, e.g. ``"query: "``; its tokens are not among the real ones.
+        vocabulary: ``keep`` the tokenizer's, ``trim`` it to given texts, or ``extend`` it for them. The last two
+            happen in `adapt_vocabulary`.
+        new_pieces: largest number of pieces that ``extend`` adds.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    idf: Tensor
+
+    def __init__(
+        self,
+        model: str,
+        max_length: int = 128,
+        prefix: str = "",
+        vocabulary: vocabularies.Mode = "keep",
+        new_pieces: int = 4000,
+    ) -> None:
+        super().__init__()
+        if vocabulary not in get_args(vocabularies.Mode):
+            raise ValueError(f"vocabulary must be keep, trim or extend; got {vocabulary!r}")
+        if max_length < 3:
+            raise ValueError(f"max_length must be at least 3 tokens; got {max_length}")
+        self.model_name, self.max_length, self.prefix = model, max_length, unicodedata.normalize("NFC", prefix)
+        self.vocabulary, self.new_pieces = vocabulary, new_pieces
+        self.texts_seen = self.texts_truncated = 0
+        self._adapted = False
+        tokenizer, self.special_tokens = load_tokenizer(model)
+        self._use_tokenizer(tokenizer)
+        self.register_buffer("idf", torch.empty(0))
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width of the vectors."""
+
+    @abstractmethod
+    def forward(self, inputs: dict[str, Tensor], tokens: bool = False) -> Embeddings:
+        """Encode tokenised texts.
+
+        Args:
+            inputs: what `tokenize` gave, on the encoder's device.
+            tokens: whether to give token states as well.
+
+        Returns:
+            Pooled unit vectors, float32; with ``tokens`` the token states and the mask of real tokens, and their
+            IDF where `fit_idf` was called.
+        """
+
+    @abstractmethod
+    def token_tables(self) -> list[nn.Embedding]:
+        """The tables with one row for each piece of the vocabulary."""
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as ids, padded to the longest of them.
+
+        Args:
+            texts: B texts, at least one; they are brought to Unicode's NFC.
+
+        Returns:
+            On the CPU, all (B, T): ``input_ids`` and ``attention_mask`` (int64), and ``token_mask`` (bool), True at
+            real tokens: not special, not of the prefix. A text without real tokens has all its tokens there.
+
+        Raises:
+            ValueError: there are no texts.
+        """
+        encodings = self._encode(texts)
+        self.texts_seen += len(encodings)
+        self.texts_truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        ids = torch.tensor([encoding.ids for encoding in encodings])
+        attention = torch.tensor([encoding.attention_mask for encoding in encodings])
+        special = torch.tensor([encoding.special_tokens_mask for encoding in encodings])
+        mask = attention.bool() & ~special.bool()
+        if self.prefix:
+            ends = torch.tensor([[end for _, end in encoding.offsets] for encoding in encodings])
+            mask &= ends > len(self.prefix)
+        mask = torch.where(mask.any(1, keepdim=True), mask, attention.bool())
+        return {"input_ids": ids, "attention_mask": attention, "token_mask": mask}
+
+    def fit_idf(self, texts: Iterable[str]) -> None:
+        """Compute the inverse document frequency of each token, which `forward` then gives as ``weights``.
+
+        It is log((1 + N) / (1 + n)) + 1 for a token in n of N texts, so a token that was never seen counts most.
+
+        Args:
+            texts: the texts to count in, e.g. all training texts.
+        """
+        counts = torch.zeros(self._vocabulary_size(), dtype=torch.float64)
+        total, seen, truncated = 0, self.texts_seen, self.texts_truncated
+        for chunk in vocabularies.chunks(texts, _CHUNK):
+            inputs = self.tokenize(chunk)
+            total += len(chunk)
+            codes = torch.arange(len(chunk))[:, None] * len(counts) + inputs["input_ids"]
+            ids = torch.unique(codes[inputs["token_mask"]]) % len(counts)
+            counts += torch.bincount(ids, minlength=len(counts))
+        self.texts_seen, self.texts_truncated = seen, truncated
+        self.idf = inverse_document_frequency(counts, total).to(self.idf.device)
+
+    def adapt_vocabulary(self, texts: Sequence[str]) -> None:
+        """Change the vocabulary as the option ``vocabulary`` says; call it once, before training.
+
+        Nothing happens with ``keep``, and nothing when the vocabulary was adapted already (by an earlier call, or
+        by a checkpoint). The same texts give the same vocabulary.
+
+        Args:
+            texts: the texts of the target language, and all others that the encoder will read in training.
+
+        Raises:
+            ValueError: the tokenizer's kind is not known, or there are no texts.
+        """
+        if self.vocabulary == "keep" or self._adapted:
+            return
+        if not texts:
+            raise ValueError("the vocabulary cannot be adapted to no texts")
+        normal = [self._normalise(text) for text in texts]
+        if self.vocabulary == "trim":
+            adapted = vocabularies.trim(self.tokenizer, normal)
+        else:
+            adapted = vocabularies.extend(self.tokenizer, normal, self.new_pieces)
+        for table in self.token_tables():
+            set_rows(table, start_rows(table.weight.detach(), adapted.sources))
+        self._use_adapted(adapted.tokenizer)
+        self.idf = self.idf.new_empty(0)  # of the old ids
+
+    def get_extra_state(self) -> dict[str, str | None]:
+        """The adapted tokenizer as JSON, or None: with it a checkpoint needs no training texts."""
+        return {"tokenizer": self.tokenizer_json() if self._adapted else None}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take over the adapted tokenizer of a checkpoint.
+
+        PyTorch calls it before it loads the tables, which get their number of rows here.
+
+        Raises:
+            ValueError: the checkpoint's vocabulary was not adapted, but this encoder's was.
+        """
+        tokenizer = state["tokenizer"]
+        if tokenizer is None:
+            if self._adapted:
+                raise ValueError("this encoder's vocabulary was adapted, the checkpoint's was not: build a new encoder")
+            return
+        self._use_adapted(tokenizer)
+        rows = self._vocabulary_size()
+        for table in self.token_tables():
+            if len(table.weight) != rows:
+                set_rows(table, table.weight.new_zeros(rows, table.embedding_dim))
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer in the format of ``tokenizer.json``, without truncation and padding."""
+        plain = type(self.tokenizer).from_str(self.tokenizer.to_str())
+        plain.no_truncation()
+        plain.no_padding()
+        return str(plain.to_str())
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        idf = state_dict.get(f"{prefix}idf")
+        if idf is not None:
+            self.idf = torch.empty_like(idf, device=self.idf.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _normalise(self, text: str) -> str:
+        return self.prefix + unicodedata.normalize("NFC", text)
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
+        if not texts:
+            raise ValueError("there are no texts to tokenize")
+        normal = [self._normalise(text) for text in texts]
+        encode = self.tokenizer.encode_batch if self.prefix else self.tokenizer.encode_batch_fast
+        return list(encode(normal))
+
+    def _weights(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """IDF of each token, (B, T), zero where there is no real token."""
+        return None if len(self.idf) == 0 else self.idf[inputs["input_ids"]] * inputs["token_mask"]
+
+    def _vocabulary_size(self) -> int:
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def _use_tokenizer(self, tokenizer: Any) -> None:
+        """Take a tokenizer; texts are cut and padded by it."""
+        pad = self.special_tokens.get("pad_token", "")
+        self.pad_id = tokenizer.token_to_id(pad) or 0
+        tokenizer.enable_truncation(self.max_length)
+        tokenizer.enable_padding(pad_id=self.pad_id, pad_token=pad)
+        self.tokenizer = tokenizer
+
+    def _use_adapted(self, tokenizer: str) -> None:
+        self._use_tokenizer(type(self.tokenizer).from_str(tokenizer))
+        self._adapted = True
+        for table in self.token_tables():
+            if table.padding_idx is not None:
+                table.padding_idx = self.pad_id
+
+
+def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
+    """Smoothed IDF, log((1 + N) / (1 + n)) + 1, at least 1.
+
+    Args:
+        counts: number n of texts that each token is in; (V,).
+        total: number N of texts.
+
+    Returns:
+        (V,), float32.
+    """
+    return (torch.log((1 + total) / (1 + counts.double())) + 1).float()
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the states where the mask is True, in float32.
+
+    Args:
+        states: (B, T, D).
+        mask: weights, bool or >= 0; (B, T).
+
+    Returns:
+        (B, D); zero where the mask has no True.
+    """
+    weights = mask.to(torch.float32)[..., None]
+    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+class TransformerEncoder(TextEncoder):
+    """A ``transformers`` encoder with pooling.
+
+    Mean pooling is sentence-transformers': over all tokens of the attention mask, special ones too. Token states
+    leave the special ones out.
+
+    Args:
+        model: a starter name, a local folder, or a name on the Hugging Face hub.
+        pooling: ``mean`` of the tokens, or ``cls``, the first one.
+        max_length: longest text in tokens, special tokens included; what is longer is cut.
+        layers: keep the first so many layers; None keeps all.
+        random_init: take the architecture and the tokenizer only; the weights are random.
+        prefix: put before each text, e.g. ``"query: "`` for e5 models.
+        vocabulary: ``keep``, ``trim`` or ``extend``; see `TextEncoder`.
+        new_pieces: largest number of pieces that ``extend`` adds.
+        dropout: probability for all dropout layers; None keeps the model's own.
+
+    Raises:
+        InputError: there is no such model.
+        ValueError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str = "starter/e5-small",
+        *,
+        pooling: Pooling = "mean",
+        max_length: int = 128,
+        layers: int | None = None,
+        random_init: bool = False,
+        prefix: str = "",
+        vocabulary: vocabularies.Mode = "keep",
+        new_pieces: int = 4000,
+        dropout: float | None = None,
+    ) -> None:
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling must be mean or cls; got {pooling!r}")
+        super().__init__(model, max_length, prefix, vocabulary, new_pieces)
+        self.pooling = pooling
+        self.model = load_model(model, layers, random_init, dropout)
+        limit = max_positions(self.model.config)
+        if limit is not None and max_length > limit:
+            raise ValueError(f"max_length must be at most {limit}, the positions of {model}; got {max_length}")
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors: the model's hidden size."""
+        return int(self.model.config.hidden_size)
+
+    def forward(self, inputs: dict[str, Tensor], tokens: bool = False) -> Embeddings:
+        """Encode tokenised texts; see `TextEncoder.forward`."""
+        attention = inputs["attention_mask"]
+        states = self.model(input_ids=inputs["input_ids"], attention_mask=attention).last_hidden_state
+        pooled = states[:, 0].float() if self.pooling == "cls" else masked_mean(states, attention)
+        pooled = F.normalize(pooled, dim=-1)
+        if not tokens:
+            return Embeddings(pooled)
+        return Embeddings(pooled, states, inputs["token_mask"], weights=self._weights(inputs))
+
+    def token_tables(self) -> list[nn.Embedding]:
+        """The word embeddings."""
+        return [self.model.get_input_embeddings()]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model and its tokenizer as a folder that AutoModel and AutoTokenizer load.
+
+        Args:
+            folder: a folder that does not exist yet, or is empty.
+
+        Raises:
+            InputError: the folder holds something.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError("the folder is not empty: give another one, or remove it first", folder)
+        plain = type(self.tokenizer).from_str(self.tokenizer_json())
+        self.model.config._name_or_path = ""
+        with new_folder(folder) as temporary, quiet_transformers():
+            self.model.save_pretrained(temporary)
+            write_tokenizer(temporary, plain, self.special_tokens, self.max_length)
+
+    def _use_adapted(self, tokenizer: str) -> None:
+        super()._use_adapted(tokenizer)
+        config = self.model.config
+        config.vocab_size = self._vocabulary_size()
+        for name in ("pad", "bos", "eos", "cls", "sep"):
+            token = self.special_tokens.get(f"{name}_token")
+            if token is not None and getattr(config, f"{name}_token_id", None) is not None:
+                setattr(config, f"{name}_token_id", self.tokenizer.token_to_id(token))

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ENGLISH = ["the cat sits on the mat", "good morning my friend", "the big red sun", "water is life", "a small cat"]
+SWAHILI = ["habari ya asubuhi", "paka mdogo yuko nyumbani", "maji ni uhai", "rafiki yangu mkubwa", "jua kubwa jekundu"]
+MARATHI = ["मांजर घरी आहे", "पाणी हेच जीवन", "माझा मोठा मित्र", "सूर्य लाल आहे"]
+AMHARIC = ["ሰላም ለዓለም", "ውሃ ሕይወት ነው"]
+TEXTS = ENGLISH + SWAHILI + MARATHI + AMHARIC
+
+
+def save_tiny(folder: Path, tokenizer, special: dict[str, str], seed: int = 0, layers: int = 2, **options) -> str:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from lightning_modules.tokenizer_files import write_tokenizer
+
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+        pad_token_id=tokenizer.token_to_id(special["pad_token"]),
+        initializer_range=0.3,
+        **options,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(folder)
+    write_tokenizer(folder, tokenizer, special, 40)
+    return str(folder)
+
+
+def bert_tokenizer(words: list[str]):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    characters = sorted({character for word in words for character in word})
+    pieces = [*special, *characters, *(f"##{character}" for character in characters), *dict.fromkeys(words)]
+    vocabulary = {piece: id_ for id_, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(special)
+    ids = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ids)
+    return tokenizer, dict(
+        zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True)
+    )
+
+
+def unigram_tokenizer(texts: list[str]):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = sorted({f"▁{word}" for text in texts for word in text.split()})
+    characters = sorted({character for word in words for character in word})
+    halves = sorted({word[: len(word) // 2] for word in words} | {word[len(word) // 2 :] for word in words})
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    # The characters are the least likely, and the last of them is the least of all.
+    scores = {c: -9.0 - index / 1000 for index, c in enumerate(characters)}
+    scores = dict.fromkeys(words, -4.0) | dict.fromkeys(halves, -6.0) | scores
+    tokenizer = Tokenizer(models.Unigram([*pieces, *scores.items()], unk_id=3))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    ids = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=ids)
+    names = {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    return tokenizer, names
+
+
+HIDDEN, LAYERS, FEED, POSITIONS, ROWS = 32, 1, 64, 16, 12
+PIECES = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("▁maji", -4.0), ("ma", -5.0)]
+PIECES += [("ji", -5.0), ("fi", -6.0), ("\u0301", -7.0), ("<mask>", 0.0)]
+MAP = {"\x01": "", "\t": " ", "\ufb01": "fi", "\xb5": "μ"}
+
+
+def packed_bytes(magic: bytes = b"E5S1", version: int = 1, block: int = 32, wider: int = 0) -> tuple[bytes, dict]:
+    """A file in the package's format, and its tensors as the format defines them."""
+    generator = random.Random(0)
+    tensors: dict[str, tuple[bytes, int, int, list[float]]] = {}
+
+    def add_float(name: str, count: int) -> None:
+        values = [generator.uniform(-1, 1) for _ in range(count)]
+        tensors[name] = (struct.pack(f"<{count}f", *values), 0, count, values)
+
+    def add_q4(name: str, count: int) -> None:
+        data, values = b"", []
+        for _ in range(count // 32):
+            factor = float(np.float16(generator.uniform(0.1, 1)))
+            weights = [generator.randrange(16) for _ in range(32)]
+            data += struct.pack("<e", factor) + bytes(weights[j] | weights[j + 16] << 4 for j in range(16))
+            values += [(weight - 8) * factor for weight in weights]
+        tensors[name] = (data, 1, count, values)
+
+    add_q4("emb.word", ROWS * HIDDEN)
+    for name, count in (("pos", POSITIONS * HIDDEN), ("type", HIDDEN), ("ln.w", HIDDEN), ("ln.b", HIDDEN)):
+        add_float(f"emb.{name}", count)
+    for name, size in (("q", 1), ("k", 1), ("v", 1), ("ao", 1), ("fi", 2), ("fo", 2)):
+        add_q4(f"l0.{name}.w", size * HIDDEN * HIDDEN)
+        add_float(f"l0.{name}.b", FEED if name == "fi" else HIDDEN)
+    for name in ("aln", "oln"):
+        add_float(f"l0.{name}.w", HIDDEN)
+        add_float(f"l0.{name}.b", HIDDEN)
+
+    text = [piece.encode() for piece, _ in PIECES]
+    header = struct.pack("<4sI7ifi", magic, version, HIDDEN + wider, LAYERS, 4, FEED, ROWS, POSITIONS, 2, 1e-12, block)
+    head = header + struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, sum(map(len, text)))
+    offsets = np.cumsum([0, *map(len, text)]).astype("<u4").tobytes()
+    scores = struct.pack(f"<{len(PIECES)}f", *(score for _, score in PIECES))
+    normal = b"".join(struct.pack(f"<IB{len(v)}I", ord(k), len(v), *map(ord, v)) for k, v in sorted(MAP.items()))
+    head += offsets + scores + b"".join(text) + struct.pack("<iI", len(MAP), len(normal)) + normal
+    head += struct.pack("<i", len(tensors))
+    position = len(head) + sum(2 + len(name) + 21 for name in tensors)
+    body = b""
+    for name, (data, kind, count, _) in tensors.items():
+        head += struct.pack("<H", len(name)) + name.encode()
+        head += struct.pack("<BIQQ", kind, count, position + len(body), len(data))
+        body += data
+    return head + body, {name: values for name, (_, _, _, values) in tensors.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> str:
+    """A folder with a random two-layer BERT, 32 wide, and an uncased WordPiece tokenizer."""
+    tokenizer, special = bert_tokenizer([word for text in ENGLISH for word in text.split()])
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-bert", tokenizer, special)
+
+
+@pytest.fixture(scope="session")
+def tiny_unigram(tmp_path_factory) -> str:
+    """The same with a Unigram tokenizer, whose ``<mask>`` is no piece of the model."""
+    tokenizer, special = unigram_tokenizer(TEXTS)
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-unigram", tokenizer, special, seed=1)
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def packed_e5():
+    """A function that gives a tiny e5-small-q4.bin, and the values of its tensors by name."""
+    return packed_bytes
