@@ -60,7 +60,7 @@ def unigram_tokenizer(texts: list[str]):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     words = sorted({f"▁{word}" for text in texts for word in text.split()})
-    characters = sorted({character for word in words for character in word})
+    characters = ["▁", *sorted({character for text in texts for character in text.replace(" ", "")})]
     halves = sorted({word[: len(word) // 2] for word in words} | {word[len(word) // 2 :] for word in words})
     pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     # The characters are the least likely, and the last of them is the least of all.
