@@ -31,6 +31,7 @@ class PairsDataModule(LightningDataModule):
         num_workers: worker processes of each dataloader; 0 reads in the main process, which is enough for texts.
         seed: gives the order of the pairs, and the subset for limit_pairs.
         limit_pairs: train on a random subset of this many pairs; all of them by default.
+        bucket: batch pairs of similar length together, which saves most of the padding; see `PairSampler`.
     """
 
     pairs: list[Pair]
@@ -45,6 +46,7 @@ class PairsDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         limit_pairs: int | None = None,
+        bucket: bool = True,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -57,6 +59,7 @@ class PairsDataModule(LightningDataModule):
                 raise ValueError(f"{name} is {value}, expected at least {least}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.limit_pairs = num_workers, seed, limit_pairs
+        self.bucket = bucket
         self._resumed = Position()
         self._is_loaded = False
 
@@ -110,7 +113,11 @@ class PairsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of training pairs, from the place where the run is."""
-        sampler = PairSampler(len(self.pairs), self.batch_size, self.seed, *self._rank())
+        # UTF-8 bytes stand for tokens; what is padded is the longer side.
+        lengths = [max(len(pair.source.encode()), len(pair.target.encode())) for pair in self.pairs]
+        sampler = PairSampler(
+            len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths if self.bucket else None
+        )
         return PairLoader(PairDataset(self.pairs), sampler, self.num_workers, self._position)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.pairs import PairBatch, PairDataset, collate
@@ -34,20 +35,37 @@ class PairSampler(Sampler[list[int]]):
     batches of B see what one process with batches of B * W sees. What does not fill a batch on every rank is left
     out of that epoch.
 
+    With lengths, pairs of similar length go together, so that little is padded: the permutation is cut into windows
+    of some batches, each window is sorted by length, cut into batches, and these are shuffled. A batch is then a
+    random choice among the pairs of about its length in the window.
+
     Args:
         size: number of pairs.
         batch_size: pairs in a batch of one rank (B).
         seed: gives, with the epoch, the permutation.
         rank: this process, from 0.
         world_size: number of processes (W).
+        lengths: length of each pair, in any unit; None leaves the permutation as it is.
+        window: slices of W * B pairs that are sorted together.
 
     Raises:
         InputError: the pairs do not fill one batch on every rank.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        lengths: Sequence[int] | None = None,
+        window: int = 32,
+    ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
+        self.lengths = None if lengths is None else torch.tensor(lengths)
+        self.window = window
         self.position = Position()
         if len(self) == 0:
             raise InputError(
@@ -73,9 +91,20 @@ class PairSampler(Sampler[list[int]]):
         digest = hashlib.sha256(f"{self.seed} {self.position.epoch}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         order = torch.randperm(self.size, generator=generator)
+        if self.lengths is not None:
+            order = self._by_length(order, self.lengths, generator)
         for number in range(self.position.batches, len(self)):
             first = (number * self.world_size + self.rank) * self.batch_size
             yield order[first : first + self.batch_size].tolist()
+
+    def _by_length(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """The permutation with pairs of similar length next to each other, a slice of W * B at a time."""
+        slice_size = self.batch_size * self.world_size
+        slices: list[Tensor] = []
+        for chunk in order[: len(self) * slice_size].split(self.window * slice_size):
+            by_length = chunk[lengths[chunk].argsort(stable=True)].split(slice_size)
+            slices += [by_length[index] for index in torch.randperm(len(by_length), generator=generator).tolist()]
+        return torch.cat(slices)
 
 
 class PairLoader(DataLoader[PairBatch]):

@@ -1,0 +1,129 @@
+"""The training loop: encode both sides, ask the strategy, sum, log, step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+
+from datamodules.pairs import PairBatch, TextBatch
+from lightning_modules.encoder import TextEncoder
+from lightning_modules.optimisation import Schedule, build_optimiser
+from lightning_modules.teacher import Teacher
+from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
+
+Score = Literal["pooled", "maxsim", "both"]
+
+
+class DistillationModule(LightningModule):
+    """Teaches a student to put the target side of pairs where a frozen teacher puts the source side.
+
+    The teacher is a plain object: it is in no checkpoint, and neither DDP nor FSDP wraps it.
+
+    Args:
+        student: the encoder to train.
+        teacher: gives the vectors to reach.
+        strategy: the distillation loss.
+        lr: peak learning rate of all weights but the token tables.
+        embedding_lr: peak learning rate of the student's token tables; None means lr.
+        weight_decay: decoupled weight decay of matrices (not of tables, biases, norms and the strategy).
+        warmup_steps: optimiser steps over which the learning rates rise from 0.
+        schedule: what the learning rates do after that: fall to 0 (``linear``, ``cosine``) or stay (``constant``).
+        projection: ``auto`` puts a linear layer after the student where its width is not the teacher's;
+            ``linear`` always does.
+        score: how evaluation compares texts: ``pooled`` is the cosine of pooled vectors, ``maxsim`` is late
+            interaction over tokens, ``both`` reports both.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        student: TextEncoder,
+        teacher: Teacher,
+        strategy: DistillationStrategy,
+        lr: float = 1e-3,
+        embedding_lr: float | None = None,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 50,
+        schedule: Schedule = "linear",
+        projection: Literal["auto", "linear"] = "auto",
+        score: Score = "pooled",
+    ) -> None:
+        super().__init__()
+        # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
+        # they are the whole configuration, and load_from_checkpoint builds student, teacher and strategy from it.
+        from_command_line = _given_hyperparameters.get() is not None
+        self.save_hyperparameters(ignore=() if from_command_line else ("student", "teacher", "strategy"))
+        if score not in get_args(Score):
+            raise ValueError(f"score must be one of {', '.join(get_args(Score))}; got {score!r}")
+        if lr <= 0 or (embedding_lr is not None and embedding_lr < 0) or weight_decay < 0 or warmup_steps < 0:
+            raise ValueError("lr must be positive; embedding_lr, weight_decay and warmup_steps must not be negative")
+        self.student, self.teacher, self.distillation = student, teacher, strategy
+        self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
+        self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
+        self.score: Score = score
+        needs_projection = projection == "linear" or student.dim != teacher.dim
+        self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
+
+    def setup(self, stage: str) -> None:
+        """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        fits = stage == "fit"
+        if fits:
+            self.student.adapt_vocabulary([pair.target for pair in data.pairs])
+        self.trainer.strategy.barrier("student")
+        needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
+        if self.trainer.is_global_zero:
+            self.teacher.prepare(data.teacher_texts(), tokens=needs_tokens)
+        self.trainer.strategy.barrier("teacher")
+        if fits and self.distillation.needs_weights:
+            self.student.fit_idf([pair.target for pair in data.pairs])
+            self.teacher.fit_idf([pair.source for pair in data.pairs])
+
+    def forward(self, texts: Sequence[str], tokens: bool = False) -> Embeddings:
+        """Encode texts into the teacher's space.
+
+        Args:
+            texts: B texts.
+            tokens: whether to give token states as well.
+
+        Returns:
+            Pooled unit vectors (B, D) in the teacher's width D; with ``tokens`` also token states (B, T, D).
+        """
+        inputs = {name: value.to(self.device) for name, value in self.student.tokenize(texts).items()}
+        student: Embeddings = self.student(inputs, tokens=tokens)
+        if isinstance(self.projection, nn.Identity):
+            return student
+        states = None if student.tokens is None else self.projection(student.tokens)
+        return replace(student, pooled=F.normalize(self.projection(student.pooled).float(), dim=-1), tokens=states)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """The sum of the strategy's terms for one batch of pairs."""
+        tokens = self.distillation.needs_tokens
+        student = replace(self(batch.target, tokens), ids=batch.ids)
+        teacher = replace(self.teacher.encode(batch.source, tokens=tokens, device=self.device), ids=batch.ids)
+        terms: dict[str, Tensor] = self.distillation(student, teacher)
+        loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(logged, batch_size=len(batch))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> Embeddings:  # noqa: ARG002
+        """The vectors of some texts; the retrieval callback ranks with them."""
+        embeddings: Embeddings = self(batch.texts, tokens=self.score != "pooled")
+        return embeddings
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
+        return build_optimiser(self, int(self.trainer.estimated_stepping_batches))

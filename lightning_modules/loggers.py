@@ -1,0 +1,113 @@
+"""Loggers by name: W&B (offline when not logged in), CSV, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from lightning_modules.front_door import LOGGERS, did_you_mean
+
+
+def parse_names(names: str) -> list[str]:
+    """The loggers in ``wandb,csv``.
+
+    Raises:
+        ValueError: no such logger.
+    """
+    parsed = [name.strip() for name in names.split(",") if name.strip()]
+    for name in parsed:
+        if name not in LOGGERS:
+            raise ValueError(f"unknown logger {name!r}{did_you_mean(name, LOGGERS)} choices: {', '.join(LOGGERS)}")
+    return [name for name in dict.fromkeys(parsed) if name != "none"]
+
+
+def make_loggers(names: str, folder: Path) -> list[Logger]:
+    """Build loggers that write into a run folder.
+
+    Args:
+        names: separated by commas.
+        folder: the run folder.
+    """
+    makers = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb}
+    return [makers[name](folder) for name in parse_names(names)]
+
+
+def _csv(folder: Path) -> Logger:
+    return CSVLogger(folder, name="csv", version="")
+
+
+def _tensorboard(folder: Path) -> Logger:
+    return TensorBoardLogger(folder, name="tensorboard", version="")
+
+
+def _wandb(folder: Path) -> Logger:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
+    return WandbLogger(
+        project=os.environ.get("WANDB_PROJECT", "potstill"),
+        name=folder.name,
+        id=run_id(folder),
+        save_dir=folder,
+        offline=_is_offline(),
+        resume=None if _is_offline() else "allow",
+    )
+
+
+def run_id(folder: Path) -> str:
+    """One id for all parts of a run: the SLURM job's where there is one, so that a requeued job goes on with it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    file = folder / "wandb_id"
+    if not file.is_file():
+        import uuid
+
+        name = f"slurm-{job}" if job else f"{re.sub(r'[^A-Za-z0-9_-]', '-', folder.name)}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), file.open("x", encoding="utf-8") as stream:
+            stream.write(name)
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _is_offline() -> bool:
+    """Whether W&B should not use the network: it says so, or nobody is logged in. It must never ask."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is not None:
+        return mode != "online"
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return False
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        # `wandb login` keeps the key in this file.
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is None
+    except (OSError, netrc.NetrcParseError):
+        return True
+
+
+def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
+    """Put the whole configuration into each logger."""
+    for logger in loggers:
+        logger.log_hyperparams(config)
+
+
+def log_results(loggers: list[Logger], rows: dict[str, dict[str, float]], plots: list[Path]) -> None:
+    """Put the final table and the plots into the W&B run.
+
+    Args:
+        loggers: those of the trainer.
+        rows: row of the table -> metric -> value.
+        plots: PNG files.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+            data = [[name, *(row.get(metric) for metric in metrics)] for name, row in rows.items()]
+            logger.experiment.log({"results": wandb.Table(columns=["system", *metrics], data=data)})
+            logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})

@@ -1,0 +1,86 @@
+"""What evaluate.py does: score a checkpoint or a TREC run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_modules.report import LABELS, PerQueryRows, results_table
+from retrieval.errors import InputError
+from retrieval.files import write_whole
+from retrieval.metrics import DEFAULT_METRICS, evaluate_run, mean_over_queries, parse_metric
+from retrieval.trec import read_qrels, read_run
+
+
+def score_checkpoint(
+    folder: str, checkpoint: str | None, score: str | None, metrics: list[str] | None, json_file: str | None
+) -> None:
+    """Evaluate a checkpoint on the test collection of its run, and print the table.
+
+    Args:
+        folder: run folder.
+        checkpoint: file; None is the best one of the folder.
+        score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
+        metrics: None is what the run used.
+        json_file: where to write means and per-query values.
+
+    Raises:
+        InputError: there is no such run folder, checkpoint or metric.
+    """
+    config = Path(folder) / "config.yaml"
+    if not config.is_file():
+        raise InputError("no config.yaml there, expected the folder of a run", folder)
+    path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise InputError("no such checkpoint", path)
+    _check_metrics(metrics)
+    from lightning_modules.cli import PotstillCLI
+    from lightning_modules.front_door import Arguments
+
+    arguments = [f"--config={config}", *([f"--model.score={score}"] if score else [])]
+    if metrics:
+        arguments.append(f"--evaluation.metrics={json.dumps(metrics)}")
+    cli = PotstillCLI(Arguments(arguments, configs=[config]), evaluate_only=True)
+    cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    if cli.trainer.is_global_zero:
+        results = cli.evaluation.results
+        _print(
+            {name: results[name].per_query for name in LABELS if name in results}, f"{path}: test queries", json_file
+        )
+
+
+def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: str | None) -> None:
+    """Evaluate a TREC run, and print the table.
+
+    Args:
+        run: six-column TREC run.
+        qrels: TREC judgments.
+        metrics: None is the default ones.
+        json_file: where to write means and per-query values.
+
+    Raises:
+        InputError: a file is not what it should be, or there is no such metric.
+    """
+    _check_metrics(metrics)
+    per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
+    _print({"test": per_query}, run, json_file)
+
+
+def _check_metrics(metrics: list[str] | None) -> None:
+    for name in metrics or ():
+        try:
+            parse_metric(name)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _print(rows: PerQueryRows, title: str, json_file: str | None) -> None:
+    console = Console(width=None if os.isatty(1) else 140, highlight=False)
+    console.print(results_table(rows, title))
+    if json_file:
+        content = {name: {"means": mean_over_queries(values), "per_query": values} for name, values in rows.items()}
+        with write_whole(json_file) as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)

@@ -1,0 +1,205 @@
+"""Retrieval evaluation as a callback: encode a collection once, merge by id over the ranks, search, score."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from datamodules.pairs import TextBatch
+from lightning_modules.distillation import DistillationModule
+from lightning_modules.teacher import Teacher
+from retrieval.collection import Collection, Run
+from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from retrieval.search import search, search_tokens, to_run
+from retrieval.tokens import TokenMatrix
+from strategies.base import Embeddings
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """The texts of one side of a collection, encoded.
+
+    Args:
+        ids: N ids.
+        pooled: (N, D).
+        tokens: the tokens of the N texts, or None where only pooled vectors are compared.
+    """
+
+    ids: list[str]
+    pooled: Tensor
+    tokens: TokenMatrix | None
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[EncodedTexts]) -> EncodedTexts:
+        """Parts as one, each id once, in the order of the ids."""
+        ids = [name for part in parts for name in part.ids]
+        first: dict[str, int] = {}
+        for row, name in enumerate(ids):
+            first.setdefault(name, row)
+        rows = torch.tensor([first[name] for name in sorted(first)])
+        tokens = [part.tokens for part in parts if part.tokens is not None]
+        merged = TokenMatrix.concatenate(tokens).select(rows) if tokens else None
+        return cls(sorted(first), torch.cat([part.pooled for part in parts])[rows], merged)
+
+    @classmethod
+    def from_embeddings(cls, ids: Sequence[str], embeddings: Embeddings) -> EncodedTexts:
+        """The vectors of a batch, moved to the CPU; tokens are kept in half precision."""
+        tokens = None
+        if embeddings.tokens is not None and embeddings.mask is not None:
+            unit = torch.nn.functional.normalize(embeddings.tokens.detach().float(), dim=-1)
+            tokens = TokenMatrix.from_padded(unit.half().cpu(), embeddings.mask.cpu())
+        return cls(list(ids), embeddings.pooled.detach().float().cpu(), tokens)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one system did on one collection.
+
+    Args:
+        means: metric -> mean over the queries.
+        per_query: metric -> query id -> value.
+        runs: ``pooled`` or ``maxsim`` -> the ranked lists.
+    """
+
+    means: dict[str, float]
+    per_query: PerQuery
+    runs: dict[str, Run]
+
+
+def encode_with_teacher(teacher: Teacher, texts: dict[str, str], tokens: bool) -> EncodedTexts:
+    """Encode one side of a collection with the teacher."""
+    items = list(texts.items())
+    parts = []
+    for start in range(0, len(items), _CHUNK):
+        ids, chunk = zip(*items[start : start + _CHUNK], strict=True)
+        parts.append(EncodedTexts.from_embeddings(ids, teacher.encode(list(chunk), tokens=tokens)))
+    return EncodedTexts.concatenate(parts)
+
+
+def rank(
+    queries: EncodedTexts, documents: EncodedTexts, collection: Collection, metrics: Sequence[str], score: str, k: int
+) -> Result:
+    """Search and score.
+
+    Args:
+        queries: the encoded queries.
+        documents: the encoded documents.
+        collection: gives the judgments.
+        metrics: names as in `retrieval.metrics.parse_metric`.
+        score: ``pooled``, ``maxsim`` or ``both``; with ``both`` the metrics of MaxSim are named ``maxsim/...``.
+        k: documents to retrieve for each query.
+    """
+    runs: dict[str, Run] = {}
+    depth = min(k, len(documents.ids))
+    if score in ("pooled", "both"):
+        found = search(queries.pooled, documents.pooled, depth, documents.ids, progress=False)
+        runs["pooled"] = to_run(*found, queries.ids, documents.ids)
+    if score in ("maxsim", "both"):
+        if queries.tokens is None or documents.tokens is None:
+            raise ValueError("MaxSim needs token states, but the texts were encoded without")
+        found = search_tokens(queries.tokens, documents.tokens, depth, documents.ids, progress=False)
+        runs["maxsim"] = to_run(*found, queries.ids, documents.ids)
+    per_query: PerQuery = {}
+    for name, run in runs.items():
+        prefix = "maxsim/" if name == "maxsim" and score == "both" else ""
+        values = evaluate_run(run, collection.qrels, metrics)
+        per_query.update({prefix + metric: by_query for metric, by_query in values.items()})
+    return Result(mean_over_queries(per_query), per_query, runs)
+
+
+class RetrievalEvaluation(Callback):
+    """Ranks the collections with what the student encoded, and logs ``dev/map``, ``test/map`` and so on.
+
+    After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
+    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one.
+
+    Args:
+        metrics: what to compute; see `retrieval.metrics.parse_metric`.
+        k: documents to retrieve for each query.
+
+    Raises:
+        ValueError: no such metric.
+    """
+
+    def __init__(self, metrics: Sequence[str] = DEFAULT_METRICS, k: int = 100) -> None:
+        self.metrics, self.k = list(metrics), k
+        for metric in self.metrics:
+            parse_metric(metric)
+        self.results: dict[str, Result] = {}
+        self._parts: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
+        self._read_by_teacher: dict[tuple[str, str], EncodedTexts] = {}
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        """Forget what was encoded with older weights."""
+        self._parts.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(self, _: Trainer, __: Any, outputs: Any, batch: TextBatch, *___: Any) -> None:
+        """Keep the vectors of a batch."""
+        self._parts[batch.collection, batch.side].append(EncodedTexts.from_embeddings(batch.ids, outputs))
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Rank and log."""
+        self._evaluate(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Rank and log, the two rows to compare with as well."""
+        self._evaluate(trainer, pl_module)
+        collections: dict[str, Collection] = trainer.datamodule.collections  # type: ignore[attr-defined]
+        rows = {"undistilled": collections["test"]}
+        if "english" in collections:
+            rows["teacher"] = collections["english"]
+        for row, collection in rows.items():
+            self.results[row] = self._rank_with_teacher(pl_module, collection)
+
+    def _evaluate(self, trainer: Trainer, module: DistillationModule) -> None:
+        parts = _merged_over_ranks(dict(self._parts))
+        for name in dict.fromkeys(name for name, _ in parts):
+            collection: Collection = trainer.datamodule.collections[name]  # type: ignore[attr-defined]
+            sides = {
+                side: parts.get((name, side)) or self._teacher_reads(module, collection, side)
+                for side in ("queries", "documents")
+            }
+            result = rank(sides["queries"], sides["documents"], collection, self.metrics, module.score, self.k)
+            self.results[name] = result
+            # Every rank has all vectors, hence the same values; there is nothing to reduce.
+            for metric, value in result.means.items():
+                module.log(f"{name}/{metric}", value, prog_bar=metric == self.metrics[0])
+        self._parts.clear()
+
+    def _rank_with_teacher(self, module: DistillationModule, collection: Collection) -> Result:
+        queries, documents = (self._teacher_reads(module, collection, side) for side in ("queries", "documents"))
+        return rank(queries, documents, collection, self.metrics, module.score, self.k)
+
+    def _teacher_reads(self, module: DistillationModule, collection: Collection, side: str) -> EncodedTexts:
+        """What the teacher makes of one side; the teacher does not change, so this is done once."""
+        key = (collection.name, side)
+        if key not in self._read_by_teacher:
+            texts = collection.queries if side == "queries" else collection.documents
+            self._read_by_teacher[key] = encode_with_teacher(module.teacher, texts, module.score != "pooled")
+        return self._read_by_teacher[key]
+
+
+def _merged_over_ranks(parts: dict[tuple[str, str], list[EncodedTexts]]) -> dict[tuple[str, str], EncodedTexts]:
+    """The texts of all ranks, each once: the ranks' shares were padded by repeating."""
+    gathered: list[Any] = [parts]
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        gathered = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, parts)
+    merged: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
+    for share in gathered:
+        for key, encoded in share.items():
+            merged[key].extend(encoded)
+    return {key: EncodedTexts.concatenate(encoded) for key, encoded in merged.items()}

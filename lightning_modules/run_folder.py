@@ -1,0 +1,150 @@
+"""The run folder: all that it takes to repeat a run, and what came out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_modules.loggers import log_config, log_results
+from lightning_modules.plots import plot_curves, plot_rows
+from lightning_modules.retrieval_evaluation import Result, RetrievalEvaluation
+from retrieval.errors import InputError
+from retrieval.files import write_whole
+from retrieval.trec import write_qrels, write_run
+
+RUN_FOLDER = "POTSTILL_RUN_FOLDER"
+"""Environment variable by which the processes that Lightning starts learn the folder of the first one."""
+PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
+ROWS = ("undistilled", "test", "teacher")
+
+
+def new_run_folder(output: str, name: str) -> Path:
+    """A folder that does not exist yet: ``name``, or ``name-2`` and so on; it is not made here.
+
+    All processes of one job get the same folder.
+    """
+    given = os.environ.get(RUN_FOLDER)
+    if given:
+        return Path(given)
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    if job and job != "none":
+        return Path(output) / f"{name}-{job}"
+    number = 1
+    while (folder := _numbered(output, name, number)).exists():
+        number += 1
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
+
+
+def newest_run_folder(output: str, name: str) -> Path:
+    """The folder that ``--resume`` without a value means.
+
+    Raises:
+        InputError: there is none.
+    """
+    number, folder = 1, None
+    while (candidate := _numbered(output, name, number)).exists():
+        folder, number = candidate, number + 1
+    if folder is None:
+        raise InputError("there is no such run to resume; start it without --resume", _numbered(output, name, 1))
+    return folder
+
+
+def _numbered(output: str, name: str, number: int) -> Path:
+    return Path(output) / (name if number == 1 else f"{name}-{number}")
+
+
+class RunFolder(Callback):
+    """Writes configuration, versions, results, TREC run and plots into the run folder, and results to the loggers.
+
+    Args:
+        folder: the run folder.
+        config: the full configuration.
+        config_yaml: the same as YAML, with its comments.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], config_yaml: str) -> None:
+        self.folder, self.config, self.config_yaml = folder, config, config_yaml
+        self.history: list[dict[str, float]] = []
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Write what the run starts from."""
+        if stage == "fit" and trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with write_whole(self.folder / "config.yaml") as file:
+                file.write(self.config_yaml)
+            _write_json(self.folder / "environment.json", environment())
+            log_config(trainer.loggers, self.config)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Remember the curve for the plot."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.history.append({"step": trainer.global_step, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curve until now."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the curve."""
+        self.history = list(state_dict["history"])
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the results."""
+        if trainer.is_global_zero:
+            evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
+            write_results(self.folder, evaluation.results, trainer.datamodule.collections["test"].qrels)  # type: ignore[attr-defined]
+            plots = [plot_rows(self.folder / "results.png", evaluation.results)]
+            if self.history:
+                plots.append(plot_curves(self.folder / "curves.png", self.history))
+            rows = {name: evaluation.results[name].means for name in ROWS if name in evaluation.results}
+            log_results(trainer.loggers, rows, plots)
+
+
+def write_results(folder: Path, results: dict[str, Result], qrels: dict[str, dict[str, int]]) -> None:
+    """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student, and the judgments.
+
+    Args:
+        folder: the run folder.
+        results: row -> what was measured.
+        qrels: judgments of the test collection.
+    """
+    rows = [name for name in ("test", *ROWS) if name in results]
+    for name, run in results["test"].runs.items():
+        write_run(folder / f"test.{name}.run", run, "potstill")
+    write_qrels(folder / "test.qrels", qrels)
+    _write_json(folder / "per_query.json", {name: results[name].per_query for name in rows})
+    _write_json(folder / "metrics.json", {name: results[name].means for name in rows})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command line of this process."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }
+
+
+@rank_zero_only
+def _write_json(path: Path, content: Any) -> None:
+    with write_whole(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.write("\n")

@@ -1,0 +1,33 @@
+"""A collection to search: queries, documents, graded judgments, and who encodes which side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Side = Literal["student", "teacher"]
+Qrels = dict[str, dict[str, int]]
+"""Query id -> document id -> grade; a grade above 0 is relevant."""
+Run = dict[str, dict[str, float]]
+"""Query id -> document id -> score; higher is better."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Queries, documents and relevance judgments (qrels).
+
+    Args:
+        name: short name, used in logs and file names, e.g. ``dev``, ``test``.
+        queries: query id -> text.
+        documents: document id -> text.
+        qrels: query id -> document id -> grade.
+        query_side: which encoder reads the queries.
+        document_side: which encoder reads the documents.
+    """
+
+    name: str
+    queries: dict[str, str] = field(repr=False)
+    documents: dict[str, str] = field(repr=False)
+    qrels: Qrels = field(repr=False)
+    query_side: Side = "student"
+    document_side: Side = "teacher"

@@ -1,0 +1,21 @@
+"""The error for bad input: what is wrong, where, and what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """A file, option or text that a user gave cannot be used; scripts print it and exit with status 2.
+
+    Args:
+        message: what is wrong and what was expected, in one or two lines.
+        path: the file, if there is one.
+        line: its line, from 1, if there is one.
+    """
+
+    def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
+        where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(where + message)
+        self.path = path
+        self.line = line
