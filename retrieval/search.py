@@ -1,8 +1,8 @@
 """Exact search in blocks: one vector a text (cosine, dot product), or one a token (MaxSim).
 
-The result does not depend on the size of the blocks, nor on threads or device, bit for bit. A matrix product usually
-does: its sums run in another order for another shape, and two copies of a document then differ in the last
-bit. Here vectors are scaled to at most unit length and rounded to multiples of 2**-26 (pooled) or 2**-22
+The result does not depend on the size of the blocks nor on the number of threads, bit for bit. A matrix product
+usually does: its sums run in another order for another shape, and two copies of a document then differ in the
+last bit. Here vectors are scaled to at most unit length and rounded to multiples of 2**-26 (pooled) or 2**-22
 (tokens), and multiplied in double precision: every product and partial sum is then exact, in any order. The
 rounding moves a cosine by about 1e-8 (pooled) or 1e-7 (tokens), which is below or near the resolution of single
 precision. Scores are returned, and ranked, in single precision.
