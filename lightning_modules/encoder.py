@@ -60,7 +60,7 @@ class TextEncoder(nn.Module, ABC):
         self.model_name, self.max_length, self.prefix = model, max_length, unicodedata.normalize("NFC", prefix)
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
         self.texts_seen = self.texts_truncated = 0
-        self._adapted = False
+        self._adapted: str | None = None  # the adapted tokenizer as JSON
         tokenizer, self.special_tokens = load_tokenizer(model)
         self._use_tokenizer(tokenizer)
         self.register_buffer("idf", torch.empty(0))
@@ -160,7 +160,7 @@ class TextEncoder(nn.Module, ABC):
 
     def get_extra_state(self) -> dict[str, str | None]:
         """The adapted tokenizer as JSON, or None: with it a checkpoint needs no training texts."""
-        return {"tokenizer": self.tokenizer_json() if self._adapted else None}
+        return {"tokenizer": self._adapted}
 
     def set_extra_state(self, state: Any) -> None:
         """Take over the adapted tokenizer of a checkpoint.
@@ -183,6 +183,8 @@ class TextEncoder(nn.Module, ABC):
 
     def tokenizer_json(self) -> str:
         """The tokenizer in the format of ``tokenizer.json``, without truncation and padding."""
+        if self._adapted:
+            return self._adapted
         plain = type(self.tokenizer).from_str(self.tokenizer.to_str())
         plain.no_truncation()
         plain.no_padding()
@@ -221,7 +223,7 @@ class TextEncoder(nn.Module, ABC):
 
     def _use_adapted(self, tokenizer: str) -> None:
         self._use_tokenizer(type(self.tokenizer).from_str(tokenizer))
-        self._adapted = True
+        self._adapted = tokenizer
         for table in self.token_tables():
             if table.padding_idx is not None:
                 table.padding_idx = self.pad_id

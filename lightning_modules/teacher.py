@@ -9,17 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.encoder import Pooling, TransformerEncoder
 from lightning_modules.starter_models import resolve_model
 from strategies.base import Embeddings
-
-if TYPE_CHECKING:
-    from lightning_modules.encoder import Pooling, TransformerEncoder
 
 _FORMAT = 1
 """Part of the fingerprint: raise it when the same model and settings give other vectors."""
@@ -219,8 +217,6 @@ class OnlineTeacher(Teacher):
         return TeacherBatch(rows, pooled, mask.sum(1).cpu().numpy(), states[mask].float().cpu().numpy(), ids.numpy())
 
     def _load(self) -> TransformerEncoder:
-        from lightning_modules.encoder import TransformerEncoder
-
         device = torch.device(self.device) if self.device != "auto" else _automatic_device()
         encoder = TransformerEncoder(self.model, pooling=self.pooling, max_length=self.max_length, prefix=self.prefix)
         return encoder.requires_grad_(False).eval().to(device)

@@ -55,7 +55,7 @@ def trim(tokenizer: Any, texts: Sequence[str]) -> Adapted:
     """
     spec = _spec(tokenizer)
     pieces = _pieces(spec)
-    used = {id_ for batch in _encode(tokenizer, texts) for encoding in batch for id_ in encoding.ids}
+    used = _used_ids(tokenizer, texts)
     names = {id_: piece for id_, (piece, _) in pieces.items()}
     scripts = {_script(character) for id_ in used & names.keys() for character in names[id_]}
     keep = used | {token["id"] for token in spec["added_tokens"]} | _needed(spec)
@@ -126,13 +126,16 @@ def _pieces(spec: Mapping[str, Any]) -> dict[int, tuple[str, float]]:
     return pieces
 
 
-def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[Any]]:
-    """Encodings without truncation."""
-    plain = type(tokenizer).from_str(tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    for chunk in chunks(texts, _CHUNK):
-        yield plain.encode_batch_fast(chunk)
+def _used_ids(tokenizer: Any, texts: Sequence[str]) -> set[int]:
+    """The ids that the texts are written with, none of them cut off."""
+    truncation = tokenizer.truncation
+    tokenizer.no_truncation()
+    try:
+        batches = (tokenizer.encode_batch_fast(chunk) for chunk in chunks(texts, _CHUNK))
+        return {id_ for batch in batches for encoding in batch for id_ in encoding.ids}
+    finally:
+        if truncation is not None:
+            tokenizer.enable_truncation(**truncation)
 
 
 def _needed(spec: Mapping[str, Any]) -> set[int]:

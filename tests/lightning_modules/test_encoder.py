@@ -5,9 +5,11 @@ import unicodedata
 
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from lightning_modules.encoder import TextEncoder, TransformerEncoder, inverse_document_frequency, masked_mean
+from lightning_modules.teacher import Teacher
 from retrieval.errors import InputError
 
 
@@ -193,6 +195,31 @@ def test_save_pretrained_loads_with_transformers(encoder, tmp_path, texts):
 def test_wrong_options(tiny_bert, options, message):
     with pytest.raises(ValueError, match=message):
         TransformerEncoder(tiny_bert, **options)
+
+
+def test_encoders_and_teachers_are_built_from_plain_values(tiny_bert):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--student", type=TextEncoder)
+    parser.add_argument("--teacher", type=Teacher)
+    values = {
+        "student": {
+            "class_path": "lightning_modules.encoder.TransformerEncoder",
+            "init_args": {"model": tiny_bert, "pooling": "cls", "layers": 1, "vocabulary": "trim", "max_length": 16},
+        },
+        "teacher": {
+            "class_path": "lightning_modules.cached_teacher.CachedTeacher",
+            "init_args": {
+                "teacher": {"class_path": "lightning_modules.teacher.OnlineTeacher", "init_args": {"model": tiny_bert}}
+            },
+        },
+    }
+    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the new name, the old one
+    built = instantiate(parser.parse_object(values))
+    assert (built.student.pooling, built.student.vocabulary) == ("cls", "trim")
+    assert built.teacher.teacher.model == tiny_bert
+    values["student"]["init_args"]["pooling"] = "max"
+    with pytest.raises(ArgumentError, match="max"):
+        parser.parse_object(values)
 
 
 def test_no_texts(encoder):

@@ -76,6 +76,13 @@ def test_trim_does_not_move_the_score_of_unknown_characters(tiny_unigram):
     assert lowest[0] == lowest[1]
 
 
+def test_trim_reads_long_texts_to_their_end(tiny_unigram):
+    encoder = TransformerEncoder(tiny_unigram, vocabulary="trim", max_length=4)
+    encoder.adapt_vocabulary(["the cat sits on the mat paka"])
+    assert "▁paka" in encoder.tokenizer.get_vocab()
+    assert encoder.tokenize(["the cat sits on the mat paka"])["input_ids"].shape == (1, 4)
+
+
 def test_trimmed_student_loads_with_transformers(model, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
