@@ -28,9 +28,9 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{target.name}-", dir=target.parent))
-    temporary.chmod(0o777 & ~_umask())
     try:
         yield temporary
+        _open_to_readers(temporary)
         with suppress(FileExistsError):
             _move(temporary, target)
     finally:
@@ -44,10 +44,13 @@ def remove_unfinished(target: str | Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _umask() -> int:
+def _open_to_readers(folder: Path) -> None:
+    """Give the folder and its files the usual permissions; some libraries write files for their owner only."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _move(temporary: Path, target: Path) -> None:

