@@ -1,0 +1,11 @@
+"""Distillation losses, each in its own file. This module imports nothing, so that it costs nothing."""
+
+from __future__ import annotations
+
+STRATEGIES: dict[str, str] = {
+    "ot": "strategies.ot.OptimalTransport",
+    "mse": "strategies.mse.MSE",
+    "contrastive": "strategies.contrastive.Contrastive",
+    "weighted_sum": "strategies.weighted_sum.WeightedSum",
+}
+"""Short name, as in ``--strategy ot``, -> class path."""

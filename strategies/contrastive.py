@@ -1,0 +1,112 @@
+"""Contrastive distillation: InfoNCE against the teacher's vectors of the batch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strategies.base import DistillationStrategy, Embeddings
+from strategies.cost import check_widths
+from strategies.distributed import gather, rank_and_world_size
+from strategies.options import at_least_float32, check_number, without_autocast
+
+LARGEST_SCALE = 100.0
+"""A learnable 1 / temperature is kept at most here, as in CLIP."""
+
+
+class Contrastive(DistillationStrategy):
+    """Pulls the student's vector to the teacher's vector of its source, and away from those of the other sources.
+
+    The loss of pair i is -log( exp(s_i . t_i / temperature) / sum_j exp(s_i . t_j / temperature) ), mean over the
+    batch. The sum runs over the batches of all ranks, less those j with the same id as i: equal sources (five
+    captions of one image) are neither positives nor negatives of each other, they are left out. ``symmetric``
+    averages this with the same loss the other way round: each t_i among all s_j.
+
+    Across ranks the teacher's vectors (and the student's, if symmetric) are gathered with gradient and each rank takes
+    the mean over its own rows, so that with gradients averaged over ranks the result equals one process on the full
+    batch.
+
+    Source: InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748), eq. 4; temperature and symmetry as in CLIP,
+    Radford et al. 2021 (arXiv 2103.00020).
+
+    Relations: ``MSE`` asks for the teacher's very vector; this asks for the right ranking, which a student too
+    small to copy the teacher may still reach. Prefer it with large batches; with small ones, or many near
+    duplicates without ids, prefer ``MSE``, or the two in a ``WeightedSum``.
+
+    Args:
+        temperature: divides the cosines; its start, if it is learnable.
+        learnable: whether training adapts the temperature, which then stays within 0.01 and 1.
+        symmetric: whether sources are also matched against the students of the batch.
+
+    Inputs: pooled vectors; ``ids`` of either side where sources repeat (the student's are used if both have them).
+
+    Shape:
+        - student.pooled, teacher.pooled (B, D), the same B on all ranks; ids (B,)
+        - ``contrastive``: scalar; ``info/accuracy`` the share of students nearest to their own source among those
+          counted; ``info/temperature`` if it is learnable
+
+    Raises:
+        ValueError: a temperature out of range.
+
+    Example:
+        >>> import torch
+        >>> vectors = torch.eye(4)
+        >>> terms = Contrastive(temperature=1.0)(Embeddings(vectors), Embeddings(vectors))
+        >>> {name: round(term.item(), 3) for name, term in terms.items()}  # log(1 + 3 / e)
+        {'contrastive': 0.744, 'info/accuracy': 1.0}
+    """
+
+    def __init__(self, temperature: float = 0.05, learnable: bool = False, symmetric: bool = False) -> None:
+        super().__init__()
+        check_number("temperature", temperature)
+        if learnable and not 1 / LARGEST_SCALE <= temperature <= 1:
+            raise ValueError(
+                f"a learnable temperature starts within {1 / LARGEST_SCALE:g} and 1, not at {temperature!r}"
+            )
+        self.temperature = temperature
+        self.symmetric = symmetric
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable else None
+
+    def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
+        """The InfoNCE loss over the batches of all ranks."""
+        check_widths(student, teacher)
+        ids = teacher.ids if student.ids is None else student.ids
+        with without_autocast(student.pooled):
+            targets, sources = at_least_float32(student.pooled), at_least_float32(teacher.pooled)
+            scale = self._scale()
+            gathered = gather(sources, *([targets] if self.symmetric else []), *([] if ids is None else [ids]))
+            first = rank_and_world_size()[0] * len(targets)
+            labels = torch.arange(first, first + len(targets), device=targets.device)
+            excluded = None if ids is None else _same_source(ids, gathered[-1], labels)
+            logits = _logits(targets, gathered[0], scale, excluded)
+            loss = F.cross_entropy(logits, labels)
+            if self.symmetric:
+                backwards = _logits(sources, gathered[1], scale, excluded)
+                loss = (loss + F.cross_entropy(backwards, labels)) / 2
+        terms = {"contrastive": loss, "info/accuracy": (logits.argmax(1) == labels).float().mean()}
+        if isinstance(scale, Tensor):
+            terms["info/temperature"] = 1 / scale.detach()
+        return terms
+
+    def _scale(self) -> Tensor | float:
+        if self.log_scale is None:
+            return 1 / self.temperature
+        # On the parameter itself: a clamp inside the graph would have no gradient back from the bound.
+        with torch.no_grad():
+            self.log_scale.clamp_(0.0, math.log(LARGEST_SCALE))
+        return self.log_scale.exp()
+
+
+def _same_source(ids: Tensor, all_ids: Tensor, labels: Tensor) -> Tensor:
+    """True where a candidate has the row's id and is not the row's own pair; (B, ranks * B)."""
+    same = ids[:, None] == all_ids[None, :]
+    return same.scatter_(1, labels[:, None], False)
+
+
+def _logits(rows: Tensor, candidates: Tensor, scale: Tensor | float, excluded: Tensor | None) -> Tensor:
+    """Scaled cosines, -inf where excluded; (B, ranks * B)."""
+    logits = rows @ candidates.mT * scale
+    return logits if excluded is None else logits.masked_fill(excluded, -math.inf)

@@ -1,0 +1,64 @@
+"""How far apart teacher and student are: by tokens, and by pooled vectors."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from strategies.base import Embeddings
+from strategies.options import at_least_float32
+
+
+def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
+    """1 - cosine between each teacher token and each student token, 0 to 2.
+
+    That is half the squared distance of the tokens as unit vectors.
+    Padding is replaced by zeros first, so that its values, NaN too, reach neither the cost nor the gradient.
+
+    Args:
+        teacher: source side, with tokens (B, S, D).
+        student: target side, with tokens (B, T, D).
+
+    Returns:
+        (B, S, T), in float32 (float64 if a side is so already). 1 at padding.
+
+    Raises:
+        ValueError: a side has no tokens, or the widths differ.
+    """
+    check_widths(student, teacher)
+    return 1 - _unit_tokens(teacher) @ _unit_tokens(student).mT
+
+
+def pooled_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
+    """Squared distance of the pooled vectors, summed over dimensions, averaged over the batch; a scalar, 0 to 4.
+
+    It is 2 (1 - cosine), so it does not shrink with the width, and stands beside a token cost without a factor of D.
+
+    Args:
+        teacher: source side, pooled (B, D).
+        student: target side, pooled (B, D).
+
+    Raises:
+        ValueError: the widths differ.
+    """
+    check_widths(student, teacher)
+    return (at_least_float32(student.pooled) - at_least_float32(teacher.pooled)).square().sum(1).mean()
+
+
+def check_widths(student: Embeddings, teacher: Embeddings) -> None:
+    """Refuse a student that is not in the teacher's width.
+
+    Raises:
+        ValueError: the last dimensions of the pooled vectors differ.
+    """
+    ours, theirs = student.pooled.shape[-1], teacher.pooled.shape[-1]
+    if ours != theirs:
+        raise ValueError(
+            f"the student's vectors have {ours} dimensions and the teacher's {theirs}: project the student to {theirs}"
+        )
+
+
+def _unit_tokens(embeddings: Embeddings) -> Tensor:
+    tokens, mask = embeddings.require_tokens()
+    # A vector shorter than eps is as good as zero; without eps its gradient would be huge.
+    return F.normalize(at_least_float32(tokens).masked_fill(~mask[:, :, None], 0.0), dim=-1, eps=1e-6)

@@ -1,0 +1,172 @@
+"""What must hold for every strategy."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from strategies import STRATEGIES
+from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
+from strategies.contrastive import Contrastive
+from strategies.mse import MSE
+from strategies.ot import OptimalTransport
+from strategies.weighted_sum import WeightedSum
+
+VARIANTS = {
+    "ot": [
+        OptimalTransport,
+        lambda: OptimalTransport(marginals="norm", pooled_weight=0.0),
+        lambda: OptimalTransport(marginals="idf", epsilon=0.01),
+        lambda: OptimalTransport(solver="exact", pooled_weight=0.0),
+        lambda: OptimalTransport(solver="ipot", epsilon=0.5),
+    ],
+    "mse": [MSE, lambda: MSE("token"), lambda: MSE("token", pooled_weight=0.0)],
+    "contrastive": [Contrastive, lambda: Contrastive(learnable=True, symmetric=True)],
+    "weighted_sum": [
+        lambda: WeightedSum({"a": OptimalTransport(marginals="idf"), "b": Contrastive()}, {"a": 2.0}),
+    ],
+}
+every_strategy = pytest.mark.parametrize(
+    "build",
+    [pytest.param(build, id=f"{name}-{i}") for name, builds in VARIANTS.items() for i, build in enumerate(builds)],
+)
+
+
+def loss_of(terms):
+    return sum(value for name, value in terms.items() if not name.startswith(INFO_PREFIX))
+
+
+def with_gradient(side):
+    return dataclasses.replace(side, pooled=side.pooled.requires_grad_(), tokens=side.tokens.requires_grad_())
+
+
+def test_every_strategy_has_a_variant_here():
+    assert VARIANTS.keys() == STRATEGIES.keys()
+    for path in STRATEGIES.values():
+        module, name = path.rsplit(".", 1)
+        assert issubclass(getattr(importlib.import_module(module), name), DistillationStrategy)
+
+
+def test_the_names_alone_do_not_import_torch():
+    code = "import strategies, sys; sys.exit('torch' in sys.modules or not strategies.STRATEGIES)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@every_strategy
+def test_terms_are_finite_scalars_in_float32(build, make_side):
+    terms = build()(with_gradient(make_side(seed=1)), make_side(seed=2))
+    for name, value in terms.items():
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+        assert value.requires_grad != name.startswith(INFO_PREFIX)
+
+
+@every_strategy
+def test_loss_falls_in_20_gradient_steps(build, make_side):
+    strategy, teacher, start = build(), make_side(seed=1), make_side(seed=2)
+    pooled, tokens = start.pooled.clone().requires_grad_(), start.tokens.clone().requires_grad_()
+    parameters = [pooled, tokens, *strategy.parameters()]
+    losses = []
+    for _ in range(20):
+        student = dataclasses.replace(start, pooled=F.normalize(pooled, dim=-1), tokens=tokens)
+        loss = loss_of(strategy(student, teacher))
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.sub_(2.0 * gradient)
+        losses.append(loss.item())
+    assert losses[-1] < losses[10] < losses[0]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@every_strategy
+def test_padded_tokens_change_neither_loss_nor_gradient(build, make_side):
+    results = []
+    for garbage in (0.0, 1e4, math.nan):
+        sides = [make_side(seed=1), make_side(seed=2, length=5)]
+        for side in sides:
+            side.tokens[~side.mask] = garbage
+            side.weights[~side.mask] = garbage
+        student = with_gradient(sides[0])
+        loss = loss_of(build()(student, sides[1]))
+        loss.backward()
+        gradient = torch.zeros(()) if student.tokens.grad is None else student.tokens.grad
+        results.append((loss, gradient, student.pooled.grad))
+    for loss, tokens, pooled in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        assert torch.equal(tokens, results[0][1])
+        assert pooled is results[0][2] is None or torch.equal(pooled, results[0][2])
+
+
+@every_strategy
+def test_autocast_to_bfloat16_changes_nothing(build, make_side):
+    student, teacher = make_side(seed=1), make_side(seed=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = build()(student, teacher)
+    for name, value in build()(student, teacher).items():
+        assert torch.equal(terms[name], value), name
+
+
+@every_strategy
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inputs_are_read_in_float32(build, dtype, make_side):
+    teacher, student = make_side(seed=1, dtype=dtype), with_gradient(make_side(seed=2, dtype=dtype))
+    terms = build()(student, teacher)
+    full = (
+        dataclasses.replace(side, pooled=side.pooled.float(), tokens=side.tokens.float()) for side in (student, teacher)
+    )
+    for name, value in build()(*full).items():
+        assert terms[name].dtype == torch.float32
+        assert torch.equal(terms[name], value), name
+    loss_of(terms).backward()
+    assert all(x.grad is None or x.grad.isfinite().all() for x in (student.pooled, student.tokens))
+
+
+@every_strategy
+def test_one_token_texts(build, make_side):
+    student, teacher = with_gradient(make_side(length=1, seed=1)), make_side(length=1, seed=2)
+    loss = loss_of(build()(student, teacher))
+    loss.backward()
+    assert loss.isfinite()
+
+
+@every_strategy
+def test_no_gradient_reaches_the_teacher(build, make_side):
+    student, teacher = with_gradient(make_side(seed=1)), make_side(seed=2)
+    before = (teacher.pooled.clone(), teacher.tokens.clone())
+    loss_of(build()(student, teacher)).backward()
+    assert teacher.pooled.grad is None
+    assert torch.equal(teacher.pooled, before[0])
+    assert torch.equal(teacher.tokens, before[1])
+
+
+@every_strategy
+def test_widths_must_agree(build, make_side):
+    with pytest.raises(ValueError, match="project the student to 8"):
+        build()(make_side(width=4), make_side(width=8))
+
+
+@every_strategy
+def test_needs_are_declared(build, make_side):
+    strategy, (student, teacher) = build(), (make_side(seed=1), make_side(seed=2))
+    bare = Embeddings(student.pooled), Embeddings(teacher.pooled)
+    if strategy.needs_tokens:
+        with pytest.raises(ValueError, match="needs token states"):
+            strategy(*bare)
+    else:
+        strategy(*bare)
+    unweighted = [dataclasses.replace(side, weights=None) for side in (student, teacher)]
+    if strategy.needs_weights:
+        with pytest.raises(ValueError, match="need a weight for each token"):
+            strategy(*unweighted)
+    else:
+        strategy(*unweighted)
