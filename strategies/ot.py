@@ -32,7 +32,8 @@ class OptimalTransport(DistillationStrategy):
         marginals: mass of a token: ``uniform``, ``norm`` (norm of its vector), or ``idf``
             (inverse document frequency of its piece).
         solver: ``sinkhorn`` (soft plans), ``exact`` (linear program, on the CPU) or ``ipot`` (proximal point).
-        epsilon: softness of a ``sinkhorn`` plan, or step size of ``ipot``, in units of the cost, which is 0 to 2.
+        epsilon: softness of a ``sinkhorn`` plan, or step size of ``ipot`` (which wants about 0.5), in units of the
+            cost, which is 0 to 2.
         iterations: the most iterations of ``sinkhorn`` and ``ipot``.
         tolerance: largest L1 error of the plan's marginals; 1e-2 is enough for a gradient within half a percent.
         pooled_weight: weight of the pooled term; 0 leaves it out.
