@@ -162,7 +162,8 @@ class RetrievalEvaluation(Callback):
         if "english" in collections:
             rows["teacher"] = collections["english"]
         for row, collection in rows.items():
-            self.results[row] = self._rank_with_teacher(pl_module, collection)
+            if row not in self.results:  # the teacher does not change
+                self.results[row] = self._rank_with_teacher(pl_module, collection)
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule) -> None:
         parts = _merged_over_ranks(dict(self._parts))

@@ -1,0 +1,50 @@
+# The commands of this repository. PYTHON is the interpreter that makes .venv.
+PYTHON ?= python3
+LANGUAGE ?= sw
+STRATEGY ?= ot
+BIN = .venv/bin
+STAMP = .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format bench docs fetch clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Potstill needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+fetch: $(STAMP)  ## download the starter data into the cache
+	$(BIN)/python -m datamodules.fetch starter
+
+demo: fetch  ## distil a student for Swahili (LANGUAGE=mr for another, STRATEGY=mse for another loss)
+	$(BIN)/python train.py --strategy $(STRATEGY) --data starter --data.language $(LANGUAGE)
+
+test: fetch  ## all tests
+	$(BIN)/python -m pytest -n 2
+
+test-fast: $(STAMP)  ## the tests that take no more than a few seconds
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not starter'
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict train.py evaluate.py compare.py
+
+format: $(STAMP)  ## let ruff reformat and mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: fetch  ## strategies x languages x students: writes docs/results.md (hours on 2 cores)
+	$(BIN)/python -m benchmarks.strategies --languages sw so fil mr --seeds 3
+
+docs: $(STAMP)  ## check the docs: every command and every config in them
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_configs.py
+
+clean:  ## remove the virtual environment and the caches of the tools
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,235 @@
+"""Strategy x language x student on the starter data: which loss distils best, under pooled and MaxSim scoring.
+
+python -m benchmarks.strategies --languages sw so fil mr --seeds 3
+python -m benchmarks.strategies --tune        # chooses learning rates on dev queries of a language not reported
+
+Each cell is a run of its own with its result in a file, so a benchmark that was stopped goes on where it was. The
+same budget (epochs, batches, tuning grid) holds for every strategy. For each score (pooled, MaxSim) the epoch with the
+best dev MAP is tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.progress import Progress
+
+from benchmarks.strategies_report import write_report
+from retrieval.files import write_whole
+
+STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ot": ("strategies.ot.OptimalTransport", {"pooled_weight": 0.0}),
+    "ot + pooled": ("strategies.ot.OptimalTransport", {"pooled_weight": 1.0}),
+    "mse": ("strategies.mse.MSE", {}),
+    "token mse": ("strategies.mse.MSE", {"level": "token", "pooled_weight": 0.0}),
+    "token mse + pooled": ("strategies.mse.MSE", {"level": "token", "pooled_weight": 1.0}),
+    "contrastive": ("strategies.contrastive.Contrastive", {}),
+}
+STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "static": (
+        "lightning_modules.static_encoder.StaticEncoder",
+        {"model": "starter/e5-small", "vocabulary": "trim", "max_length": 64},
+    ),
+    "contextual": (
+        "lightning_modules.encoder.TransformerEncoder",
+        {"model": "starter/e5-small", "vocabulary": "trim", "max_length": 64, "layers": 2, "dropout": 0.1},
+    ),
+}
+EPOCHS = {"static": 6, "contextual": 4}
+PRECISION: dict[str, Any] = {"static": "32-true", "contextual": "bf16-mixed"}
+GRID = {
+    "static": [{"lr": 1e-3, "embedding_lr": rate} for rate in (1e-3, 3e-3, 1e-2)],
+    "contextual": [{"lr": rate, "embedding_lr": 1e-3} for rate in (1e-4, 3e-4, 1e-3)],
+}
+TUNING_LANGUAGE = "ha"
+SETTINGS = Path(__file__).parent / "strategies.yaml"
+"""Learning rates that ``--tune`` chose; written by it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the benchmark."""
+
+    strategy: str
+    student: str
+    language: str
+    seed: int
+    epochs: int
+    lr: float
+    embedding_lr: float
+    english: str = "documents"
+    test: bool = True
+
+    @property
+    def name(self) -> str:
+        """File name, one for each different cell."""
+        return "_".join(str(value).replace(" ", "") for value in asdict(self).values())
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Train and score one cell, in a process of its own with one thread.
+
+    Returns:
+        The cell, seconds of training, best dev MAP of each score, and per-query MAP on test, also of the teacher.
+    """
+    import logging
+    import warnings
+
+    import torch
+    from lightning.pytorch import Trainer, seed_everything
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from datamodules.starter import StarterDataModule
+    from lightning_modules.cached_teacher import CachedTeacher
+    from lightning_modules.cli import IGNORED_WARNINGS, QUIET_LOGGERS, TRAINER_DEFAULTS
+    from lightning_modules.distillation import DistillationModule
+    from lightning_modules.reproducibility import StepSeed
+    from lightning_modules.retrieval_evaluation import RetrievalEvaluation
+    from lightning_modules.teacher import OnlineTeacher
+
+    torch.set_num_threads(1)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", f".*{message}")
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    seed_everything(cell.seed, verbose=False)
+    module = DistillationModule(
+        _build(STUDENTS[cell.student]),
+        CachedTeacher(OnlineTeacher()),
+        _build(STRATEGIES[cell.strategy]),
+        lr=cell.lr,
+        embedding_lr=cell.embedding_lr,
+        score="both",
+    )
+    data = StarterDataModule(language=cell.language, english=cell.english, seed=cell.seed)  # type: ignore[arg-type]
+    evaluation = RetrievalEvaluation(metrics=["map"])
+    with tempfile.TemporaryDirectory() as folder:
+        best = {
+            score: ModelCheckpoint(folder, filename=score, monitor=f"dev/{key}", mode="max", save_weights_only=True)
+            for score, key in SCORES.items()
+        }
+        trainer = Trainer(
+            **{**TRAINER_DEFAULTS, "log_every_n_steps": 1000},
+            max_epochs=cell.epochs,
+            check_val_every_n_epoch=2,
+            precision=PRECISION[cell.student],
+            accelerator="cpu",
+            callbacks=[evaluation, StepSeed(cell.seed), *best.values()],
+            enable_progress_bar=False,
+        )
+        began = time.perf_counter()
+        trainer.fit(module, datamodule=data)
+        result: dict[str, Any] = {
+            "cell": asdict(cell),
+            "seconds": time.perf_counter() - began,
+            "pairs": len(data.pairs),
+            "dev": {score: float(callback.best_model_score or 0) for score, callback in best.items()},
+        }
+        if cell.test:
+            result["test"], result["undistilled"], result["teacher"] = {}, {}, {}
+            for score, key in SCORES.items():
+                checkpoint = best[score].best_model_path
+                trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+                for row in ("test", "undistilled", "teacher"):
+                    result[row][score] = evaluation.results[row].per_query[key]
+    return result
+
+
+SCORES = {"pooled": "map", "maxsim": "maxsim/map"}
+
+
+def _build(spec: tuple[str, dict[str, Any]]) -> Any:
+    path, options = spec
+    module, _, name = path.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)(**options)
+
+
+def run_cells(cells: list[Cell], folder: Path, workers: int) -> list[dict[str, Any]]:
+    """Run what is not in the folder yet, and read all results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with Progress() as progress, ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=8) as pool:
+        task = progress.add_task("cells", total=len(missing))
+        futures = {pool.submit(run_cell, cell): cell for cell in missing}
+        for future in as_completed(futures):
+            with write_whole(folder / f"{futures[future].name}.json") as file:
+                json.dump(future.result(), file)
+            progress.advance(task)
+    return [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
+
+
+def tune(students: list[str], folder: Path, workers: int) -> None:
+    """Choose the learning rates of each strategy by pooled and MaxSim dev MAP, and write them to the settings file."""
+    cells = [
+        Cell(strategy, student, TUNING_LANGUAGE, 0, EPOCHS[student], **rates, test=False)
+        for student in students
+        for strategy, rates in itertools.product(STRATEGIES, GRID[student])
+    ]
+    settings: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.is_file() else {}
+    by_choice: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for result in run_cells(cells, folder, workers):
+        by_choice.setdefault((result["cell"]["student"], result["cell"]["strategy"]), []).append(result)
+    for (student, strategy), results in by_choice.items():
+        best = max(results, key=lambda result: result["dev"]["pooled"] + result["dev"]["maxsim"])
+        settings.setdefault(student, {})[strategy] = {
+            "lr": best["cell"]["lr"],
+            "embedding_lr": best["cell"]["embedding_lr"],
+            "dev_map": {
+                f"lr {r['cell']['lr']}, embedding_lr {r['cell']['embedding_lr']}": {
+                    score: round(value, 4) for score, value in r["dev"].items()
+                }
+                for r in results
+            },
+        }
+    with write_whole(SETTINGS) as file:
+        file.write(
+            f"# Written by: python -m benchmarks.strategies --tune  (dev queries of {TUNING_LANGUAGE}, seed 0)\n"
+        )
+        yaml.safe_dump(settings, file, sort_keys=False)
+
+
+def _rates(setting: dict[str, Any]) -> dict[str, float]:
+    return {name: setting[name] for name in ("lr", "embedding_lr")}
+
+
+def main() -> None:
+    """Parse the command line, run, and write the report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strategies", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--languages", nargs="+", default=["sw", "so", "fil", "mr"])
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
+    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
+    parser.add_argument("--tune", action="store_true", help="choose the learning rates first")
+    parser.add_argument("--tune-only", action="store_true", help="choose the learning rates, and stop")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/strategies"), help="results of the cells")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, one row a figure")
+    options = parser.parse_args()
+    if options.tune or options.tune_only:
+        tune(options.students, options.folder, options.workers)
+    if options.tune_only:
+        return
+    settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    cells = [
+        Cell(strategy, student, language, seed, EPOCHS[student], **_rates(settings[student][strategy]))
+        for language, seed, student, strategy in itertools.product(
+            options.languages, range(options.seeds), options.students, options.strategies
+        )
+    ]
+    write_report(run_cells(cells, options.folder, options.workers), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Exact search, TREC metrics, runs and significance: no Lightning, no training."""
