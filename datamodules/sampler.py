@@ -99,11 +99,13 @@ class PairSampler(Sampler[list[int]]):
 
     def _by_length(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """The permutation with pairs of similar length next to each other, a slice of W * B at a time."""
-        slice_size = self.batch_size * self.world_size
+        size = self.batch_size * self.world_size
+        order = order[: len(self) * size]
         slices: list[Tensor] = []
-        for chunk in order[: len(self) * slice_size].split(self.window * slice_size):
-            by_length = chunk[lengths[chunk].argsort(stable=True)].split(slice_size)
-            slices += [by_length[index] for index in torch.randperm(len(by_length), generator=generator).tolist()]
+        for start in range(0, len(order), self.window * size):
+            chunk = order[start : start + self.window * size]
+            rows = chunk[lengths[chunk].argsort(stable=True)].view(-1, size)
+            slices += rows[torch.randperm(len(rows), generator=generator)]
         return torch.cat(slices)
 
 
