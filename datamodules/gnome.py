@@ -9,6 +9,7 @@ translated ones. Some pages are mere lists of links, which Mallard fills in when
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,6 +20,8 @@ from datamodules.text import fold, has_letter, normalise
 from retrieval.errors import InputError
 
 _MALLARD = "{http://projectmallard.org/1.0/}"
+_BLOCKS = ("code", "desc", "item", "note", "p", "screen", "section", "td", "title")
+_SEQUENCES = ("guiseq", "keyseq")  # File > Save, Ctrl + S: shown with signs between
 _LEAST_WORDS = 20
 _OWN_CODES = {"pt": ["pt_BR", "pt"], "zh": ["zh_CN"], "sr-Latn": ["sr@latin"], "pt-PT": ["pt"], "no": ["nb"]}
 
@@ -52,7 +55,18 @@ def read_page(path: Path) -> Page:
 
 
 def _text(node: ElementTree.Element) -> str:
-    return normalise("".join(node.itertext()))
+    return normalise("".join(_pieces(node)))
+
+
+def _pieces(node: ElementTree.Element) -> Iterator[str]:
+    """The text of an element, with a space where a reader sees one."""
+    name = node.tag.removeprefix(_MALLARD)
+    yield node.text or ""
+    for child in node:
+        yield from _pieces(child)
+        yield " " if name in _SEQUENCES else child.tail or ""
+    if name in _BLOCKS:
+        yield " "
 
 
 def english_pages() -> dict[str, Page]:

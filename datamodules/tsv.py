@@ -21,7 +21,6 @@ a query is ``dev`` by a hash of its id, so adding queries moves no other query b
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,10 +53,11 @@ class TSVDataModule(PairsDataModule):
         queries: file of the queries.
         documents: file of the documents.
         qrels: file of the relevance judgments.
-        dev_queries: file of the dev queries; where it does not exist, they are looked up in `queries`.
-        dev_qrels: file of their judgments; where it does not exist, dev_share of the judged queries are ``dev``.
-        english_queries: file of the queries in English; need not exist.
-        english_documents: file of the documents in English; need not exist.
+        dev_queries: file of the dev queries; by default dev.queries.tsv if it is there, else `queries`.
+        dev_qrels: file of their judgments; by default dev.qrels if it is there, else dev_share of the judged
+            queries are ``dev``.
+        english_queries: file of the queries in English; by default queries.english.tsv if it is there.
+        english_documents: file of the documents in English; by default documents.english.tsv if it is there.
         dev_share: share of the judged queries that become ``dev`` where there is no dev_qrels.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
@@ -71,10 +71,10 @@ class TSVDataModule(PairsDataModule):
         queries: str = "queries.tsv",
         documents: str = "documents.tsv",
         qrels: str = "qrels",
-        dev_queries: str = "dev.queries.tsv",
-        dev_qrels: str = "dev.qrels",
-        english_queries: str = "queries.english.tsv",
-        english_documents: str = "documents.english.tsv",
+        dev_queries: str | None = None,
+        dev_qrels: str | None = None,
+        english_queries: str | None = None,
+        english_documents: str | None = None,
         dev_share: float = 0.25,
         query_side: Side = "student",
         document_side: Side = "teacher",
@@ -86,16 +86,12 @@ class TSVDataModule(PairsDataModule):
         if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
         self.root = Path(root).expanduser()
-        self.files = {
-            "pairs": pairs,
-            "queries": queries,
-            "documents": documents,
-            "qrels": qrels,
-            "dev_queries": dev_queries,
-            "dev_qrels": dev_qrels,
-            "english_queries": english_queries,
-            "english_documents": english_documents,
-        }
+        self.pairs_file, self.queries_file = self.root / pairs, self.root / queries
+        self.documents_file, self.qrels_file = self.root / documents, self.root / qrels
+        self.dev_queries_file = self._optional(dev_queries, "dev.queries.tsv")
+        self.dev_qrels_file = self._optional(dev_qrels, "dev.qrels")
+        self.english_queries_file = self._optional(english_queries, "queries.english.tsv")
+        self.english_documents_file = self._optional(english_documents, "documents.english.tsv")
         self.dev_share = dev_share
         self.query_side, self.document_side = query_side, document_side
 
@@ -105,35 +101,35 @@ class TSVDataModule(PairsDataModule):
             raise InputError(
                 "no such folder, expected one with pairs.tsv, queries.tsv, documents.tsv, qrels", self.root
             )
-        rows = read_rows(self.root / self.files["pairs"], _PAIR_LINE)
+        rows = read_rows(self.pairs_file, _PAIR_LINE)
         return make_pairs((source, target) for _, (source, target) in rows)
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the English texts are there, ``english``."""
-        queries = read_texts(self.root / self.files["queries"])
-        documents = read_texts(self.root / self.files["documents"])
-        qrels = read_judgments(self.root / self.files["qrels"], queries, documents)
-        if len(queries) > len(qrels):
-            warnings.warn(f"{len(queries) - len(qrels)} queries have no judgments and are left out", stacklevel=3)
-        if dev_path := self._optional("dev_qrels"):
-            separate = self._optional("dev_queries")
-            dev_queries = read_texts(separate) if separate else queries
-            dev_qrels = read_judgments(dev_path, dev_queries, documents)
-            if not separate:
-                _refuse_overlap(dev_path, qrels, dev_qrels)
+        queries = read_texts(self.queries_file)
+        documents = read_texts(self.documents_file)
+        qrels = read_judgments(self.qrels_file, queries, documents)
+        if self.dev_queries_file and not self.dev_qrels_file:
+            raise InputError("there are dev queries without judgments: write dev.qrels", self.dev_queries_file)
+        if self.dev_qrels_file:
+            dev_queries = read_texts(self.dev_queries_file) if self.dev_queries_file else queries
+            dev_qrels = read_judgments(self.dev_qrels_file, dev_queries, documents)
+            if not self.dev_queries_file:
+                _refuse_overlap(self.dev_qrels_file, qrels, dev_qrels)
         else:
             dev_queries = queries
             dev_qrels, qrels = self._split(qrels)
+        if unjudged := len(queries.keys() - qrels.keys() - (dev_qrels.keys() if dev_queries is queries else set())):
+            warnings.warn(f"{unjudged} queries have no judgments and are left out", stacklevel=3)
         test = self._collection("test", queries, documents, qrels)
         collections = {"dev": self._collection("dev", dev_queries, documents, dev_qrels), "test": test}
         english = self._english(test)
         return collections | ({} if english is None else {"english": english})
 
-    def _optional(self, name: str) -> Path | None:
-        """The path of a file that need not exist, unless its name was chosen."""
-        path = self.root / self.files[name]
-        default = inspect.signature(TSVDataModule).parameters[name].default
-        return path if path.is_file() or self.files[name] != default else None
+    def _optional(self, chosen: str | None, default: str) -> Path | None:
+        """The path of a file that need not exist, unless it was chosen."""
+        path = self.root / (chosen or default)
+        return path if chosen or path.is_file() else None
 
     def _split(self, qrels: Qrels) -> tuple[Qrels, Qrels]:
         """The judgments of ``dev`` and of ``test``."""
@@ -142,8 +138,8 @@ class TSVDataModule(PairsDataModule):
         if not dev or not test:
             raise InputError(
                 f"{len(qrels)} judged queries are too few to take {self.dev_share:.0%} of them for dev: "
-                f"write {self.files['dev_qrels']} with judgments of other queries",
-                self.root / self.files["qrels"],
+                "write dev.qrels with judgments of other queries",
+                self.qrels_file,
             )
         return dev, test
 
@@ -154,13 +150,13 @@ class TSVDataModule(PairsDataModule):
     def _english(self, test: Collection) -> Collection | None:
         """The English twin of ``test``; None where a side in the student's language has no English file."""
         sides = []
-        for side, reader, texts in (
-            ("english_queries", test.query_side, test.queries),
-            ("english_documents", test.document_side, test.documents),
+        for path, reader, texts in (
+            (self.english_queries_file, test.query_side, test.queries),
+            (self.english_documents_file, test.document_side, test.documents),
         ):
             if reader == "teacher":
                 sides.append(texts)
-            elif path := self._optional(side):
+            elif path:
                 english = read_texts(path)
                 if lacking := [identifier for identifier in texts if identifier not in english]:
                     raise InputError(

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.text import hash_share
+from datamodules.tsv import TSVDataModule
+from retrieval.errors import InputError
+
+IDS = [f"q{i}" for i in range(40)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = {
+        "pairs.tsv": [f"source {i}\ttarget {i}" for i in range(8)] + ["Source 0\tother"],
+        "queries.tsv": [f"{i}\tswali {i}" for i in IDS],
+        "documents.tsv": [f"d{i}\tdocument {i}" for i in range(4)],
+        "qrels": [f"{i} 0 d{n % 4} {1 + n % 2}" for n, i in enumerate(IDS)],
+    }
+    for name, content in lines.items():
+        (tmp_path / name).write_text("\n".join(content) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def built(root: Path, **options) -> TSVDataModule:
+    data = TSVDataModule(str(root), batch_size=2, **options)
+    data.setup()
+    return data
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def test_reads_the_folder(folder: Path) -> None:
+    data = built(folder)
+    assert (data.pairs[1].source, data.pairs[1].target) == ("source 1", "target 1")
+    assert data.pairs[8].id == data.pairs[0].id
+    assert len(data.pairs) == 9
+    test, dev = data.collections["test"], data.collections["dev"]
+    assert test.queries.keys() == test.qrels.keys()
+    assert test.qrels["q1" if "q1" in test.qrels else "q3"] in ({"d1": 2}, {"d3": 2})
+    assert test.documents == dev.documents == {f"d{i}": f"document {i}" for i in range(4)}
+    assert (test.query_side, test.document_side) == ("student", "teacher")
+    assert "english" not in data.collections
+
+
+def test_dev_is_a_share_by_the_hash_of_the_id(folder: Path) -> None:
+    collections = built(folder, dev_share=0.3).collections
+    assert set(collections["dev"].queries) == {i for i in IDS if hash_share(i, "tsv dev") < 0.3}
+    assert set(collections["test"].queries) == {i for i in IDS if hash_share(i, "tsv dev") >= 0.3}
+
+
+def test_own_dev_files(folder: Path) -> None:
+    (folder / "dev.queries.tsv").write_text("q1\tanother text\n")
+    (folder / "dev.qrels").write_text("q1 0 d0 1\n")
+    collections = built(folder).collections
+    assert collections["dev"].queries == {"q1": "another text"}
+    assert set(collections["test"].queries) == set(IDS)
+
+
+def test_dev_judgments_of_queries_in_the_same_file(folder: Path) -> None:
+    append(folder / "queries.tsv", "extra\tswali\n")
+    (folder / "dev.qrels").write_text("extra 0 d0 1\n")
+    assert built(folder).collections["dev"].queries == {"extra": "swali"}
+    append(folder / "dev.qrels", "q7 0 d0 1\n")
+    with pytest.raises(InputError, match=r"dev\.qrels:2: query 'q7' is in the test qrels as well \(1 such"):
+        built(folder)
+
+
+def test_english_twin_of_the_queries(folder: Path) -> None:
+    (folder / "queries.english.tsv").write_text("".join(f"{i}\tquery {i}\n" for i in IDS))
+    english, test = (built(folder).collections[name] for name in ("english", "test"))
+    assert english.queries == {i: f"query {i}" for i in test.queries}
+    assert english.qrels == test.qrels
+    assert english.query_side == english.document_side == "teacher"
+    (folder / "queries.english.tsv").write_text("".join(f"{i}\tquery {i}\n" for i in IDS if i != max(test.queries)))
+    with pytest.raises(InputError, match=rf"english\.tsv: no line for '{max(test.queries)}' \(1 of"):
+        built(folder)
+
+
+def test_english_twin_of_the_documents(folder: Path) -> None:
+    sides = {"query_side": "teacher", "document_side": "student"}
+    assert "english" not in built(folder, **sides).collections
+    (folder / "documents.english.tsv").write_text("".join(f"d{i}\tin English {i}\n" for i in range(4)))
+    collections = built(folder, **sides).collections
+    assert collections["english"].documents["d2"] == "in English 2"
+    assert collections["english"].queries == collections["test"].queries
+    assert collections["test"].document_side == "student"
+
+
+def test_forms_that_are_accepted(folder: Path) -> None:
+    """A byte order mark, Windows line ends, empty lines, decomposed letters, spaces around."""
+    content = "\ufeff source \t target\r\n\r\ncafe\u0301\tb\n   \n"
+    (folder / "pairs.tsv").write_bytes(content.encode())
+    assert [(pair.source, pair.target) for pair in built(folder).pairs] == [("source", "target"), ("caf\u00e9", "b")]
+
+
+def test_unjudged_queries_are_left_out_with_a_warning(folder: Path) -> None:
+    append(folder / "queries.tsv", "extra\tswali\n")
+    with pytest.warns(UserWarning, match="1 queries have no judgments"):
+        data = built(folder)
+    assert "extra" not in {**data.collections["test"].queries, **data.collections["dev"].queries}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("pairs.tsv", "only one column", r"pairs\.tsv:10: found 1 column, expected 2: source<TAB>target"),
+        ("pairs.tsv", "a\tb\tc", r"pairs\.tsv:10: found 3 columns, expected 2"),
+        ("pairs.tsv", "\tb", r"pairs\.tsv:10: the first column is empty"),
+        ("pairs.tsv", "a\t ", r"pairs\.tsv:10: the second column is empty"),
+        ("pairs.tsv", b"a\t\xff", r"pairs\.tsv:10: invalid UTF-8"),
+        ("queries.tsv", "q3\tagain", r"queries\.tsv:41: the id 'q3' is already that of line 4"),
+        ("queries.tsv", "a b\ttext", r"queries\.tsv:41: the id 'a b' holds white space"),
+        ("documents.tsv", "d9", r"documents\.tsv:5: found 1 column, expected 2: id<TAB>text"),
+        ("documents.tsv", "d0\tagain", r"documents\.tsv:5: the id 'd0' is already that of line 1"),
+        ("qrels", "nobody 0 d0 1", r"qrels:41: unknown query 'nobody'"),
+        ("qrels", "q1 0 nothing 1", r"qrels:41: unknown document 'nothing'"),
+        ("qrels", "q1 0 d0 high", r"qrels:41: the grade is 'high'"),
+        ("qrels", "q1 0 d1 1", r"qrels:41: document 'd1' is judged twice"),
+    ],
+)
+def test_wrong_lines(folder: Path, name: str, line: str | bytes, message: str) -> None:
+    append(folder / name, line)
+    with pytest.raises(InputError, match=message) as error:
+        built(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["pairs.tsv", "queries.tsv", "documents.tsv", "qrels"])
+def test_missing_and_empty_files(folder: Path, name: str) -> None:
+    (folder / name).write_text("\n\n")
+    with pytest.raises(InputError, match=rf"{name}: the file is empty, expected|{name}: the file is empty; expected"):
+        built(folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=rf"{name}: no such file"):
+        built(folder)
+
+
+def test_missing_folder_and_missing_chosen_files(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"no such folder, expected one with pairs\.tsv"):
+        built(folder / "elsewhere")
+    for option in ("dev_queries", "dev_qrels", "english_queries"):
+        with pytest.raises(InputError, match=r"chosen\.tsv: (no such file|there are dev queries without)"):
+            built(folder, **{option: "chosen.tsv"})
+
+
+def test_files_with_other_names(folder: Path) -> None:
+    (folder / "pairs.tsv").rename(folder / "bitext.tsv")
+    assert len(built(folder, pairs="bitext.tsv", qrels=str(folder / "qrels")).pairs) == 9
+
+
+def test_too_few_queries_for_dev(folder: Path) -> None:
+    (folder / "qrels").write_text("q0 0 d0 1\n")
+    with pytest.raises(InputError, match="qrels: 1 judged queries are too few to take 25% of them for dev"):
+        built(folder)
+
+
+def test_wrong_options(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dev_share is 1\.5"):
+        TSVDataModule(str(tmp_path), dev_share=1.5)
+    with pytest.raises(ValueError, match="both 'teacher'"):
+        TSVDataModule(str(tmp_path), query_side="teacher")
+
+
+def test_nothing_is_read_before_setup(tmp_path: Path) -> None:
+    TSVDataModule(str(tmp_path / "nothing here"))
