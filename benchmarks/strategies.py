@@ -33,7 +33,6 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ot + pooled": ("strategies.ot.OptimalTransport", {"pooled_weight": 1.0}),
     "mse": ("strategies.mse.MSE", {}),
     "token mse": ("strategies.mse.MSE", {"level": "token", "pooled_weight": 0.0}),
-    "token mse + pooled": ("strategies.mse.MSE", {"level": "token", "pooled_weight": 1.0}),
     "contrastive": ("strategies.contrastive.Contrastive", {}),
 }
 STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,7 +48,7 @@ STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
 EPOCHS = {"static": 6, "contextual": 4}
 PRECISION: dict[str, Any] = {"static": "32-true", "contextual": "bf16-mixed"}
 GRID = {
-    "static": [{"lr": 1e-3, "embedding_lr": rate} for rate in (1e-3, 3e-3, 1e-2)],
+    "static": [{"lr": 1e-3, "embedding_lr": rate} for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
     "contextual": [{"lr": rate, "embedding_lr": 1e-3} for rate in (1e-4, 3e-4, 1e-3)],
 }
 TUNING_LANGUAGE = "ha"

@@ -35,7 +35,7 @@ class OptimalTransport(DistillationStrategy):
         epsilon: softness of a ``sinkhorn`` plan, or step size of ``ipot`` (which wants about 0.5), in units of the
             cost, which is 0 to 2.
         iterations: the most iterations of ``sinkhorn`` and ``ipot``.
-        tolerance: largest L1 error of the plan's marginals; 1e-2 is enough for a gradient within half a percent.
+        tolerance: largest L1 error of the plan's marginals; 1e-2 gives the gradient to within half a percent.
         pooled_weight: weight of the pooled term; 0 leaves it out.
 
     Inputs: student and teacher with tokens and masks, in the same width; ``weights`` on both sides for ``idf``.
@@ -68,7 +68,7 @@ class OptimalTransport(DistillationStrategy):
         solver: Solver = "sinkhorn",
         epsilon: float = 0.05,
         iterations: int = 1000,
-        tolerance: float = 1e-3,
+        tolerance: float = 1e-2,
         pooled_weight: float = 1.0,
     ) -> None:
         super().__init__()
