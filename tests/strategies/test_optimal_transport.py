@@ -137,11 +137,11 @@ def test_diagnostics_tell_what_the_solver_did(make_side):
     good = OptimalTransport()(student, teacher)
     assert good["info/ot_converged"] == 1
     marginals = token_marginals(teacher, "uniform"), token_marginals(student, "uniform")
-    assert good["info/ot_violation"] == solve(token_cost(teacher, student), *marginals).violation.max()
+    assert good["info/ot_violation"] == solve(token_cost(teacher, student), *marginals, tolerance=1e-2).violation.max()
     with pytest.warns(UserWarning, match="did not converge"):
         bad = OptimalTransport(epsilon=0.01, iterations=1)(student, teacher)
     assert 0 < bad["info/ot_converged"] < 1  # the one-token pair has converged
-    assert bad["info/ot_violation"] > 1e-3
+    assert bad["info/ot_violation"] > 1e-2
 
 
 def test_epsilon_of_a_hundredth_is_finite_under_autocast():
