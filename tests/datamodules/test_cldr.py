@@ -64,6 +64,7 @@ def test_broken_json_names_its_file(tmp_path) -> None:
         read_json(tmp_path / "b.json")
 
 
+@pytest.mark.slow
 @pytest.mark.starter
 def test_more_than_a_hundred_languages(starter) -> None:
     found = languages()
