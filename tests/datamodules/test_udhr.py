@@ -37,10 +37,12 @@ def test_preamble_and_entities(tiny) -> None:
     assert articles(path) == {0: ["A & B c"]}
 
 
-def test_drafts_come_last(tiny) -> None:
-    found = find_declaration("sw", SAMPLE)
+def test_drafts_come_last_and_newer_spellings_first(add) -> None:
+    for code in ("hau_1901", "hau_1996", "062"):
+        add(code, "ha", "Hausa", "Wote ni huru")
+    found = find_declaration("ha", SAMPLE)
     assert found is not None
-    assert found.path.stem == "swh"
+    assert found.path.stem == "hau_1996"
 
 
 def test_the_script_decides(add) -> None:
