@@ -67,7 +67,7 @@ class Cell:
     epochs: int
     lr: float
     embedding_lr: float
-    english: str = "documents"
+    english: str = "sources"
     test: bool = True
 
     @property

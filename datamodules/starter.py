@@ -14,9 +14,9 @@ random: near twins (man, woman and person running) would flatter. A quarter of t
 Traps: (1) a string is compared without case and in NFC; without that, "Simba" in the pairs gives "simba" away. (2) One
 keyword belongs to many emoji, so judgments are many-to-many. (3) Without English pairs the student forgets loanwords.
 (4) English keywords may be added to the pairs (they are in the index anyhow), but never one that is a query too. (5)
-By default the whole English documents are pairs with themselves: whoever has the index has its texts, no query equals
-one of them, and no judgment is used. It keeps what the teacher knows of loanwords, which matters most for Filipino;
-``english="sources"`` goes without.
+With ``english="documents"`` the whole English documents are pairs with themselves: whoever has the index has its texts,
+no query equals one of them, and no judgment is used. It keeps what the teacher knows of loanwords, which matters most
+for Filipino.
 
 Sources and licences: see `datamodules.cldr`, `datamodules.udhr` and `datamodules.packages`.
 """
@@ -57,7 +57,7 @@ class StarterDataModule(PairsDataModule):
         self,
         language: str = "sw",
         split: Literal["keyword", "family"] = "keyword",
-        english: Literal["none", "sources", "keywords", "documents"] = "documents",
+        english: Literal["none", "sources", "keywords", "documents"] = "sources",
         derived: bool = True,
         **options: Any,
     ) -> None:
@@ -137,6 +137,8 @@ class EmojiSearch:
         if english == "keywords":
             unasked = set(self.documents) - set(self.asked) or set(self.documents)
             same += [word for emoji in self.documents if emoji in unasked for word in self.english[emoji].keywords]
+        if english == "documents":
+            same += [_document(self.english[emoji]) for emoji in self.documents]
         queries = self._foreign_queries()
         return without_repeats(texts + [(text, text) for text in same if fold(text) not in queries])
 

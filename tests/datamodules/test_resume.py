@@ -61,7 +61,7 @@ def fit(folder: Path, workers: int = 0, reads_steps: bool = False, ckpt: Path | 
     options = {"max_epochs": 3, "callbacks": [checkpoint]} | options
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, num_sanity_val_steps=0, **options,
+        default_root_dir=folder, use_distributed_sampler=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -72,7 +72,7 @@ def test_english_twin(tiny) -> None:
         assert english.qrels["hot"] == {"1F525": 1, "2600": 1}
 
 
-@pytest.mark.parametrize("english", ["none", "sources", "keywords"])
+@pytest.mark.parametrize("english", ["none", "sources", "keywords", "documents"])
 @pytest.mark.parametrize("derived", [True, False])
 def test_queries_do_not_depend_on_the_options_and_are_never_trained_on(tiny, english, derived: bool) -> None:
     data = built(english=english, derived=derived)
@@ -87,6 +87,11 @@ def test_english_pairs(tiny) -> None:
     assert "zoo" not in same["sources"]
     assert {"lion", "zoo", "sky"} <= same["keywords"]
     assert "pet" not in same["keywords"]
+    data = built(english="documents")
+    assert {(text, text) for text in data.collections["test"].documents.values()} <= texts(data)
+    assert {text for text, target in texts(data) if text == target} - same["sources"] <= set(
+        data.collections["test"].documents.values()
+    )
 
 
 def test_equal_sources_share_an_id_with_their_english_pair(tiny) -> None:
