@@ -11,12 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lightning_modules.front_door import Parser
+
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command line."""
-    options = argparse.ArgumentParser(
-        "compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = Parser("compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, FOLDER:ROW, or a TREC run file")
     options.add_argument("--metrics", nargs="+", metavar="NAME", help="e.g. map ndcg@10 (default: all in common)")
     options.add_argument("--baseline", metavar="RUN", help="which of the runs the others are compared with (the first)")
@@ -27,11 +27,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; exit status 2, and one line on stderr, where the input is wrong."""
-    options = parser().parse_args(arguments)
     from retrieval.compare import compare_runs, comparison_note, comparison_table, load_runs, write_json
     from retrieval.table import print_table
 
     try:
+        options = parser().parse_args(arguments)
         baseline = options.baseline or options.runs[0]
         if len(options.runs) < 2:
             raise ValueError("found one run, expected at least two to compare")

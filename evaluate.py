@@ -7,16 +7,14 @@ python evaluate.py --run bm25.run --qrels test.qrels --metrics map ndcg@10
 
 from __future__ import annotations
 
-import argparse
-
-from lightning_modules.front_door import run_main
+from lightning_modules.front_door import Parser, run_main
 
 DESCRIPTION = "Score a run folder's checkpoint on its test collection, or a TREC run against judgments."
 
 
 def evaluate(arguments: list[str]) -> None:
     """Evaluate with the given command line arguments."""
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=DESCRIPTION)
+    parser = Parser(prog="evaluate.py", description=DESCRIPTION)
     parser.add_argument("folder", nargs="?", help="run folder that train.py wrote")
     parser.add_argument("--checkpoint", help="checkpoint file (default: checkpoints/best.ckpt of the folder)")
     parser.add_argument("--score", choices=["pooled", "maxsim", "both"], help="default: as in training")

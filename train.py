@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Distil a teacher into a student: fit, then test with the best checkpoint.
 
 python train.py --strategy ot --data starter --data.language sw
@@ -7,6 +8,8 @@ torchrun --nproc_per_node 4 train.py --strategy contrastive --trainer.devices 4
 """
 
 from __future__ import annotations
+
+import sys
 
 from lightning_modules.front_door import parse, run_main
 from lightning_modules.help import short_help
@@ -22,11 +25,14 @@ def train(arguments: list[str]) -> None:
     from lightning_modules.report import print_results
 
     cli = PotstillCLI(parsed)
-    resume_from = cli.last_checkpoint if parsed.resume is not None else None
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume_from, weights_only=True)
-    cli.trainer.test(
-        cli.model, datamodule=cli.datamodule, ckpt_path=cli.best_checkpoint, weights_only=True, verbose=False
-    )
+    if cli.is_finished:
+        print(f"{cli.folder}: this run is finished, there is nothing to resume", file=sys.stderr)
+    else:
+        if parsed.resume is not None and cli.start_checkpoint is None:
+            print(f"{cli.folder}: no checkpoint was written yet, so the run starts again", file=sys.stderr)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.start_checkpoint, weights_only=True)
+        best = cli.best_checkpoint
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
     if cli.trainer.is_global_zero:
         print_results(cli.folder)
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import os
-import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from datamodules import DATAMODULES
 from datamodules.base import PairsDataModule
+from lightning_modules.checkpoints import Checkpoint
+from lightning_modules.completion import completion_script
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.front_door import SHORT_NAMES, STUDENTS, Arguments, did_you_mean
+from lightning_modules.front_door import SHORT_NAMES, Arguments
 from lightning_modules.loggers import make_loggers, parse_names
+from lightning_modules.option_errors import OptionError, explain, keys_of
+from lightning_modules.progress import progress_callbacks
 from lightning_modules.reproducibility import StepSeed
 from lightning_modules.retrieval_evaluation import RetrievalEvaluation
-from lightning_modules.run_folder import RunFolder, new_run_folder, newest_run_folder
+from lightning_modules.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
 from retrieval.errors import InputError
-from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the datamodule shares pairs and texts out over the ranks
@@ -40,50 +40,21 @@ IGNORED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # it is, when a run is resumed
     "isinstance\\(treespec, LeafSpec\\)",  # torch, seen from Lightning: pytorch-lightning issue 20945
     "The `srun` command is available on your system",  # running one process on a SLURM machine is fine
+    "The number of training batches .* is smaller than the logging interval",  # it counts steps of the whole run
     "LightningCLI's args parameter is intended",  # the front door rewrites the arguments
 )
 QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")  # tips and greetings
 
 
 class PotstillParser(LightningArgumentParser):
-    """The parser; its errors are InputErrors with the place in the config file and the nearest option."""
+    """The parser; options are not abbreviated, and its errors are exceptions."""
 
-    config_files: tuple[Path, ...] = ()
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
-        """Raise InputError instead of printing the usage."""
-        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-        keys = re.findall(r"(?:Key|key|option|Option|arguments?:?)\s+['\"]?(?:--)?([\w.]+)", " ".join(lines))
-        key = keys[-1].rsplit(".", 1)[-1] if keys else ""
-        place = find_key(self.config_files, key) if key else None
-        hint = did_you_mean(key, sorted(self._known_names())) if key else ""
-        raise InputError(" ".join(lines[:3]) + hint, *(place or ()))
-
-    def _known_names(self) -> set[str]:
-        names = {action.dest.rsplit(".", 1)[-1] for action in self._actions}
-        for path in [*DATAMODULES.values(), *STUDENTS.values(), *STRATEGIES.values()]:
-            module, _, name = path.rpartition(".")
-            for kind in getattr(__import__(module, fromlist=[name]), name).__mro__:
-                if kind.__module__.split(".")[0] in ("datamodules", "strategies", "lightning_modules"):
-                    names |= set(inspect.signature(kind.__init__).parameters)
-        return names - {"self", "options", "args", "kwargs"}
-
-
-def find_key(files: tuple[Path, ...], key: str) -> tuple[Path, int] | None:
-    """The file and line that have a YAML key, or None."""
-    for path in reversed(files):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if re.match(rf"\s*{re.escape(key)}\s*:", line):
-                return path, number
-    return None
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar without the version number."""
-
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """What to show at the end of the bar."""
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+        """Raise the message instead of printing it with the usage; `PotstillCLI` makes it clear."""
+        raise OptionError(str(message))
 
 
 class PotstillCLI(LightningCLI):
@@ -105,18 +76,23 @@ class PotstillCLI(LightningCLI):
             warnings.filterwarnings("ignore", f".*{message}")
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        PotstillParser.config_files = tuple(arguments.configs)
-        super().__init__(
-            DistillationModule,
-            PairsDataModule,
-            subclass_mode_data=True,
-            run=False,
-            save_config_callback=None,
-            seed_everything_default=0,
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_class=PotstillParser,
-            args=arguments.cli,
-        )
+        for file in arguments.configs:
+            keys_of(file)  # a file that is no YAML has a clear error here
+        try:
+            super().__init__(
+                DistillationModule,
+                PairsDataModule,
+                subclass_mode_data=True,
+                run=False,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults=TRAINER_DEFAULTS,
+                parser_class=PotstillParser,
+                args=arguments.cli,
+            )
+        except OptionError as error:
+            names = [action.dest for action in self.parser._actions]
+            raise explain(str(error), names, arguments.configs, arguments.cli) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is ours: loggers, run folder, evaluation."""
@@ -136,37 +112,45 @@ class PotstillCLI(LightningCLI):
             }
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; or print a completion script instead, and stop."""
+        if self.arguments.completion is not None:
+            print(completion_script(parser, self.arguments.completion))
+            parser.exit(0)
+        super().parse_arguments(parser, args)
+
     def instantiate_classes(self) -> None:
         """Build everything; a wrong option is an InputError."""
         try:
             super().instantiate_classes()
         except (InputError, ArgumentError):
             raise
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(_reason(str(error))) from error
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
         """Build the trainer with our callbacks and loggers, after the data were read."""
         config = self.config_init
         self.datamodule: LightningDataModule
-        self.datamodule.seed = self.seed  # type: ignore[attr-defined]
-        evaluation = config["evaluation"]
-        self.evaluation: RetrievalEvaluation = evaluation
-        callbacks: list[Callback] = [evaluation, ProgressBar(refresh_rate=10)]
+        self.datamodule.seed = self.seed
+        self.evaluation: RetrievalEvaluation = config["evaluation"]
+        shows_bar = config["trainer"].get("enable_progress_bar") is not False
+        options: dict[str, Any] = {"enable_progress_bar": shows_bar and sys.stdout.isatty()}
+        callbacks: list[Callback] = [self.evaluation, *(progress_callbacks() if shows_bar else [])]
         if self.evaluate_only:
-            return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False)
+            return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
         self.datamodule.setup("fit")
-        name = config["name"] or self.default_name()
-        if self.arguments.resume is None:
-            self.folder = new_run_folder(config["output"], name)
-        else:
-            self.folder = Path(self.arguments.resume or newest_run_folder(config["output"], name))
-            os.environ.setdefault("POTSTILL_RUN_FOLDER", str(self.folder))
-        callbacks += [StepSeed(self.seed), *self._checkpoints(evaluation), self._run_folder()]
+        self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         own = config["trainer"].get("callbacks") or []
+        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), *own]
         logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
-        return super().instantiate_trainer(callbacks=[*callbacks, *own], logger=logger)
+        return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
+
+    def _choose_folder(self, output: str, name: str) -> Path:
+        if self.arguments.resume is None:
+            return new_run_folder(output, name)
+        return Path(self.arguments.resume or newest_run_folder(output, name))
 
     @property
     def seed(self) -> int:
@@ -181,13 +165,11 @@ class PotstillCLI(LightningCLI):
         short = [short_name("data", data["class_path"]), language, short_name("strategy", strategy["class_path"])]
         return "-".join([*(part for part in short if part), f"seed{self.seed}"])
 
-    def _checkpoints(self, evaluation: RetrievalEvaluation) -> list[ModelCheckpoint]:
-        folder, every = self.folder / "checkpoints", self.config["checkpoint_every"]
-        metric = evaluation.metrics[0]
-        options: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
+    def _checkpoints(self) -> list[Checkpoint]:
+        folder, metric = self.folder / "checkpoints", self.evaluation.metrics[0]
         return [
-            ModelCheckpoint(filename="best", monitor=f"dev/{metric}", mode="max", **options),
-            ModelCheckpoint(filename="last", every_n_train_steps=every, **options),
+            Checkpoint(folder, "best", monitor=f"dev/{metric}", mode="max"),
+            Checkpoint(folder, "last", every_n_train_steps=self.config["checkpoint_every"]),
         ]
 
     def _run_folder(self) -> RunFolder:
@@ -195,18 +177,32 @@ class PotstillCLI(LightningCLI):
         return RunFolder(self.folder, yaml.safe_load(text), text)
 
     @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint with the best dev metric."""
-        return self.folder / "checkpoints" / "best.ckpt"
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best dev metric; None where nothing was validated. All ranks have to ask."""
+        folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the others may have named theirs later
+        path = folder / "checkpoints" / "best.ckpt"
+        return path if path.is_file() else None
 
     @property
-    def last_checkpoint(self) -> Path | None:
-        """The checkpoint to resume from, if one was written."""
+    def start_checkpoint(self) -> Path | None:
+        """The checkpoint to resume from; None for a new run, or where none was written yet."""
         path = self.folder / "checkpoints" / "last.ckpt"
-        return path if path.is_file() else None
+        return path if self.arguments.resume is not None and path.is_file() else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run that is to be resumed came to its end already."""
+        return self.arguments.resume is not None and is_finished(self.folder)
 
 
 def short_name(kind: str, class_path: str) -> str:
     """The short name of a class path, or the name of the class."""
     names = {path: name for name, path in SHORT_NAMES[kind].items()}
     return names.get(class_path, class_path.rpartition(".")[2])
+
+
+def _reason(message: str) -> str:
+    """The line that says what is wrong, of a message that jsonargparse made of a class's own error."""
+    if "\nErrors:\n  - " not in message:
+        return message
+    return message.split("\nErrors:\n  - ", 1)[1].split("\n  - ", 1)[0].strip()

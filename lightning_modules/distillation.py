@@ -117,12 +117,13 @@ class DistillationModule(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> Embeddings:  # noqa: ARG002
-        """The vectors of some texts; the retrieval callback ranks with them."""
-        embeddings: Embeddings = self(batch.texts, tokens=self.score != "pooled")
-        return embeddings
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> Any:  # noqa: ARG002
+        """The vectors of some texts, as `Embeddings`; the retrieval callback ranks with them."""
+        return self(batch.texts, tokens=self.score != "pooled")
 
-    test_step = validation_step
+    def test_step(self, batch: TextBatch, batch_idx: int) -> Any:
+        """As `validation_step`."""
+        return self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""

@@ -7,11 +7,13 @@ the command line does not matter.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from datamodules import DATAMODULES
 from retrieval.errors import InputError
@@ -26,9 +28,11 @@ STUDENTS: dict[str, str] = {
 LIGHTNING_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_notebook", "ddp_spawn", "deepspeed",
                         "dp", "fsdp", "single_device", "xla")  # fmt: skip
 LOGGERS = ("wandb", "csv", "tensorboard", "none")
+SHELLS = ("bash", "zsh", "tcsh")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHORT_NAMES = {"strategy": STRATEGIES, "data": DATAMODULES, "student": STUDENTS}
-_FULL_KEY = {"strategy": "model.strategy", "data": "data", "student": "model.student"}
+FULL_KEYS = {"strategy": "model.strategy", "data": "data", "student": "model.student"}
+"""Option as it is typed -> option of the parser."""
 _KIND = {"strategy": "distillation strategy", "data": "dataset", "student": "student"}
 
 
@@ -41,12 +45,14 @@ class Arguments:
         chosen: the short name or class path that was given for ``strategy``, ``data`` and ``student``.
         configs: the config files, in the order in which they are read.
         resume: the run folder to go on with, ``""`` to go on with the newest one of that name, None for a new run.
+        completion: the shell for which to print a completion script, or None.
     """
 
     cli: list[str] = field(default_factory=list)
     chosen: dict[str, str] = field(default_factory=dict)
     configs: list[Path] = field(default_factory=list)
     resume: str | None = None
+    completion: str | None = None
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -62,43 +68,41 @@ def parse(arguments: Sequence[str]) -> Arguments:
     configs: list[str] = []
     classes: list[str] = []
     options: list[str] = []
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        key, has_value, value = argument.removeprefix("--").partition("=")
-        takes_next = not has_value and _takes_value(arguments, position)
-        if key == "resume" and argument.startswith("--"):
-            parsed.resume = value if has_value else arguments[position + 1] if takes_next else ""
-        elif argument.startswith("--") and (key in _FULL_KEY or key == "config"):
-            if not has_value and not takes_next:
-                raise InputError(f"--{key} needs a value{_choices(key)}")
-            value = value if has_value else arguments[position + 1]
-            if key == "config":
-                configs.append(value)
-            else:
-                parsed.chosen[key] = value
-                classes.append(f"--{_FULL_KEY[key]}={class_path(key, value)}")
+    for argument, name, value in _pairs(arguments):
+        key = next((kind for kind, full in FULL_KEYS.items() if name == full), name)
+        kind, _, action = key.partition(".")
+        if key == "resume":
+            parsed.resume = value or ""
+        elif key == "help_all":
+            return Arguments(["--help"])
+        elif kind in FULL_KEYS and action == "help":
+            return Arguments([f"--{FULL_KEYS[kind]}.help={class_path(kind, _required(key, value, kind))}"])
+        elif key == "print_shtab":
+            parsed.completion = _one_of(key, value, SHELLS)
+        elif key == "config":
+            configs.append(_required(key, value))
+        elif key in FULL_KEYS:
+            parsed.chosen[key] = _required(key, value, key)
+            classes.append(f"--{FULL_KEYS[key]}={class_path(key, parsed.chosen[key])}")
         else:
-            options.append(_with_full_key(argument))
-            takes_next = False
-        position += 2 if takes_next else 1
-    if parsed.resume:
-        folder = Path(parsed.resume)
-        if not (folder / "config.yaml").is_file():
-            raise InputError("no config.yaml there, expected the folder of a run", folder)
-        parsed.configs.append(folder / "config.yaml")
-    else:
-        data = parsed.chosen.get("data")
-        if data is None and not configs:
-            data = parsed.chosen["data"] = "starter"
-            classes.append(f"--data={class_path('data', data)}")
-        parsed.configs += [path for name in ("base", data) if name and (path := CONFIGS / f"{name}.yaml").is_file()]
-    for name in configs:
-        if not Path(name).is_file():
-            raise InputError("no such config file", name)
-        parsed.configs.append(Path(name))
+            options += [_with_full_key(argument), *([] if value is None or "=" in argument else [value])]
+    parsed.configs = _base_configs(parsed, configs, classes) + [_existing(name) for name in configs]
     parsed.cli = [f"--config={path}" for path in parsed.configs] + classes + options
     return parsed
+
+
+def _base_configs(parsed: Arguments, configs: list[str], classes: list[str]) -> list[Path]:
+    """The config files below those that were given: the resumed run's, or the defaults of the dataset."""
+    if parsed.resume:
+        path = Path(parsed.resume) / "config.yaml"
+        if not path.is_file():
+            raise InputError("no config.yaml there, expected the folder of a run", parsed.resume)
+        return [path]
+    data = parsed.chosen.get("data")
+    if data is None and not any(_has_data(_existing(name)) for name in configs):
+        data = parsed.chosen["data"] = "starter"
+        classes.append(f"--data={class_path('data', data)}")
+    return [path for name in ("base", data) if name and (path := CONFIGS / f"{name}.yaml").is_file()]
 
 
 def class_path(kind: str, name: str) -> str:
@@ -113,18 +117,36 @@ def class_path(kind: str, name: str) -> str:
     if "." in name:
         return name
     if kind == "strategy" and name in LIGHTNING_STRATEGIES:
-        raise InputError(f"{name!r} is a strategy of the trainer: use --trainer.strategy {name}{_choices(kind)}")
-    raise InputError(f"unknown {_KIND[kind]} {name!r}{did_you_mean(name, names)}{_choices(kind)}")
+        raise InputError(f"{name!r} is a strategy of the trainer: use --trainer.strategy {name}{choices(kind)}")
+    raise InputError(f"unknown {_KIND[kind]} {name!r}{did_you_mean(name, names)}{choices(kind)}")
 
 
-def did_you_mean(name: str, choices: Sequence[str] | dict[str, str]) -> str:
-    """A question that names the nearest choice, or nothing where none is near.
+def choices(kind: str) -> str:
+    """A second line of a message, with the short names for ``strategy``, ``data`` or ``student``."""
+    return f"\nchoices: {', '.join(SHORT_NAMES[kind])}, or a class path such as my_package.MyClass"
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """A question that names the nearest of some names, or nothing where none is near.
+
+    Args:
+        name: what was given.
+        names: what there is.
+        cutoff: similarity that the nearest must have, from 0 to 1.
 
     >>> did_you_mean("contrastiv", ["ot", "contrastive"])
     ", did you mean 'contrastive'?"
     """
-    nearest = difflib.get_close_matches(name, list(choices), 1, 0.5)
+    nearest = difflib.get_close_matches(name, list(names), 1, cutoff)
     return f", did you mean {nearest[0]!r}?" if nearest else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are InputErrors, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise InputError(f"{message} (see --help)")
 
 
 def run_main(script: str, main: Callable[[list[str]], None]) -> None:
@@ -147,18 +169,46 @@ def run_main(script: str, main: Callable[[list[str]], None]) -> None:
         sys.exit(1)
 
 
-def _takes_value(arguments: Sequence[str], position: int) -> bool:
-    return position + 1 < len(arguments) and not arguments[position + 1].startswith("--")
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Each option as typed, its name without dashes ("" if it is none), and its value, if it has one."""
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        name, has_value, value = argument.partition("=")
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        is_option = argument.startswith("--")
+        takes_next = is_option and not has_value and not following.startswith("--")
+        key = name.removeprefix("--") if is_option else ""
+        yield argument, key, value if has_value else following if takes_next else None
+        position += 2 if takes_next else 1
+
+
+def _required(key: str, value: str | None, kind: str | None = None) -> str:
+    if not value:
+        raise InputError(f"--{key} needs a value{choices(kind) if kind else ''}")
+    return value
+
+
+def _one_of(key: str, value: str | None, names: Sequence[str]) -> str:
+    if value is None or value not in names:
+        raise InputError(f"--{key} needs one of {', '.join(names)}")
+    return value
+
+
+def _existing(name: str) -> Path:
+    if not Path(name).is_file():
+        raise InputError("no such config file", name)
+    return Path(name)
+
+
+def _has_data(config: Path) -> bool:
+    """Whether a config file chooses the dataset; what is no UTF-8 is complained about later."""
+    return any(line.startswith("data:") for line in config.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def _with_full_key(argument: str) -> str:
     """``--strategy.epsilon`` as ``--model.strategy.epsilon``; everything else as it is."""
-    for kind, key in _FULL_KEY.items():
+    for kind, key in FULL_KEYS.items():
         if argument.startswith(f"--{kind}."):
             return f"--{key}." + argument.removeprefix(f"--{kind}.")
     return argument
-
-
-def _choices(kind: str) -> str:
-    names = SHORT_NAMES.get(kind)
-    return "" if names is None else f"\nchoices: {', '.join(names)}, or a class path such as my_package.MyClass"

@@ -1,4 +1,4 @@
-"""The table at the end of a run."""
+"""What a run prints at its end."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from retrieval.significance import bootstrap_interval, paired_permutation_test, paired_t_test
+from retrieval.metrics import PerQuery
+from retrieval.significance import paired_permutation_test, paired_t_test
+from retrieval.table import format_p, metrics_table, print_table
 
-LABELS = {
-    "undistilled": "undistilled (the teacher reads the language as it is)",
-    "test": "student, distilled",
-    "teacher": "teacher on English queries (the ceiling)",
-}
-PerQueryRows = dict[str, dict[str, dict[str, float]]]
+LABELS = {"undistilled": "undistilled teacher", "test": "distilled student", "teacher": "teacher on English"}
+"""Rows of `per_query.json`, in the order in which they are printed."""
+PerQueryRows = dict[str, PerQuery]
 
 
-def results_table(rows: PerQueryRows, title: str) -> Table:
-    """Mean and 95 % bootstrap interval over queries of each metric, a line a row.
+def print_rows(rows: PerQueryRows, title: str) -> None:
+    """Print means and intervals, a line a row.
 
     Args:
         rows: row -> metric -> query id -> value.
         title: of the table.
     """
-    metrics = list(rows["test"])
-    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False)
-    table.add_column("")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for name, label in LABELS.items():
-        if name in rows:
-            cells = []
-            for metric in metrics:
-                values = list(rows[name][metric].values())
-                low, high = bootstrap_interval(values)
-                cells.append(f"{sum(values) / len(values):.3f} [{low:.3f}, {high:.3f}]")
-            table.add_row(label, *cells, style="bold" if name == "test" else "")
-    return table
+    labelled = {label: rows[name] for name, label in LABELS.items() if name in rows}
+    print_table(metrics_table(labelled, list(rows["test"]), title))
 
 
 def verdict(rows: PerQueryRows) -> str:
@@ -47,11 +33,12 @@ def verdict(rows: PerQueryRows) -> str:
     student, before = rows["test"][metric], rows["undistilled"][metric]
     ours, theirs = [student[query] for query in before], list(before.values())
     mean, base = sum(ours) / len(ours), sum(theirs) / len(theirs)
-    ratio = f"{mean / base:.2f} times" if base > 0 else "against 0,"
-    return (
-        f"{metric} of the student is {ratio} that of the undistilled teacher, over {len(ours)} queries: paired t-test "
-        f"p = {paired_t_test(ours, theirs):.2g}, permutation test p = {paired_permutation_test(ours, theirs):.2g}"
-    )
+    ratio = f"{mean / base:.2f} times" if base > 0 else f"{mean:.3f}, against 0,"
+    sentence = f"{metric} of the student is {ratio} that of the undistilled teacher"
+    if len(ours) < 2:
+        return f"{sentence} (one query: no test)"
+    t_test, permutation = paired_t_test(ours, theirs), paired_permutation_test(ours, theirs)
+    return f"{sentence} ({len(ours):,} queries; paired t-test p {_p(t_test)}, permutation test p {_p(permutation)})"
 
 
 def print_results(folder: Path) -> None:
@@ -61,16 +48,22 @@ def print_results(folder: Path) -> None:
         folder: the run folder.
     """
     rows: PerQueryRows = json.loads((folder / "per_query.json").read_text(encoding="utf-8"))
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
-    console.print()
-    console.print(results_table(rows, f"{folder.name}: test queries, mean and 95 % bootstrap interval over queries"))
+    print()
+    print_rows(rows, f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     if "undistilled" in rows:
-        console.print(verdict(rows), soft_wrap=True)
-    console.print(
-        f"run folder   {folder}   (config.yaml, metrics.json, per_query.json, TREC runs, checkpoints)", soft_wrap=True
-    )
-    plots = "  ".join(str(path) for path in sorted(folder.glob("*.png")))
+        console.print(f"{verdict(rows)}\n")
+    console.print(f"run folder  {folder}")
+    plots = [str(path) for path in sorted(folder.glob("*.png"))]
     if plots:
-        console.print(f"plots        {plots}", soft_wrap=True)
-    for run in sorted((folder / "wandb" / "wandb").glob("offline-run-*"))[-1:]:
-        console.print(f"W&B          {run}   (offline; upload it with: wandb sync {run})", soft_wrap=True)
+        console.print(f"plots       {'  '.join(plots)}")
+    for run in sorted((folder / "wandb").rglob("offline-run-*.wandb"))[-1:] or sorted(folder.rglob("run-*.wandb"))[-1:]:
+        where = run.parent
+        hint = f"   (offline; to upload it: wandb sync {where})" if where.name.startswith("offline") else ""
+        console.print(f"W&B run     {where}{hint}")
+
+
+def _p(p: float) -> str:
+    """A p-value with its sign."""
+    text = format_p(p)
+    return text if text.startswith("<") else f"= {text}"

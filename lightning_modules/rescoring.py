@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import pickle
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-
-from lightning_modules.report import LABELS, PerQueryRows, results_table
+from lightning_modules.report import LABELS, PerQueryRows, print_rows
 from retrieval.errors import InputError
 from retrieval.files import write_whole
 from retrieval.metrics import DEFAULT_METRICS, evaluate_run, mean_over_queries, parse_metric
@@ -44,12 +43,34 @@ def score_checkpoint(
     if metrics:
         arguments.append(f"--evaluation.metrics={json.dumps(metrics)}")
     cli = PotstillCLI(Arguments(arguments, configs=[config]), evaluate_only=True)
-    cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    load_weights(cli.model, path)
+    cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
         results = cli.evaluation.results
         _print(
             {name: results[name].per_query for name in LABELS if name in results}, f"{path}: test queries", json_file
         )
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Load a checkpoint's weights, and nothing else of it.
+
+    Args:
+        model: a `DistillationModule`.
+        path: the checkpoint.
+
+    Raises:
+        InputError: the file is no checkpoint, or one of another model.
+    """
+    import torch
+
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error
 
 
 def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: str | None) -> None:
@@ -78,9 +99,9 @@ def _check_metrics(metrics: list[str] | None) -> None:
 
 
 def _print(rows: PerQueryRows, title: str, json_file: str | None) -> None:
-    console = Console(width=None if os.isatty(1) else 140, highlight=False)
-    console.print(results_table(rows, title))
+    print_rows(rows, title)
     if json_file:
         content = {name: {"means": mean_over_queries(values), "per_query": values} for name, values in rows.items()}
         with write_whole(json_file) as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
+            file.write("\n")

@@ -142,13 +142,17 @@ class RetrievalEvaluation(Callback):
         """Forget what was encoded with older weights."""
         self._parts.clear()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self, *_: Any) -> None:
+        """Forget what was encoded with other weights."""
+        self._parts.clear()
 
     def on_validation_batch_end(self, _: Trainer, __: Any, outputs: Any, batch: TextBatch, *___: Any) -> None:
         """Keep the vectors of a batch."""
         self._parts[batch.collection, batch.side].append(EncodedTexts.from_embeddings(batch.ids, outputs))
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, _: Trainer, __: Any, outputs: Any, batch: TextBatch, *___: Any) -> None:
+        """Keep the vectors of a batch."""
+        self._parts[batch.collection, batch.side].append(EncodedTexts.from_embeddings(batch.ids, outputs))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Rank and log."""

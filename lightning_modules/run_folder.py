@@ -20,8 +20,6 @@ from retrieval.errors import InputError
 from retrieval.files import write_whole
 from retrieval.trec import write_qrels, write_run
 
-RUN_FOLDER = "POTSTILL_RUN_FOLDER"
-"""Environment variable by which the processes that Lightning starts learn the folder of the first one."""
 PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
 ROWS = ("undistilled", "test", "teacher")
 
@@ -29,19 +27,21 @@ ROWS = ("undistilled", "test", "teacher")
 def new_run_folder(output: str, name: str) -> Path:
     """A folder that does not exist yet: ``name``, or ``name-2`` and so on; it is not made here.
 
-    All processes of one job get the same folder.
+    In a SLURM or torchrun job the name has the job's id, and a job that was put back into the queue gets its folder
+    again, unless the run in it was finished.
     """
-    given = os.environ.get(RUN_FOLDER)
-    if given:
-        return Path(given)
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-    if job and job != "none":
-        return Path(output) / f"{name}-{job}"
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if job != "none":
+        name = f"{name}-{job}"
     number = 1
-    while (folder := _numbered(output, name, number)).exists():
+    while is_finished(folder := _numbered(output, name, number)) or (job == "none" and folder.exists()):
         number += 1
-    os.environ[RUN_FOLDER] = str(folder)
     return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end: its metrics are written last."""
+    return (folder / "metrics.json").is_file()
 
 
 def newest_run_folder(output: str, name: str) -> Path:
@@ -75,7 +75,7 @@ class RunFolder(Callback):
         self.folder, self.config, self.config_yaml = folder, config, config_yaml
         self.history: list[dict[str, float]] = []
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Write what the run starts from."""
         if stage == "fit" and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class RunFolder(Callback):
             _write_json(self.folder / "environment.json", environment())
             log_config(trainer.loggers, self.config)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         """Remember the curve for the plot."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -99,7 +99,7 @@ class RunFolder(Callback):
         """Go on with the curve."""
         self.history = list(state_dict["history"])
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results."""
         if trainer.is_global_zero:
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
