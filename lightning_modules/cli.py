@@ -141,6 +141,7 @@ class PotstillCLI(LightningCLI):
             return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
         self.datamodule.setup("fit")
+        self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         own = config["trainer"].get("callbacks") or []
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), *own]

@@ -40,7 +40,8 @@ def _options(parser: argparse.ArgumentParser) -> dict[str, list[str] | None]:
     options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS)}
     for kind, names in SHORT_NAMES.items():
         options |= {kind: list(names), f"{kind}.help": list(names)}
-        options.pop(FULL_KEYS[kind] if FULL_KEYS[kind] != kind else "", None)
+        if FULL_KEYS[kind] != kind:
+            options = {name: choices for name, choices in options.items() if not name.startswith(FULL_KEYS[kind])}
         for class_path in names.values():
             for name, choices in class_options(class_path):
                 known = options.get(f"{kind}.{name}") or []

@@ -17,8 +17,10 @@ from lightning_modules.encoder import TextEncoder
 from lightning_modules.optimisation import Schedule, build_optimiser
 from lightning_modules.teacher import Teacher
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
+from strategies.options import check_choice
 
 Score = Literal["pooled", "maxsim", "both"]
+Projection = Literal["auto", "linear"]
 
 
 class DistillationModule(LightningModule):
@@ -54,7 +56,7 @@ class DistillationModule(LightningModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 50,
         schedule: Schedule = "linear",
-        projection: Literal["auto", "linear"] = "auto",
+        projection: Projection = "auto",
         score: Score = "pooled",
     ) -> None:
         super().__init__()
@@ -62,8 +64,9 @@ class DistillationModule(LightningModule):
         # they are the whole configuration, and load_from_checkpoint builds student, teacher and strategy from it.
         from_command_line = _given_hyperparameters.get() is not None
         self.save_hyperparameters(ignore=() if from_command_line else ("student", "teacher", "strategy"))
-        if score not in get_args(Score):
-            raise ValueError(f"score must be one of {', '.join(get_args(Score))}; got {score!r}")
+        check_choice("score", score, get_args(Score))
+        check_choice("schedule", schedule, get_args(Schedule))
+        check_choice("projection", projection, get_args(Projection))
         if lr <= 0 or (embedding_lr is not None and embedding_lr < 0) or weight_decay < 0 or warmup_steps < 0:
             raise ValueError("lr must be positive; embedding_lr, weight_decay and warmup_steps must not be negative")
         self.student, self.teacher, self.distillation = student, teacher, strategy

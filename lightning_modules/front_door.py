@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from datamodules import DATAMODULES
 from retrieval.errors import InputError
@@ -142,7 +142,10 @@ def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are InputErrors, in one line."""
+    """A parser whose errors are InputErrors, in one line, and whose options are not abbreviated."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""

@@ -113,8 +113,9 @@ def shown(path: str) -> str:
 
 def _in_yaml(path: str) -> str:
     """What to write in a config file instead of a short option."""
-    full = FULL_KEYS.get(path.partition(".")[0])
-    return f": in a config file it is {full}, with class_path and init_args" if full and full != path else ""
+    short = path.partition(".")[0]
+    full = FULL_KEYS.get(short, short)
+    return "" if full == short else f": in a config file it is {full}, with class_path and init_args"
 
 
 def _nearest(path: str, names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def load_weights(model: Any, path: Path) -> None:
     except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = textwrap.shorten(str(error).strip().splitlines()[-1].strip(), 200, placeholder=" ...")
         raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error
 
 

@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
+import os
 import random
 import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +165,108 @@ def texts() -> list[str]:
 def packed_e5():
     """A function that gives a tiny e5-small-q4.bin, and the values of its tensors by name."""
     return packed_bytes
+
+
+ROOT = Path(__file__).parent.parent
+WORDS = {"cat": "paka", "mat": "mkeka", "morning": "asubuhi", "friend": "rafiki", "sun": "jua", "water": "maji",
+         "life": "uhai", "big": "kubwa", "red": "jekundu", "small": "mdogo"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tsv_folder(tmp_path_factory) -> Path:
+    """A folder for ``--data tsv``: pairs of two words, queries of one word, documents of two words."""
+    folder = tmp_path_factory.mktemp("tsv")
+    couples = list(itertools.permutations(WORDS.items(), 2))
+    lines: dict[str, list[str]] = {
+        "pairs.tsv": [f"{a} {b}\t{x} {y}" for (a, x), (b, y) in couples] + [f"{a}\t{x}" for a, x in WORDS.items()],
+        "documents.tsv": [f"{a}-{b}\tthe {a} {b}" for (a, _), (b, _) in couples],
+        "queries.english.tsv": [f"{a}\t{a}" for a in WORDS],
+    }
+    for prefix, words in (("", list(WORDS)[:6]), ("dev.", list(WORDS)[6:])):
+        lines[f"{prefix}queries.tsv"] = [f"{word}\t{WORDS[word]}" for word in words]
+        lines[f"{prefix}qrels"] = [
+            f"{word} 0 {a}-{b} {1 + (word == a)}" for word in words for (a, _), (b, _) in couples if word in (a, b)
+        ]
+    for name, content in lines.items():
+        (folder / name).write_text("\n".join(content) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory, tsv_folder, tiny_bert, tiny_unigram) -> Path:
+    """A config file for train.py: tiny models, TSV data, a second of work."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(
+        f"""\
+model:
+  teacher:
+    class_path: lightning_modules.teacher.OnlineTeacher
+    init_args: {{model: {tiny_bert}, max_length: 32}}
+  student:
+    class_path: lightning_modules.encoder.TransformerEncoder
+    init_args: {{model: {tiny_unigram}, max_length: 32, vocabulary: trim, dropout: 0.1}}
+  lr: 0.003
+  warmup_steps: 2
+data:
+  class_path: datamodules.tsv.TSVDataModule
+  init_args: {{root: {tsv_folder}, batch_size: 10}}
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+evaluation:
+  metrics: [map, ndcg@10, precision@1]
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def script(monkeypatch) -> Callable[..., Done]:
+    """Run one of the scripts in this process: script("train.py", "--strategy", "ot")."""
+
+    def run(name: str, *arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = import_module(name.removesuffix(".py")).main() or 0
+            except SystemExit as end:
+                status = 0 if end.code is None else int(end.code)
+        return Done(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def process() -> Callable[..., Done]:
+    """Run a script in a process of its own, on one core, without the network."""
+
+    def run(name: str, *arguments: object, environment: dict[str, str] | None = None, timeout: float = 300) -> Done:
+        variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | (environment or {})
+        done = subprocess.run(
+            [sys.executable, str(ROOT / name), *map(str, arguments)],
+            capture_output=True, text=True, env=variables, timeout=timeout, check=False, cwd=ROOT,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_config) -> Path:
+    """The folder of a short run of train.py with MSE."""
+    output = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, str(ROOT / "train.py"), "--config", str(tiny_config), "--strategy", "mse"]
+    command += ["--output", str(output), "--name", "run", "--logger", "csv", "--checkpoint_every", "4"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT)
+    return output / "run"

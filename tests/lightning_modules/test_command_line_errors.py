@@ -1,0 +1,186 @@
+"""Wrong input: one clear message, exit status 2, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def fails(script, tiny_config, tmp_path, capfd):
+    """Run train.py with the tiny config and wrong options; give its message."""
+
+    def run(*arguments: object, config: bool = True) -> str:
+        output = tmp_path / "runs"
+        base = ["--config", tiny_config] if config else []
+        done = script("train.py", *base, "--output", output, "--logger", "none", *arguments)
+        assert done.status == 2, done
+        assert done.out == ""
+        assert done.err.startswith("train.py: error: ")
+        assert len(done.err.strip().splitlines()) <= 2
+        assert len(done.err) < 400
+        assert "Traceback" not in done.err + capfd.readouterr().err
+        assert not output.exists()
+        return done.err.removeprefix("train.py: error: ").strip()
+
+    return run
+
+
+OPTIONS = [
+    (["--strategy", "contrastiv"], "unknown distillation strategy 'contrastiv', did you mean 'contrastive'?\nchoices"),
+    (["--strategy", "ddp"], "use --trainer.strategy ddp"),
+    (["--data", "startr"], "unknown dataset 'startr', did you mean 'starter'?"),
+    (["--student", "statik"], "unknown student 'statik', did you mean 'static'?"),
+    (["--strategy"], "--strategy needs a value\nchoices: ot"),
+    (["--strategy", "nowhere.Loss"], "strategy: cannot import the class: No module named 'nowhere'"),
+    (["--strategy", "strategies.ot.Loss"], "strategy: cannot import the class: module 'strategies.ot' has no att"),
+    (["--strategy", "torch.nn.Linear"], "strategy: torch.nn.Linear is not a subclass of DistillationStrategy"),
+    (["--strategy.epsilonn", "1"], "unknown option strategy.epsilonn, did you mean 'epsilon'?"),
+    (["--strategy.epsilon", "abc"], "strategy.epsilon: expected a number, found 'abc'"),
+    (["--strategy.epsilon", "-1"], "epsilon must be greater than 0, not -1"),
+    (["--strategy.solver", "sinkhron"], "one of sinkhorn, exact, ipot, found 'sinkhron', did you mean 'sinkhorn'?"),
+    (["--data.batch_sizes", "1"], "unknown option data.batch_sizes, did you mean 'batch_size'?"),
+    (["--data.batch_size", "0"], "batch_size is 0, expected at least 1"),
+    (["--data.batch_size", "1000"], "found 100 training pairs, fewer than one batch of 1000"),
+    (["--trainer.max_epoch", "1"], "unknown option --trainer.max_epoch, did you mean 'max_epochs'?"),
+    (["--trainer.max_epochs", "abc"], "trainer.max_epochs: expected a whole number, found 'abc'"),
+    (["--trainer.accelerator", "gpux"], "invalid accelerator name"),
+    (["--modle.lr", "1"], "unknown option --modle.lr, did you mean 'model.lr'?"),
+    (["--model.lr", "abc"], "model.lr: expected a number, found 'abc'"),
+    (["--model.lr", "-1"], "lr must be positive"),
+    (["--model.score", "maxsin"], "one of pooled, maxsim, both, found 'maxsin', did you mean 'maxsim'?"),
+    (["--evaluation.metrics", "map"], "evaluation.metrics: expected a list such as [a, b], found 'map'"),
+    (["--evaluation.metrics", "[mapp]"], "unknown metric 'mapp', did you mean 'map'?"),
+    (["--logger", "csv,wanb"], "unknown logger 'wanb', did you mean 'wandb'?"),
+    (["--student.model", "/no/such/model"], "/no/such/model: no such folder: expected a model's folder"),
+    (["--student.layers", "9"], "layers must be from 1 to 2"),
+    (["--config", "/no/such.yaml"], "/no/such.yaml: no such config file"),
+    (["--data.root", "/no/such/folder"], "/no/such/folder: no such folder, expected one with pairs.tsv"),
+    (["--resume", "/no/such/run"], "/no/such/run: no config.yaml there, expected the folder of a run"),
+    (["--resume"], "there is no such run to resume"),
+    (["mse"], "unexpected argument 'mse': options begin with --"),
+    (["--print_shtab", "fish"], "--print_shtab needs one of bash"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), OPTIONS, ids=[" ".join(case[0]) for case in OPTIONS])
+def test_wrong_option(fails, arguments, message):
+    assert message in fails(*arguments)
+
+
+def test_data_that_need_an_option(fails):
+    assert fails("--data", "tsv", config=False) == "data: needs the option --data.root"
+
+
+CONFIGS = [
+    ("model:\n  lr: 1\n  lrr: 1\n", 3, "unknown option model.lrr, did you mean 'lr'?"),
+    ("model:\n  lr: abc\n", 2, "model.lr: expected a number, found 'abc'"),
+    ("trainer:\n  max_epoch: 1\n", 2, "unknown option trainer.max_epoch, did you mean 'max_epochs'?"),
+    ("modle:\n  lr: 1\n", 2, "unknown option modle.lr, did you mean 'model.lr'?"),
+    ("strategy: ot\n", 1, "unknown option strategy: in a config file it is model.strategy"),
+    ("model:\n  strategy: mse\n", 2, "in a config file write class_path: strategies.mse.MSE"),
+    ("model:\n  strategy:\n    class_path: strategies.ot.OptimalTransport\n    init_args:\n      epsilonn: 1\n", 5,
+     "unknown option strategy.epsilonn, did you mean 'epsilon'?"),
+    ("model:\n  strategy:\n    class_path: strategies.ot.OptimalTransport\n    init_args:\n\n      epsilon: a\n", 6,
+     "strategy.epsilon: expected a number, found 'a'"),
+    ("data:\n  class_path: datamodules.tsv.TSV\n", 1, "module 'datamodules.tsv' has no attribute 'TSV'"),
+    ("model:\n  lr: [1\n", 3, "invalid YAML"),
+    ("- model\n", 1, "expected options as `key: value`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "message"), CONFIGS, ids=[case[2][:30] for case in CONFIGS])
+def test_wrong_config_file(fails, tmp_path, text, line, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    error = fails("--config", path)
+    assert error.startswith(f"{path}:{line}: ")
+    assert message in error
+
+
+def test_config_file_that_is_not_utf8(fails, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(b"model:\n  lr: \xff\n")
+    assert fails("--config", path).startswith(f"{path}:2: invalid UTF-8")
+
+
+def test_the_flag_is_blamed_and_not_the_file_that_it_overrides(fails, tmp_path):
+    path = tmp_path / "right.yaml"
+    path.write_text("model:\n  lr: 0.1\n")
+    assert fails("--config", path, "--model.lr", "abc") == "model.lr: expected a number, found 'abc'"
+
+
+DATA = [
+    ("pairs.tsv", b"cat\tpaka\nonly one\n", 2, "found 1 column, expected 2: source<TAB>target"),
+    ("pairs.tsv", b"", None, "the file is empty"),
+    ("queries.tsv", b"cat\tpaka\ncat\tpaka\n", 2, "the id 'cat' is already that of line 1"),
+    ("queries.tsv", b"cat\tpaka\nsun\tjua \xff\n", 2, "invalid UTF-8"),
+    ("qrels", b"cat 0 cat-sun 1\ncat 0 cat-dog 1\n", 2, "unknown document 'cat-dog'"),
+    ("qrels", b"cat 0 cat-sun 1\ndog 0 cat-sun 1\n", 2, "unknown query 'dog'"),
+    ("qrels", b"\n", None, ""),
+    ("documents.tsv", None, None, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "line", "message"), DATA, ids=[f"{case[0]} {case[3]}" for case in DATA])
+def test_wrong_data(fails, tsv_folder, tmp_path, name, content, line, message):
+    folder = tmp_path / "data"
+    shutil.copytree(tsv_folder, folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    error = fails("--data.root", folder)
+    assert error.startswith(f"{folder / name}:" + (f"{line}: " if line else ""))
+    assert message in error
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(process, tiny_config, tmp_path):
+    done = process("train.py", "--config", tiny_config, "--output", tmp_path / "runs", "--strategy.epsilonn", "1")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "train.py: error: unknown option strategy.epsilonn, did you mean 'epsilon'?\n"
+    assert not (tmp_path / "runs").exists()
+
+
+SCRIPTS = [
+    ("evaluate.py", [], "expected either a run folder, or --run FILE and --qrels FILE (see --help)"),
+    ("evaluate.py", ["--run", "a.run"], "expected either a run folder, or --run FILE and --qrels FILE"),
+    ("evaluate.py", ["--scor", "x"], "unrecognized arguments: --scor (see --help)"),
+    ("evaluate.py", ["here", "--score", "x"], "argument --score: invalid choice: 'x'"),
+    ("evaluate.py", ["/no/such"], "/no/such: no config.yaml there, expected the folder of a run"),
+    ("evaluate.py", ["--run", "/no/such", "--qrels", "/no/such"], "/no/such: no such file"),
+    ("compare.py", [], "the following arguments are required: RUN (see --help)"),
+    ("compare.py", ["a", "b", "--foo"], "unrecognized arguments: --foo"),
+    ("compare.py", ["/no/a", "/no/b"], "/no/a: no such run"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), SCRIPTS)
+def test_other_scripts(script, name, arguments, message):
+    done = script(name, *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"{name}: error: {message}")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_evaluate_with_what_is_no_checkpoint(script, finished_run, tmp_path):
+    config = Path(finished_run, "config.yaml")
+    done = script("evaluate.py", finished_run, "--checkpoint", config)
+    assert done.status == 2
+    assert done.err == f"evaluate.py: error: {config}: cannot be read as a checkpoint (UnpicklingError)\n"
+    done = script("evaluate.py", finished_run, "--checkpoint", tmp_path / "none.ckpt")
+    assert done.err == f"evaluate.py: error: {tmp_path / 'none.ckpt'}: no such checkpoint\n"
+
+
+def test_evaluate_with_a_checkpoint_of_another_model(script, finished_run, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    text = Path(finished_run, "config.yaml").read_text()
+    assert "layers: null" in text
+    (folder / "config.yaml").write_text(text.replace("layers: null", "layers: 1"))
+    done = script("evaluate.py", folder, "--checkpoint", finished_run / "checkpoints" / "best.ckpt")
+    assert done.status == 2
+    assert "does not fit the model of the run's config.yaml: Unexpected key(s)" in done.err
+    assert len(done.err) < 600
