@@ -113,12 +113,11 @@ def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
 
 def _sections(figures: Figures, results: list[dict[str, Any]]) -> str:
     cells = [result["cell"] for result in results]
-    seeds = len({cell["seed"] for cell in cells})
     lines = [
-        f"Measured on {platform.machine()}, one thread a run, torch {_version('torch')}; {len(cells)} runs, {seeds} "
-        "seed(s). MAP at 100 over test queries, averaged over seeds; in brackets the 95 % bootstrap interval over "
-        "queries. **+** / **-**: better / worse than `mse` in the same column, paired t-test over queries on the "
-        "averages over seeds, p < 0.05 after Holm's correction over all comparisons of a table.",
+        f"Measured on {platform.machine()}, one thread a run, torch {_version('torch')}; {len(cells)} runs. MAP at 100 "
+        "over the test queries, averaged over seeds; in brackets the 95 % bootstrap interval over queries. "
+        "**+** / **-**: better / worse than `mse` in the same column, paired t-test over queries on the averages over "
+        "seeds, p < 0.05 after Holm's correction over all comparisons of a table.",
     ]
     for student in _ordered(key[0] for key in figures.per_query):
         epochs = ", ".join(str(e) for e in _ordered(c["epochs"] for c in cells if c["student"] == student))
@@ -126,7 +125,11 @@ def _sections(figures: Figures, results: list[dict[str, Any]]) -> str:
         for score in ("pooled", "maxsim"):
             title = f"### {student} student, {'pooled' if score == 'pooled' else 'MaxSim'} scoring"
             lines += ["", title, "", _table(figures, student, score)]
-        lines += ["", f"{epochs} epochs; median {seconds:.0f} s a run."]
+        seeds = len({cell["seed"] for cell in cells if cell["student"] == student})
+        lines += [
+            "",
+            f"{seeds} seed{'s' if seeds > 1 else ''}, {epochs} epochs; median {seconds:.0f} s of training a run.",
+        ]
         deviations = [
             float(np.std(values, ddof=1))
             for key, by_strategy in figures.per_seed.items()
