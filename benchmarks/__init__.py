@@ -1,0 +1,1 @@
+"""Quality and speed, measured; the numbers in the docs are written by these commands."""

@@ -210,13 +210,13 @@ def _place(cell: dict[str, Any], languages: list[str]) -> tuple[int, ...]:
     )
 
 
-def _rates(setting: dict[str, Any]) -> dict[str, float]:
-    return {name: setting[name] for name in ("lr", "embedding_lr")}
+def _rates(setting: dict[str, Any]) -> tuple[float, float]:
+    return setting["lr"], setting["embedding_lr"]
 
 
 def main() -> None:
     """Parse the command line, run, and write the report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.strategies", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strategies", description=__doc__.splitlines()[0])
     parser.add_argument("--languages", nargs="+", default=["sw", "so", "fil", "mr"])
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
@@ -239,7 +239,7 @@ def main() -> None:
         return
     settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
     cells = [
-        Cell(strategy, student, language, seed, EPOCHS[student], **_rates(settings[student][strategy]))
+        Cell(strategy, student, language, seed, EPOCHS[student], *_rates(settings[student][strategy]))
         for language, seed, student, strategy in itertools.product(
             options.languages, range(options.seeds), options.students, options.strategies
         )

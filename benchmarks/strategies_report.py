@@ -53,7 +53,7 @@ class Figures:
         self.p_values = self._significance()
 
     def _significance(self) -> dict[tuple[Key, str], float]:
-        """The p-value of the paired t-test against the baseline, Holm-corrected over all comparisons of a student and score."""
+        """The p-values of the paired t-test against the baseline, by Holm over the comparisons of a student and score."""
         families: dict[tuple[str, str], list[tuple[Key, str, float]]] = defaultdict(list)
         for key, strategies in self.per_query.items():
             for strategy, values in strategies.items():
