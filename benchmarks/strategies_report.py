@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import README, replace_section
 from retrieval.files import write_whole
 from retrieval.significance import bootstrap_interval, holm, paired_t_test
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
-README = ROOT / "README.md"
 PLOT = ROOT / "docs" / "images" / "strategies.png"
 BASELINE = "mse"
-BEGIN, END = "<!-- begin: written by python -m benchmarks.strategies -->", "<!-- end -->"
+COMMAND = "python -m benchmarks.strategies"
 Key = tuple[str, str, str]
 """Student, score, language."""
 
@@ -53,7 +53,7 @@ class Figures:
         self.p_values = self._significance()
 
     def _significance(self) -> dict[tuple[Key, str], float]:
-        """The p-values of the paired t-test against the baseline, by Holm over the comparisons of a student and score."""
+        """Holm-corrected p-values of the paired t-test against the baseline, over the comparisons of a table."""
         families: dict[tuple[str, str], list[tuple[Key, str, float]]] = defaultdict(list)
         for key, strategies in self.per_query.items():
             for strategy, values in strategies.items():
@@ -103,9 +103,9 @@ def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
     figures = Figures(results)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     plot(figures, PLOT)
-    replace_section(PAGE, _sections(figures, results))
+    replace_section(PAGE, COMMAND, _sections(figures, results))
     students = _ordered(key[0] for key in figures.per_query)
-    replace_section(README, _table(figures, students[0], "pooled"))
+    replace_section(README, COMMAND, _table(figures, students[0], "pooled"))
     if json_file is not None:
         with write_whole(json_file) as file:
             json.dump(figures.rows(), file, indent=1)
@@ -200,20 +200,6 @@ def _panel(axes: Any, figures: Figures, student: str, score: str) -> None:
     )
     axes.set_ylabel("MAP")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def replace_section(path: Path, text: str) -> None:
-    """Put text between the two marks of a page.
-
-    Raises:
-        ValueError: the page has no marks.
-    """
-    page = path.read_text(encoding="utf-8")
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"{path} has no section between {BEGIN!r} and {END!r}")
-    head, _, rest = page.partition(BEGIN)
-    with write_whole(path) as file:
-        file.write(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
 def _ordered(values: Iterable[Any]) -> list[Any]:

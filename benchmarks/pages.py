@@ -1,0 +1,31 @@
+"""Sections of the docs that commands write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval.files import write_whole
+
+README = Path(__file__).parent.parent / "README.md"
+END = "<!-- end -->"
+
+
+def replace_section(path: Path, command: str, text: str) -> None:
+    """Put text between the marks of a page, ``<!-- begin: written by COMMAND -->`` and ``<!-- end -->``.
+
+    Args:
+        path: the page.
+        command: what writes the section.
+        text: what stands there afterwards.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    page = path.read_text(encoding="utf-8")
+    begin = f"<!-- begin: written by {command} -->"
+    head, found, rest = page.partition(begin)
+    _, ended, tail = rest.partition(END)
+    if not (found and ended):
+        raise ValueError(f"{path} has no section between {begin!r} and {END!r}")
+    with write_whole(path) as file:
+        file.write(f"{head}{begin}\n{text}\n{END}{tail}")
