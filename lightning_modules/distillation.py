@@ -63,7 +63,9 @@ class DistillationModule(LightningModule):
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
         # they are the whole configuration, and load_from_checkpoint builds student, teacher and strategy from it.
         from_command_line = _given_hyperparameters.get() is not None
-        self.save_hyperparameters(ignore=() if from_command_line else ("student", "teacher", "strategy"))
+        # The run folder gives loggers the whole configuration, so this part need not be logged as well.
+        plain = () if from_command_line else ("student", "teacher", "strategy")
+        self.save_hyperparameters(ignore=plain, logger=not from_command_line)
         check_choice("score", score, get_args(Score))
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("projection", projection, get_args(Projection))

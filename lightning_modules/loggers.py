@@ -11,8 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.front_door import LOGGERS, did_you_mean
+
+_CHOSEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 def parse_names(names: str) -> list[str]:
@@ -49,25 +52,31 @@ def _tensorboard(folder: Path) -> Logger:
 
 def _wandb(folder: Path) -> Logger:
     os.environ.setdefault("WANDB_SILENT", "true")
-    (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
-    return WandbLogger(
+    if _CHOSEN_DATA_DIR is None:
+        os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # there is not always a home folder to write to
+    is_offline = _is_offline()
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if is_first:
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
+    logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "potstill"),
         name=folder.name,
-        id=run_id(folder),
+        id=run_id(folder) if is_first else None,  # the other ranks write nothing
         save_dir=folder,
-        offline=_is_offline(),
-        resume=None if _is_offline() else "allow",
+        offline=is_offline,
+        resume=None if is_offline else "allow",
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns about it
+    return logger
 
 
 def run_id(folder: Path) -> str:
-    """One id for all parts of a run: the SLURM job's where there is one, so that a requeued job goes on with it."""
-    job = os.environ.get("SLURM_JOB_ID")
+    """One id for all parts of a run, kept in its folder; the SLURM job's is in it, by the name of the folder."""
     file = folder / "wandb_id"
     if not file.is_file():
         import uuid
 
-        name = f"slurm-{job}" if job else f"{re.sub(r'[^A-Za-z0-9_-]', '-', folder.name)}-{uuid.uuid4().hex[:8]}"
+        name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', folder.name)}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError), file.open("x", encoding="utf-8") as stream:
             stream.write(name)
@@ -96,7 +105,7 @@ def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
 
 
 def log_results(loggers: list[Logger], rows: dict[str, dict[str, float]], plots: list[Path]) -> None:
-    """Put the final table and the plots into the W&B run.
+    """Put the final table and the plots into the W&B run, and end it.
 
     Args:
         loggers: those of the trainer.
@@ -111,3 +120,4 @@ def log_results(loggers: list[Logger], rows: dict[str, dict[str, float]], plots:
             data = [[name, *(row.get(metric) for metric in metrics)] for name, row in rows.items()]
             logger.experiment.log({"results": wandb.Table(columns=["system", *metrics], data=data)})
             logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})
+            logger.experiment.finish()  # a later run in this process would go on with it

@@ -57,10 +57,8 @@ def print_results(folder: Path) -> None:
     plots = [str(path) for path in sorted(folder.glob("*.png"))]
     if plots:
         console.print(f"plots       {'  '.join(plots)}")
-    for run in sorted((folder / "wandb").rglob("offline-run-*.wandb"))[-1:] or sorted(folder.rglob("run-*.wandb"))[-1:]:
-        where = run.parent
-        hint = f"   (offline; to upload it: wandb sync {where})" if where.name.startswith("offline") else ""
-        console.print(f"W&B run     {where}{hint}")
+    for run in sorted((folder / "wandb").glob("offline-run-*"))[-1:]:
+        console.print(f"W&B run     {run}   (offline; to upload it: wandb sync {run})")
 
 
 def _p(p: float) -> str:

@@ -40,7 +40,10 @@ def score_checkpoint(
     from lightning_modules.cli import PotstillCLI
     from lightning_modules.front_door import Arguments
 
-    arguments = [f"--config={config}", *([f"--model.score={score}"] if score else [])]
+    # The config may be that of a run on many devices.
+    arguments = [f"--config={config}", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    if score:
+        arguments.append(f"--model.score={score}")
     if metrics:
         arguments.append(f"--evaluation.metrics={json.dumps(metrics)}")
     cli = PotstillCLI(Arguments(arguments, configs=[config]), evaluate_only=True)

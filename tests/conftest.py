@@ -230,14 +230,14 @@ evaluation:
     return path
 
 
-@pytest.fixture
-def script(monkeypatch) -> Callable[..., Done]:
+@pytest.fixture(scope="session")
+def script() -> Callable[..., Done]:
     """Run one of the scripts in this process: script("train.py", "--strategy", "ot")."""
 
     def run(name: str, *arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         out, err, status = io.StringIO(), io.StringIO(), 0
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(sys, "argv", [name, *map(str, arguments)])
             try:
                 status = import_module(name.removesuffix(".py")).main() or 0
             except SystemExit as end:
@@ -251,8 +251,11 @@ def script(monkeypatch) -> Callable[..., Done]:
 def process() -> Callable[..., Done]:
     """Run a script in a process of its own, on one core, without the network."""
 
-    def run(name: str, *arguments: object, environment: dict[str, str] | None = None, timeout: float = 300) -> Done:
+    def run(
+        name: str, *arguments: object, environment: dict[str, str | None] | None = None, timeout: float = 300
+    ) -> Done:
         variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | (environment or {})
+        variables = {key: value for key, value in variables.items() if value is not None}
         done = subprocess.run(
             [sys.executable, str(ROOT / name), *map(str, arguments)],
             capture_output=True, text=True, env=variables, timeout=timeout, check=False, cwd=ROOT,
@@ -263,10 +266,10 @@ def process() -> Callable[..., Done]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory, tiny_config) -> Path:
+def finished_run(tmp_path_factory, tiny_config, script) -> Path:
     """The folder of a short run of train.py with MSE."""
     output = tmp_path_factory.mktemp("finished")
-    command = [sys.executable, str(ROOT / "train.py"), "--config", str(tiny_config), "--strategy", "mse"]
-    command += ["--output", str(output), "--name", "run", "--logger", "csv", "--checkpoint_every", "4"]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT)
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", output, "--name", "run"]
+    done = script("train.py", *words, "--logger", "csv", "--checkpoint_every", "4")
+    assert done.status == 0, done.err
     return output / "run"
