@@ -40,6 +40,7 @@ IGNORED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # it is, when a run is resumed
     "isinstance\\(treespec, LeafSpec\\)",  # torch, seen from Lightning: pytorch-lightning issue 20945
     "The `srun` command is available on your system",  # running one process on a SLURM machine is fine
+    "It is recommended to use `self.log",  # sync_dist: all ranks have the same dev and test values
     "The number of training batches .* is smaller than the logging interval",  # it counts steps of the whole run
     "LightningCLI's args parameter is intended",  # the front door rewrites the arguments
 )

@@ -27,14 +27,12 @@ ROWS = ("undistilled", "test", "teacher")
 def new_run_folder(output: str, name: str) -> Path:
     """A folder that does not exist yet: ``name``, or ``name-2`` and so on; it is not made here.
 
-    In a SLURM or torchrun job the name has the job's id, and a job that was put back into the queue gets its folder
-    again, unless the run in it was finished.
+    In a SLURM job the name has the job's id, and a job that was put back into the queue gets its folder again, unless
+    the run in it was finished.
     """
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if job != "none":
-        name = f"{name}-{job}"
-    number = 1
-    while is_finished(folder := _numbered(output, name, number)) or (job == "none" and folder.exists()):
+    job = os.environ.get("SLURM_JOB_ID")
+    name, number = f"{name}-{job}" if job else name, 1
+    while is_finished(folder := _numbered(output, name, number)) or (not job and folder.exists()):
         number += 1
     return folder
 
@@ -50,12 +48,14 @@ def newest_run_folder(output: str, name: str) -> Path:
     Raises:
         InputError: there is none.
     """
-    number, folder = 1, None
-    while (candidate := _numbered(output, name, number)).exists():
-        folder, number = candidate, number + 1
-    if folder is None:
-        raise InputError("there is no such run to resume; start it without --resume", _numbered(output, name, 1))
-    return folder
+    job = os.environ.get("SLURM_JOB_ID")
+    for base in ([f"{name}-{job}"] if job else []) + [name]:
+        number, folder = 1, None
+        while (candidate := _numbered(output, base, number)).exists():
+            folder, number = candidate, number + 1
+        if folder is not None:
+            return folder
+    raise InputError("there is no such run to resume; start it without --resume", _numbered(output, name, 1))
 
 
 def _numbered(output: str, name: str, number: int) -> Path:
@@ -81,8 +81,16 @@ class RunFolder(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             with write_whole(self.folder / "config.yaml") as file:
                 file.write(self.config_yaml)
-            _write_json(self.folder / "environment.json", environment())
+            self._write_environment()
             log_config(trainer.loggers, self.config)
+
+    def _write_environment(self) -> None:
+        """Versions and command; those of a resumed run come under those of the first part."""
+        path, now = self.folder / "environment.json", environment()
+        if path.is_file():
+            first = json.loads(path.read_text(encoding="utf-8"))
+            now = first | {"resumed": [*first.get("resumed", []), now]}
+        _write_json(path, now)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         """Remember the curve for the plot."""

@@ -123,6 +123,9 @@ def test_killed_twice_and_resumed(whole, arguments, run, tmp_path):
     assert len(parts) == 3
     assert all(part.name.endswith(identity) for part in parts)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert "--resume" not in environment["command"]
+    assert ["--resume" in part["command"] for part in environment["resumed"]] == [True, True]
 
 
 @pytest.mark.slow

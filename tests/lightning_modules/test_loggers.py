@@ -92,6 +92,8 @@ def test_two_ranks(process, script, tiny_config, tmp_path):
     done = process("train.py", *words, *two, "--logger", "wandb")
     assert done.status == 0, done.err
     assert done.out.count("distilled student") == 1
+    assert "Warning" not in done.err
+    assert "recommended" not in done.err
     folder = tmp_path / "two"
     check_wandb(folder, steps=20)
     rescored = script("evaluate.py", folder, "--json", tmp_path / "scores.json")

@@ -148,8 +148,7 @@ def test_a_finished_run_is_left_as_it_is(script, finished_run, tmp_path):
 
 
 def test_folders_are_numbered(tmp_path, monkeypatch):
-    for name in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for expected in ("a", "a-2", "a-3"):
         folder = new_run_folder(str(tmp_path), "a")
         assert folder == tmp_path / expected
@@ -165,7 +164,7 @@ def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch)
     folder = new_run_folder(str(tmp_path), "a")
     assert folder == tmp_path / "a-17"
     folder.mkdir()
-    assert new_run_folder(str(tmp_path), "a") == folder
+    assert new_run_folder(str(tmp_path), "a") == newest_run_folder(str(tmp_path), "a") == folder
     (folder / "metrics.json").write_text("{}")
     assert is_finished(folder)
     assert new_run_folder(str(tmp_path), "a") == tmp_path / "a-17-2"
