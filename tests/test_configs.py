@@ -17,6 +17,8 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 def test_config_is_accepted(config: Path) -> None:
     name = "starter_help" if config.stem == "starter_help" else "starter"
     arguments = ["--data", name, "--config", str(config), "--print_config"]
-    done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "class_path" in done.stdout
