@@ -25,10 +25,10 @@ demo: fetch  ## distil a student for Swahili (LANGUAGE=mr for another, STRATEGY=
 	$(BIN)/python train.py --strategy $(STRATEGY) --data starter --data.language $(LANGUAGE)
 
 test: fetch  ## all tests
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not starter'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not starter'
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -159,6 +160,8 @@ def run_main(script: str, main: Callable[[list[str]], None]) -> None:
         script: its name, which the message begins with.
         main: takes the command line arguments.
     """
+    # MKL takes fewer threads when the machine is busy, and sums in another order then: runs would not repeat.
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     try:
         main(sys.argv[1:])
     except InputError as error:

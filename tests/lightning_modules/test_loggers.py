@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def records(folder: Path) -> dict[str, list[dict]]:
     """The records of the only W&B run of a run folder, by type, as W&B's own reader gives them."""
     runs = list((folder / "wandb").glob("offline-run-*"))
     assert len(runs) == 1, runs
-    done = subprocess.run(["wandb", "leet", "inspect", "--json", runs[0]], capture_output=True, text=True, check=False)
+    program = Path(sys.executable).with_name("wandb")
+    done = subprocess.run([program, "leet", "inspect", "--json", runs[0]], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"this version of W&B cannot read its files: {done.stderr}")
     found: dict[str, list[dict]] = {}
