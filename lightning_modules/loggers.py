@@ -43,7 +43,8 @@ def make_loggers(names: str, folder: Path) -> list[Logger]:
 
 
 def _csv(folder: Path) -> Logger:
-    return CSVLogger(folder, name="csv", version="")
+    # A version for each part of a run: in the folder of an earlier part Lightning would delete its lines.
+    return CSVLogger(folder, name="csv")
 
 
 def _tensorboard(folder: Path) -> Logger:

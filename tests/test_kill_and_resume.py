@@ -122,6 +122,7 @@ def test_killed_twice_and_resumed(whole, arguments, run, tmp_path):
     parts = sorted((folder / "wandb").glob("offline-run-*"))
     assert len(parts) == 3
     assert all(part.name.endswith(identity) for part in parts)
+    assert {path.name for path in (folder / "csv").iterdir()} == {"version_0", "version_1", "version_2"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     environment = json.loads((folder / "environment.json").read_text())
     assert "--resume" not in environment["command"]

@@ -117,13 +117,13 @@ def test_csv_and_tensorboard_together(script, tiny_config, tmp_path):
     done = script("train.py", *words, "--logger", "csv, tensorboard")
     assert done.status == 0, done.err
     folder = tmp_path / "run"
-    with (folder / "csv" / "metrics.csv").open() as file:
+    with (folder / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["train/loss"]] == ["9", "19"]
     assert len([row for row in rows if row["dev/map"]]) == 2
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [float(row["test/map"]) for row in rows if row["test/map"]] == [pytest.approx(metrics["test"]["map"])]
-    assert "class_path: strategies.mse.MSE" in (folder / "csv" / "hparams.yaml").read_text()
+    assert "class_path: strategies.mse.MSE" in (folder / "csv" / "version_0" / "hparams.yaml").read_text()
     assert not (folder / "wandb").exists()
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulators.EventAccumulator(str(folder / "tensorboard")).Reload()
