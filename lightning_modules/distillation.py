@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.pairs import PairBatch, TextBatch
@@ -21,6 +22,9 @@ from strategies.options import check_choice
 
 Score = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
+
+_MANY = 0.01
+"""Share of truncated texts above which a warning is due."""
 
 
 class DistillationModule(LightningModule):
@@ -121,6 +125,14 @@ class DistillationModule(LightningModule):
         self.log_dict(logged, batch_size=len(batch))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Report how many texts were longer than the student reads."""
+        share = self.student.texts_truncated / max(1, self.student.texts_seen)
+        self.log("train/info/truncated", share)
+        if share > _MANY and self.current_epoch == 0:
+            longest = self.student.max_length
+            rank_zero_warn(f"{share:.1%} of the student's texts were cut at max_length={longest} tokens")
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> Any:  # noqa: ARG002
         """The vectors of some texts, as `Embeddings`; the retrieval callback ranks with them."""
