@@ -15,6 +15,23 @@ from retrieval.collection import Collection, Side
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A passage to score for a pair, for strategies that learn from rankings.
+
+    Args:
+        source: the passage that the teacher reads.
+        target: the same passage for the student to read; None where only the teacher reads passages.
+        score: how well a ranker found it to answer the pair's source, read from a file; None to let the teacher say.
+        id: equal ids are the same passage.
+    """
+
+    source: str
+    target: str | None = None
+    score: float | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True)
 class Pair:
     """One training pair.
 
@@ -22,11 +39,13 @@ class Pair:
         source: the text that the teacher reads.
         target: the text that the student reads; it should land where the teacher puts the source.
         id: equal ids are the same source text.
+        candidates: passages to score with the pair; the first is relevant, where that is known (``triples``).
     """
 
     source: str
     target: str
     id: int
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
