@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -147,7 +147,9 @@ class PairDataset(Dataset[Pair]):
         return self.pairs[index]
 
 
-def sides_of(collection: Collection, reader: Side) -> Iterator[tuple[Literal["queries", "documents"], dict[str, str]]]:
+def sides_of(
+    collection: Collection, reader: Side
+) -> Iterator[tuple[Literal["queries", "documents"], Mapping[str, str]]]:
     """The sides of a collection that the student, or the teacher, reads.
 
     Yields:

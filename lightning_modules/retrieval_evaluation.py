@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ class Result:
     runs: dict[str, Run]
 
 
-def encode_with_teacher(teacher: Teacher, texts: dict[str, str], tokens: bool) -> EncodedTexts:
+def encode_with_teacher(teacher: Teacher, texts: Mapping[str, str], tokens: bool) -> EncodedTexts:
     """Encode one side of a collection with the teacher."""
     items = list(texts.items())
     parts = []

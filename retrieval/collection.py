@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,16 +19,16 @@ class Collection:
 
     Args:
         name: short name, used in logs and file names, e.g. ``dev``, ``test``.
-        queries: query id -> text.
-        documents: document id -> text.
+        queries: query id -> text; any mapping, also one that leaves the texts on disk.
+        documents: document id -> text; the same.
         qrels: query id -> document id -> grade.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
     """
 
     name: str
-    queries: dict[str, str] = field(repr=False)
-    documents: dict[str, str] = field(repr=False)
+    queries: Mapping[str, str] = field(repr=False)
+    documents: Mapping[str, str] = field(repr=False)
     qrels: Qrels = field(repr=False)
     query_side: Side = "student"
     document_side: Side = "teacher"
