@@ -1,0 +1,228 @@
+"""Documents, queries and judgments of the datasets that `ir_datasets` knows, by their ids.
+
+Documents stay on disk, in the store that ir_datasets makes once from the official files; nothing here holds them
+all in memory. Files are read from the folder of the environment variable IR_DATASETS_HOME (``~/.ir_datasets``) and
+downloaded to it where they are missing. Processes that need the same files wait for each other.
+
+Traps: ir_datasets reads IR_DATASETS_HOME when it is imported, so a change after the first dataset has no effect.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Callable, ItemsView, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from datamodules.ir_errors import input_error
+from datamodules.text import normalise
+from retrieval.collection import Qrels
+from retrieval.errors import InputError
+
+_KINDS = ("docs", "queries", "qrels")
+
+
+def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
+    """A dataset of ir_datasets; no text is read and nothing is downloaded but small lists.
+
+    Args:
+        identifier: such as ``wikiclir/sw`` or ``neuclir/1/fa/hc4-filtered``.
+        needs: what it must have, of ``docs``, ``queries``, ``qrels``.
+
+    Raises:
+        InputError: an unknown id (with the nearest ones), or a dataset that lacks something in needs.
+    """
+    import ir_datasets
+
+    try:
+        with _as_input_error(identifier, "the list of its files"):
+            dataset = ir_datasets.load(identifier)
+    except KeyError:
+        near = difflib.get_close_matches(identifier, list(ir_datasets.registry), n=3, cutoff=0.5)
+        raise InputError(
+            f"ir_datasets knows no {identifier!r}"
+            + (f"; the nearest ids are {', '.join(near)}" if near else "; see https://ir-datasets.com for the ids")
+        ) from None
+    if lacking := [kind for kind in needs if not dataset.has(kind)]:
+        below = [key for key in ir_datasets.registry if key.startswith(f"{identifier}/")]
+        complete = [key for key in below if all(ir_datasets.load(key).has(kind) for kind in needs)]
+        hint = f"; these have all: {', '.join(complete[:6])}" if complete else ""
+        raise InputError(f"the dataset {identifier!r} of ir_datasets has no {' and no '.join(lacking)}{hint}")
+    return dataset
+
+
+class IrDocuments(Mapping[str, str]):
+    """The texts of a dataset's documents by id, read from the store on disk when they are asked for.
+
+    It can be used in worker processes: each opens the store for itself.
+
+    Args:
+        dataset: see `load_dataset`.
+        field: name of a field, or of several joined by a space (``title text``); None for the text that the dataset
+            itself makes of its fields.
+
+    Raises:
+        ValueError: there is no such field.
+    """
+
+    def __init__(self, dataset: Any, field: str | None = None) -> None:
+        self.identifier: str = dataset.dataset_id()
+        self.field = field
+        self._dataset = dataset
+        self._text = _text_of(dataset.docs_cls(), field, f"the documents of {self.identifier}")
+        self._store: Any = None
+        self._pid = 0
+
+    def _open(self) -> Any:
+        """The store, built before if need be; one of its own for each process, since an open file has one place."""
+        if self._store is None or self._pid != os.getpid():
+            with _one_at_a_time(self.identifier), _as_input_error(self.identifier, "its documents"):
+                store = self._dataset.docs_store()
+                if hasattr(store, "build"):
+                    store.build()
+            self._store, self._pid = store, os.getpid()
+        return self._store
+
+    def __getitem__(self, identifier: str) -> str:
+        if not isinstance(identifier, str):
+            raise KeyError(identifier)
+        return self._text(self._open().get(identifier))
+
+    def __contains__(self, identifier: object) -> bool:
+        try:
+            return isinstance(identifier, str) and self._open().get(identifier) is not None
+        except KeyError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return (identifier for identifier, _ in self._stream())
+
+    def __len__(self) -> int:
+        store = self._open()
+        count = store.count() if hasattr(store, "count") else self._dataset.docs_count()
+        return int(count) if count is not None else sum(1 for _ in self._stream())
+
+    def items(self) -> ItemsView[str, str]:
+        """Ids and texts, read in one pass over the store."""
+        return _Items(self)
+
+    def _stream(self) -> Iterator[tuple[str, str]]:
+        self._open()
+        with _as_input_error(self.identifier, "its documents"):
+            for document in self._dataset.docs_iter():
+                yield document.doc_id, self._text(document)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _documents, (self.identifier, self.field)
+
+
+class _Items(ItemsView[str, str]):
+    """The items of documents, without a look-up for each."""
+
+    _mapping: IrDocuments
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return self._mapping._stream()
+
+
+def _documents(identifier: str, field: str | None) -> IrDocuments:
+    """The documents of an id, for pickle."""
+    return IrDocuments(load_dataset(identifier, ("docs",)), field)
+
+
+def ir_queries(dataset: Any, field: str | None = None) -> dict[str, str]:
+    """The texts of a dataset's queries by id, in its order.
+
+    Args:
+        dataset: see `load_dataset`.
+        field: as in `IrDocuments`.
+
+    Raises:
+        InputError: a query id that appears twice with other texts, or files that cannot be read or downloaded.
+        ValueError: there is no such field.
+    """
+    identifier: str = dataset.dataset_id()
+    text = _text_of(dataset.queries_cls(), field, f"the queries of {identifier}")
+    queries: dict[str, str] = {}
+    with _one_at_a_time(identifier), _as_input_error(identifier, "its queries"):
+        for query in dataset.queries_iter():
+            if queries.setdefault(query.query_id, text(query)) != text(query):
+                raise InputError(f"{identifier}: the query id {query.query_id!r} appears twice with other texts")
+    return queries
+
+
+def ir_qrels(dataset: Any) -> Qrels:
+    """The judgments of a dataset with their grades.
+
+    A document that is judged twice for a query keeps its highest grade, with a warning where they differ.
+
+    Args:
+        dataset: see `load_dataset`.
+
+    Raises:
+        InputError: files that cannot be read or downloaded.
+    """
+    identifier: str = dataset.dataset_id()
+    qrels: Qrels = {}
+    differing = 0
+    with _one_at_a_time(identifier), _as_input_error(identifier, "its judgments"):
+        for judgment in dataset.qrels_iter():
+            judged = qrels.setdefault(judgment.query_id, {})
+            before = judged.setdefault(judgment.doc_id, judgment.relevance)
+            if before != judgment.relevance:
+                differing += 1
+                judged[judgment.doc_id] = max(before, judgment.relevance)
+    if differing:
+        warnings.warn(
+            f"{identifier}: {differing} judgments repeat others with another grade; the highest is kept", stacklevel=2
+        )
+    return qrels
+
+
+def _text_of(kind: Any, field: str | None, whose: str) -> Callable[[Any], str]:
+    """A function that makes the text of a record."""
+    if field is None:
+        return lambda record: normalise(record.default_text())
+    names = field.split()
+    if not names or (unknown := [name for name in names if name not in kind._fields]):
+        wrong = f"no field {unknown[0]!r}" if names else "no field without a name"
+        raise ValueError(f"{whose} have {wrong}: choose from {', '.join(kind._fields)}")
+    return lambda record: normalise(" ".join(str(getattr(record, name)) for name in names))
+
+
+@contextmanager
+def _as_input_error(identifier: str, what: str) -> Iterator[None]:
+    """Turn what ir_datasets raises over missing or malformed files into an InputError."""
+    try:
+        yield
+    except (InputError, KeyError):
+        raise
+    except Exception as error:
+        raise input_error(error, identifier, what) from error
+
+
+@contextmanager
+def _one_at_a_time(identifier: str) -> Iterator[None]:
+    """Let one process download and build while the others wait: ir_datasets itself would do it in all of them."""
+    from ir_datasets.util import home_path
+
+    try:
+        lock = FileLock(home_path() / ".potstill.lock", is_singleton=True)
+        lock.acquire(timeout=0 if not lock.is_locked else -1)
+    except Timeout:
+        Console(stderr=True, highlight=False).print(f"waiting for another process that prepares {identifier}")
+        lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"ir_datasets cannot write to its folder: {error.strerror or error}; set IR_DATASETS_HOME to another",
+            home_path(),
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
