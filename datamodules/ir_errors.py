@@ -21,7 +21,9 @@ def input_error(error: BaseException, identifier: str, what: str) -> InputError:
     if download := _failed_download(error):
         return _missing(error, download, identifier, what)
     path, line = _place(error)
-    return InputError(f"{identifier}: cannot read {what}: {_reason(error)}", path, line)
+    stopped = "; if an earlier download was stopped, remove its folder and run again"
+    hint = stopped if isinstance(error, FileNotFoundError) else ""
+    return InputError(f"{identifier}: cannot read {what}: {_reason(error)}{hint}", path, line)
 
 
 def _missing(error: BaseException, download: Any, identifier: str, what: str) -> InputError:

@@ -83,6 +83,7 @@ class IrDocuments(Mapping[str, str]):
         if self._store is None or self._pid != os.getpid():
             with _one_at_a_time(self.identifier), _as_input_error(self.identifier, "its documents"):
                 store = self._dataset.docs_store()
+                _unpack_first(self._dataset)
                 if hasattr(store, "build"):
                     store.build()
             self._store, self._pid = store, os.getpid()
@@ -193,6 +194,18 @@ def _text_of(kind: Any, field: str | None, whose: str) -> Callable[[Any], str]:
         wrong = f"no field {unknown[0]!r}" if names else "no field without a name"
         raise ValueError(f"{whose} have {wrong}: choose from {', '.join(kind._fields)}")
     return lambda record: normalise(" ".join(str(getattr(record, name)) for name in names))
+
+
+def _unpack_first(dataset: Any) -> None:
+    """Have an archive unpacked before the store is made inside its folder.
+
+    Else a failed download leaves the folder with an empty store, and ir_datasets takes it for unpacked ever after.
+    """
+    from ir_datasets.util import RelativePath
+
+    source = getattr(dataset.docs_handler(), "_dlc", None)
+    if isinstance(source, RelativePath):
+        source.path()
 
 
 @contextmanager
