@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; exit status 2, and one line on stderr, where the input is wrong."""
-    from retrieval.compare import compare_runs, comparison_note, comparison_table, load_runs, write_json
+    from retrieval.compare import compare_runs, comparison_note, comparison_table, load_runs, write_comparisons
     from retrieval.table import print_table
 
     try:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = load_runs(options.runs, options.qrels, options.metrics)
         comparisons = compare_runs(runs, options.metrics, index)
         if options.json:
-            write_json(options.json, comparisons, runs[index].name)
+            write_comparisons(options.json, comparisons, runs[index].name)
     except (ValueError, OSError) as error:
         print(f"compare.py: error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import README, replace_section
-from retrieval.files import write_whole
+from retrieval.files import write_json
 from retrieval.significance import bootstrap_interval, holm, paired_t_test
 
 ROOT = Path(__file__).parent.parent
@@ -107,8 +106,7 @@ def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
     students = _ordered(key[0] for key in figures.per_query)
     replace_section(README, COMMAND, _table(figures, students[0], "pooled"))
     if json_file is not None:
-        with write_whole(json_file) as file:
-            json.dump(figures.rows(), file, indent=1)
+        write_json(json_file, figures.rows())
 
 
 def _sections(figures: Figures, results: list[dict[str, Any]]) -> str:
@@ -194,6 +192,9 @@ def _panel(axes: Any, figures: Figures, student: str, score: str) -> None:
     for place, key in enumerate(keys):
         before = figures.undistilled[score, key[2]]
         axes.plot([place - 0.45, place + 0.45], [before, before], color="black", lw=1.2, ls=":")
+    # Room for three groups at least: the bars of a single language would fill the panel.
+    middle, half = (len(keys) - 1) / 2, max(len(keys), 3) / 2
+    axes.set_xlim(middle - half, middle + half)
     axes.set_xticks(range(len(keys)), [key[2] for key in keys])
     axes.set_title(
         f"{student} student, {'pooled' if score == 'pooled' else 'MaxSim'} scoring (dotted: undistilled)", fontsize=9

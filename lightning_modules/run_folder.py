@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.loggers import log_config, log_results
 from lightning_modules.plots import plot_curves, plot_rows
 from lightning_modules.retrieval_evaluation import Result, RetrievalEvaluation
 from retrieval.errors import InputError
-from retrieval.files import write_whole
+from retrieval.files import write_json, write_whole
 from retrieval.trec import write_qrels, write_run
 
 PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
@@ -90,7 +89,7 @@ class RunFolder(Callback):
         if path.is_file():
             first = json.loads(path.read_text(encoding="utf-8"))
             now = first | {"resumed": [*first.get("resumed", []), now]}
-        _write_json(path, now)
+        write_json(path, now)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         """Remember the curve for the plot."""
@@ -131,8 +130,8 @@ def write_results(folder: Path, results: dict[str, Result], qrels: dict[str, dic
     for name, run in results["test"].runs.items():
         write_run(folder / f"test.{name}.run", run, "potstill")
     write_qrels(folder / "test.qrels", qrels)
-    _write_json(folder / "per_query.json", {name: results[name].per_query for name in rows})
-    _write_json(folder / "metrics.json", {name: results[name].means for name in rows})
+    write_json(folder / "per_query.json", {name: results[name].per_query for name in rows})
+    write_json(folder / "metrics.json", {name: results[name].means for name in rows})
 
 
 def environment() -> dict[str, Any]:
@@ -149,10 +148,3 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
     }
-
-
-@rank_zero_only
-def _write_json(path: Path, content: Any) -> None:
-    with write_whole(path) as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.write("\n")

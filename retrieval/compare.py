@@ -17,7 +17,7 @@ from rich.table import Table
 
 from retrieval.collection import Qrels
 from retrieval.errors import InputError
-from retrieval.files import require_file, write_whole
+from retrieval.files import require_file, write_json
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run
 from retrieval.progress import delayed_progress
 from retrieval.significance import bootstrap_interval, holm, paired_permutation_test, paired_t_test
@@ -161,11 +161,9 @@ def comparison_note(comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def write_json(path: str | Path, comparisons: Sequence[Comparison], baseline: str) -> None:
+def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], baseline: str) -> None:
     """Write the comparisons as ``{"baseline": name, "comparisons": [...]}``, with the fields of `Comparison`."""
-    with write_whole(path) as file:
-        json.dump({"baseline": baseline, "comparisons": [asdict(one) for one in comparisons]}, file, indent=2)
-        file.write("\n")
+    write_json(path, {"baseline": baseline, "comparisons": [asdict(one) for one in comparisons]})
 
 
 def _compare_metric(runs: Sequence[ScoredRun], metric: str, baseline: ScoredRun) -> list[Comparison]:

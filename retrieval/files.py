@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
@@ -86,3 +87,10 @@ def write_whole(path: str | Path) -> Iterator[TextIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON for people to read, whole or not at all; see `write_whole`."""
+    with write_whole(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.write("\n")
