@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 INFO_PREFIX = "info/"
+_NO_CANDIDATES = (
+    "this strategy needs candidate passages, but got pairs without any: use data whose pairs list candidates "
+    "(a strategy declares this with needs_candidates = True)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,53 @@ class Embeddings:
         return self.tokens, self.mask
 
 
+@dataclass(frozen=True)
+class ListEmbeddings(Embeddings):
+    """One side of B pairs, each with a list of up to N candidate passages to score.
+
+    The teacher's side holds the passages as the teacher encodes their sources. The student's side holds what the
+    student's query is scored against: the student's vector of a passage that it reads, else the teacher's own.
+
+    Args:
+        candidates: passages, ``pooled`` (B, N, D), and where tokens are needed ``tokens`` (B, N, T, D) and ``mask``
+            (B, N, T); ``ids`` (B, N), equal for the same passage on all ranks. Anything finite where not listed.
+        listed: True at real candidates, which come first in a row; (B, N). A row may have none.
+        scores: scores read from a file, (B, N), NaN where there is none; None where there is no score at all.
+        keys: the id, among those of the candidates, of the pair's own source as a passage; (B,), int64.
+    """
+
+    candidates: Embeddings | None = None
+    listed: Tensor | None = None
+    scores: Tensor | None = None
+    keys: Tensor | None = None
+
+    def require_candidates(self) -> tuple[Embeddings, Tensor]:
+        """The passages, and which of them are real.
+
+        Returns:
+            Passages (B, N, ...) and True at those that are listed (B, N).
+
+        Raises:
+            ValueError: there are no candidates.
+        """
+        if self.candidates is None or self.listed is None:
+            raise ValueError(_NO_CANDIDATES)
+        return self.candidates, self.listed
+
+
+def require_lists(student: Embeddings, teacher: Embeddings) -> tuple[ListEmbeddings, ListEmbeddings]:
+    """Both sides as what they must be where a strategy works on candidates.
+
+    Raises:
+        ValueError: a side has no candidates.
+    """
+    if not isinstance(student, ListEmbeddings) or not isinstance(teacher, ListEmbeddings):
+        raise ValueError(_NO_CANDIDATES)
+    student.require_candidates()
+    teacher.require_candidates()
+    return student, teacher
+
+
 class DistillationStrategy(nn.Module, ABC):
     """A distillation loss. Row i of the student belongs to row i of the teacher, if the pair is clean.
 
@@ -58,6 +109,12 @@ class DistillationStrategy(nn.Module, ABC):
 
     needs_weights: bool = False
     """Whether the encoders must give token weights (IDF marginals). An instance may set it from its options."""
+
+    needs_candidates: bool = False
+    """Whether the pairs must list candidates; the sides are then `ListEmbeddings`."""
+
+    uses_candidates: bool = False
+    """Whether the sides are to be `ListEmbeddings` where the pairs list candidates, and plain where they do not."""
 
     @abstractmethod
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
         ValueError: a side has no tokens, or the widths differ.
     """
     check_widths(student, teacher)
-    return 1 - _unit_tokens(teacher) @ _unit_tokens(student).mT
+    return 1 - unit_tokens(teacher) @ unit_tokens(student).mT
 
 
 def pooled_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
@@ -58,7 +58,18 @@ def check_widths(student: Embeddings, teacher: Embeddings) -> None:
         )
 
 
-def _unit_tokens(embeddings: Embeddings) -> Tensor:
+def unit_tokens(embeddings: Embeddings) -> Tensor:
+    """Token vectors scaled to unit length, zero at padding, at least in float32.
+
+    Args:
+        embeddings: with tokens (B, T, D).
+
+    Returns:
+        (B, T, D).
+
+    Raises:
+        ValueError: there are no tokens.
+    """
     tokens, mask = embeddings.require_tokens()
     # A vector shorter than eps is as good as zero; without eps its gradient would be huge.
     return F.normalize(at_least_float32(tokens).masked_fill(~mask[:, :, None], 0.0), dim=-1, eps=1e-6)

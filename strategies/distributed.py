@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
+
+from strategies.base import Embeddings
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -37,6 +40,62 @@ def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
     dist.all_gather(all_rows, rows)
     assert all(torch.equal(rows, other) for other in all_rows), f"ranks have unequal batches: {all_rows}"
     return tuple(_Gather.apply(tensor) for tensor in tensors)
+
+
+def gather_tokens(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Padded tokens and masks of all ranks, where each rank may have padded to another length; see `gather`.
+
+    Args:
+        tokens: (B, T, D), the same B and D on all ranks.
+        mask: True at real tokens; (B, T).
+
+    Returns:
+        (ranks * B, longest T, D), and (ranks * B, longest T).
+    """
+    if rank_and_world_size()[1] == 1:
+        return tokens, mask
+    longest = torch.tensor(tokens.shape[1], device=tokens.device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    missing = int(longest) - tokens.shape[1]
+    padded = F.pad(tokens, (0, 0, 0, missing))
+    all_tokens, all_masks = gather(padded, F.pad(mask, (0, missing)).to(torch.uint8))
+    return all_tokens, all_masks.bool()
+
+
+def gather_embeddings(embeddings: Embeddings, tokens: bool = False) -> Embeddings:
+    """The texts of all ranks, in the order of ranks, with gradient; see `gather`.
+
+    Args:
+        embeddings: one side of the pairs, with the same B on all ranks; the number of tokens may differ.
+        tokens: whether to gather the token states as well.
+
+    Returns:
+        Pooled vectors (ranks * B, D); with ``tokens`` also tokens (ranks * B, T, D) and mask.
+
+    Raises:
+        ValueError: ``tokens`` without token states.
+    """
+    if not tokens:
+        return Embeddings(*gather(embeddings.pooled))
+    states, mask = embeddings.require_tokens()
+    # bool cannot be summed in the backward pass of some back ends: the mask travels as uint8.
+    parts = gather(embeddings.pooled, pad_over_ranks(states, 1), pad_over_ranks(mask.to(torch.uint8), 1))
+    return Embeddings(parts[0], parts[1], parts[2].bool())
+
+
+def pad_over_ranks(tensor: Tensor, dimension: int) -> Tensor:
+    """The tensor with zeros at the end of a dimension, so that it has the largest size of all ranks.
+
+    All ranks must call it together.
+    """
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return tensor
+    size = torch.tensor(tensor.shape[dimension], device=tensor.device)
+    dist.all_reduce(size, dist.ReduceOp.MAX)
+    lacking = list(tensor.shape)
+    lacking[dimension] = int(size) - tensor.shape[dimension]
+    return torch.cat([tensor, tensor.new_zeros(lacking)], dimension) if lacking[dimension] else tensor
 
 
 class _Gather(torch.autograd.Function):

@@ -23,7 +23,7 @@ class WeightedSum(DistillationStrategy):
         strategies: the strategies by a name of your choice.
         weights: weight of a strategy by its name; 1 where it is not given.
 
-    Inputs: what its strategies need: tokens if one of them needs tokens, weights if one needs weights.
+    Inputs: what its strategies need: tokens, weights or candidates if one of them needs them.
 
     Shape:
         - student.pooled, teacher.pooled (B, D), tokens as the strategies want them
@@ -71,6 +71,8 @@ class WeightedSum(DistillationStrategy):
         self.weights = {name: weights.get(name, 1.0) for name in strategies}
         self.needs_tokens = any(strategy.needs_tokens for strategy in strategies.values())
         self.needs_weights = any(strategy.needs_weights for strategy in strategies.values())
+        self.needs_candidates = any(strategy.needs_candidates for strategy in strategies.values())
+        self.uses_candidates = any(strategy.uses_candidates for strategy in strategies.values())
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The terms of all strategies, weighted, under their names."""
