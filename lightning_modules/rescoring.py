@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_modules.report import LABELS, PerQueryRows, print_rows
 from retrieval.errors import InputError
-from retrieval.files import write_whole
+from retrieval.files import write_json
 from retrieval.metrics import DEFAULT_METRICS, evaluate_run, mean_over_queries, parse_metric
 from retrieval.trec import read_qrels, read_run
+
+if TYPE_CHECKING:
+    from lightning_modules.cli import PotstillCLI
 
 
 def score_checkpoint(
@@ -30,23 +34,12 @@ def score_checkpoint(
     Raises:
         InputError: there is no such run folder, checkpoint or metric.
     """
-    config = Path(folder) / "config.yaml"
-    if not config.is_file():
-        raise InputError("no config.yaml there, expected the folder of a run", folder)
     path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise InputError("no such checkpoint", path)
     _check_metrics(metrics)
-    from lightning_modules.cli import PotstillCLI
-    from lightning_modules.front_door import Arguments
-
-    # The config may be that of a run on many devices.
-    arguments = [f"--config={config}", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-    if score:
-        arguments.append(f"--model.score={score}")
+    extra = [f"--model.score={score}"] if score else []
     if metrics:
-        arguments.append(f"--evaluation.metrics={json.dumps(metrics)}")
-    cli = PotstillCLI(Arguments(arguments, configs=[config]), evaluate_only=True)
+        extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
+    cli = open_run(folder, extra, path)
     load_weights(cli.model, path)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
@@ -54,6 +47,30 @@ def score_checkpoint(
         _print(
             {name: results[name].per_query for name in LABELS if name in results}, f"{path}: test queries", json_file
         )
+
+
+def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
+    """Build a run folder's model, data and trainer again, for one process and without loggers.
+
+    Args:
+        folder: run folder.
+        extra: further options of the command line.
+        checkpoint: must exist, if it is given.
+
+    Raises:
+        InputError: there is no such run folder or checkpoint, or an option is wrong.
+    """
+    config = Path(folder) / "config.yaml"
+    if not config.is_file():
+        raise InputError("no config.yaml there, expected the folder of a run", folder)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise InputError("no such checkpoint", checkpoint)
+    from lightning_modules.cli import PotstillCLI
+    from lightning_modules.front_door import Arguments
+
+    # The config may be that of a run on many devices.
+    single = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    return PotstillCLI(Arguments([f"--config={config}", *single, *extra], configs=[config]), evaluate_only=True)
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -106,6 +123,4 @@ def _print(rows: PerQueryRows, title: str, json_file: str | None) -> None:
     print_rows(rows, title)
     if json_file:
         content = {name: {"means": mean_over_queries(values), "per_query": values} for name, values in rows.items()}
-        with write_whole(json_file) as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        write_json(json_file, content)

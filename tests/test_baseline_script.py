@@ -1,0 +1,113 @@
+"""baseline.py: runs of BM25, fused runs, reranked runs; and its messages."""
+
+import json
+
+import pytest
+
+from retrieval.trec import read_qrels, read_run, write_run
+
+
+@pytest.fixture(scope="module")
+def english(tsv_folder):
+    return ["--queries", tsv_folder / "queries.english.tsv", "--documents", tsv_folder / "documents.tsv"]
+
+
+def test_bm25_of_a_run_folder_with_translations_finds_everything(script, finished_run, tsv_folder, tmp_path):
+    output, scores = tmp_path / "bm25.run", tmp_path / "scores.json"
+    words = ["bm25", finished_run, "--translations", tsv_folder / "queries.english.tsv", "--output", output]
+    done = script("baseline.py", *words)
+    assert done.status == 0, done.err
+    assert set(read_run(output)) == set(read_qrels(finished_run / "test.qrels"))
+    qrels = finished_run / "test.qrels"
+    done = script("evaluate.py", "--run", output, "--qrels", qrels, "--metrics", "map", "--json", scores)
+    assert done.status == 0, done.err
+    assert json.loads(scores.read_text())["test"]["means"]["map"] == 1.0
+    done = script("compare.py", finished_run / "test.pooled.run", output, "--qrels", qrels, "--metrics", "map")
+    assert done.status == 0, done.err
+
+
+def test_lexicon_translates_words(script, tsv_folder, tmp_path, english):
+    lexicon, output, direct = tmp_path / "lexicon.tsv", tmp_path / "bm25.run", tmp_path / "english.run"
+    pairs = [line.split("\t") for line in (tsv_folder / "pairs.tsv").read_text().splitlines()]
+    lexicon.write_text("".join(f"{x}\t{a}\n" for a, x in pairs if " " not in a))
+    words = ["--queries", tsv_folder / "queries.tsv", "--documents", tsv_folder / "documents.tsv"]
+    done = script("baseline.py", "bm25", *words, "--lexicon", lexicon, "--output", output)
+    assert done.status == 0, done.err
+    assert script("baseline.py", "bm25", *english, "--output", direct).status == 0
+    translated, expected = read_run(output), read_run(direct)
+    assert translated == {query: expected[query] for query in translated}
+
+
+def test_fusing_a_run_with_itself_keeps_its_order(script, tmp_path, english):
+    run, fused = tmp_path / "a.run", tmp_path / "fused.run"
+    assert script("baseline.py", "bm25", *english, "--output", run).status == 0
+    for method in ("rrf", "linear"):
+        done = script("baseline.py", "fuse", run, run, "--method", method, "--output", fused)
+        assert done.status == 0, done.err
+        before, after = read_run(run), read_run(fused)
+        assert {query: list(scores) for query, scores in before.items()} == {
+            query: list(scores) for query, scores in after.items()
+        }
+
+
+@pytest.mark.parametrize("score", ["pooled", "maxsim"])
+def test_reranking_everything_equals_the_search(script, finished_run, tsv_folder, tmp_path, score):
+    documents = [line.split("\t")[0] for line in (tsv_folder / "documents.tsv").read_text().splitlines()]
+    queries = list(read_qrels(finished_run / "test.qrels"))
+    everything, output, scores = tmp_path / "all.run", tmp_path / "reranked.run", tmp_path / "scores.json"
+    write_run(everything, {query: dict.fromkeys(documents, 0.0) for query in queries})
+    words = ["--run", everything, "--depth", len(documents), "--score", score, "--output", output]
+    done = script("baseline.py", "rerank", finished_run, *words)
+    assert done.status == 0, done.err
+    done = script("evaluate.py", finished_run, "--score", score, "--metrics", "map", "--json", scores)
+    assert done.status == 0, done.err
+    expected = json.loads(scores.read_text())["test"]["means"]["map"]
+    qrels = finished_run / "test.qrels"
+    done = script("evaluate.py", "--run", output, "--qrels", qrels, "--metrics", "map", "--json", scores)
+    assert json.loads(scores.read_text())["test"]["means"]["map"] == pytest.approx(expected, abs=1e-9)
+    if score == "pooled":
+        reranked = read_run(output)
+        for query, retrieved in read_run(finished_run / "test.pooled.run").items():
+            assert retrieved == {document: reranked[query][document] for document in retrieved}
+
+
+def test_reranking_leaves_out_what_is_below_the_depth(script, finished_run, tmp_path):
+    run, output = finished_run / "test.pooled.run", tmp_path / "reranked.run"
+    done = script("baseline.py", "rerank", finished_run, "--run", run, "--depth", "3", "--output", output)
+    assert done.status == 0, done.err
+    before, after = read_run(run), read_run(output)
+    assert {query: dict(list(scores.items())[:3]) for query, scores in before.items()} == after
+
+
+def test_messages(script, finished_run, tsv_folder, tmp_path, english):
+    run, output = finished_run / "test.pooled.run", tmp_path / "out.run"
+    unknown, short = tmp_path / "unknown.run", tmp_path / "short.tsv"
+    unknown.write_text("nobody Q0 d 1 1.0 x\n")
+    short.write_text("nobody\ttext\n")
+    no_words = tmp_path / "no_words.tsv"
+    no_words.write_text("a\t!?\n")
+    cases = [
+        ([], "COMMAND"),
+        (["bm25", "--output", output], "expected either a run folder"),
+        (["bm25", finished_run, *english, "--output", output], "expected either a run folder"),
+        (["bm25", *english, "--output", tmp_path / "none" / "x.run"], "in a folder that exists"),
+        (["bm25", *english, "--k", "0", "--output", output], "--k is 0"),
+        (["bm25", *english, "--b", "2", "--output", output], "b is 2.0"),
+        (["bm25", *english[:2], "--documents", no_words, "--output", output], "hold no word"),
+        (["bm25", "--queries", no_words, *english[2:], "--output", output], "no query has a word"),
+        (["bm25", finished_run, "--translations", short, "--output", output], "short.tsv: no line for the query"),
+        (["bm25", finished_run, "--collection", "tset", "--output", output], "no collection 'tset'"),
+        (["bm25", tmp_path, "--output", output], "no config.yaml"),
+        (["fuse", run, "--output", output], "found 1 run"),
+        (["fuse", run, run, "--weights", "1", "--output", output], "1 weights for 2 runs"),
+        (["fuse", run, tmp_path / "none.run", "--output", output], "no such file"),
+        (["rerank", finished_run, "--run", unknown, "--output", output], "unknown.run: the query 'nobody' is not"),
+        (["rerank", finished_run, "--run", run, "--depth", "0", "--output", output], "--depth is 0"),
+    ]
+    for arguments, message in cases:
+        done = script("baseline.py", *arguments)
+        assert done.status == 2, (arguments, done)
+        assert message in done.err, (arguments, done.err)
+        assert done.err.startswith("baseline.py: error: ")
+        assert "Traceback" not in done.err
+        assert not output.exists()
