@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import check_widths
-from strategies.distributed import gather, rank_and_world_size
-from strategies.options import at_least_float32, check_number, without_autocast
+from strategies.cost import check_widths, unit_tokens
+from strategies.distributed import gather, gather_tokens, rank_and_world_size
+from strategies.late_interaction import maxsim
+from strategies.options import at_least_float32, check_choice, check_number, without_autocast
+
+Score = Literal["pooled", "maxsim"]
+Query = Literal["target", "source"]
 
 LARGEST_SCALE = 100.0
 """A learnable 1 / temperature is kept at most here, as in CLIP."""
@@ -25,9 +30,15 @@ class Contrastive(DistillationStrategy):
     captions of one image) are neither positives nor negatives of each other, they are left out. ``symmetric``
     averages this with the same loss the other way round: each t_i among all s_j.
 
-    Across ranks the teacher's vectors (and the student's, if symmetric) are gathered with gradient and each rank takes
-    the mean over its own rows, so that with gradients averaged over ranks the result equals one process on the full
-    batch.
+    With ``score="maxsim"`` late interaction takes the place of the cosine s_i . t_j: the mean, over the tokens of the
+    query, of the largest cosine with a token of the document (`strategies.late_interaction.maxsim`). The mean is
+    ColBERT's sum over the number of query tokens, so the same temperatures suit both scores. ``query`` says which side
+    asks: its rows choose among the other side's, and under MaxSim its tokens are those summed over. With ``target``
+    that is the loss above; with ``source`` each t_i chooses among all s_j.
+
+    Across ranks the vectors of the side that is chosen from (of both, if symmetric) are gathered with gradient, and each
+    rank takes the mean over its own rows, so that with gradients averaged over ranks the result equals one process on
+    the full batch.
 
     Source: InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748), eq. 4; temperature and symmetry as in CLIP,
     Radford et al. 2021 (arXiv 2103.00020).
@@ -39,17 +50,20 @@ class Contrastive(DistillationStrategy):
     Args:
         temperature: divides the cosines; its start, if it is learnable.
         learnable: whether training adapts the temperature, which then stays within 0.01 and 1.
-        symmetric: whether sources are also matched against the students of the batch.
+        symmetric: whether the two sides are also matched the other way round.
+        score: ``pooled``, the cosine of pooled vectors, or ``maxsim``, late interaction over tokens.
+        query: the side that asks: ``target``, which the student reads, or ``source``.
 
-    Inputs: pooled vectors; ``ids`` of either side where sources repeat (the student's are used if both have them).
+    Inputs: pooled vectors, or for ``maxsim`` tokens and masks; ``ids`` of either side where sources repeat (the
+    student's are used if both have them).
 
     Shape:
-        - student.pooled, teacher.pooled (B, D), the same B on all ranks; ids (B,)
-        - ``contrastive``: scalar; ``info/accuracy`` the share of students nearest to their own source among those
+        - student.pooled, teacher.pooled (B, D), tokens (B, T, D) and (B, S, D), the same B on all ranks; ids (B,)
+        - ``contrastive``: scalar; ``info/accuracy`` the share of queries nearest to their own partner among those
           counted; ``info/temperature`` if it is learnable
 
     Raises:
-        ValueError: a temperature out of range.
+        ValueError: an option out of range.
 
     Example:
         >>> import torch
@@ -59,15 +73,25 @@ class Contrastive(DistillationStrategy):
         {'contrastive': 0.744, 'info/accuracy': 1.0}
     """
 
-    def __init__(self, temperature: float = 0.05, learnable: bool = False, symmetric: bool = False) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.05,
+        learnable: bool = False,
+        symmetric: bool = False,
+        score: Score = "pooled",
+        query: Query = "target",
+    ) -> None:
         super().__init__()
         check_number("temperature", temperature)
+        check_choice("score", score, get_args(Score))
+        check_choice("query", query, get_args(Query))
         if learnable and not 1 / LARGEST_SCALE <= temperature <= 1:
             raise ValueError(
                 f"a learnable temperature starts within {1 / LARGEST_SCALE:g} and 1, not at {temperature!r}"
             )
         self.temperature = temperature
-        self.symmetric = symmetric
+        self.symmetric, self.score, self.query = symmetric, score, query
+        self.needs_tokens = score == "maxsim"
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable else None
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
@@ -75,21 +99,31 @@ class Contrastive(DistillationStrategy):
         check_widths(student, teacher)
         ids = teacher.ids if student.ids is None else student.ids
         with without_autocast(student.pooled):
-            targets, sources = at_least_float32(student.pooled), at_least_float32(teacher.pooled)
+            queries, documents = (student, teacher) if self.query == "target" else (teacher, student)
             scale = self._scale()
-            gathered = gather(sources, *([targets] if self.symmetric else []), *([] if ids is None else [ids]))
-            first = rank_and_world_size()[0] * len(targets)
-            labels = torch.arange(first, first + len(targets), device=targets.device)
-            excluded = None if ids is None else _same_source(ids, gathered[-1], labels)
-            logits = _logits(targets, gathered[0], scale, excluded)
+            first = rank_and_world_size()[0] * len(student.pooled)
+            labels = torch.arange(first, first + len(student.pooled), device=student.pooled.device)
+            excluded = None if ids is None else _same_source(ids, gather(ids)[0], labels)
+            logits = _masked(self._scores(queries, documents) * scale, excluded)
             loss = F.cross_entropy(logits, labels)
             if self.symmetric:
-                backwards = _logits(sources, gathered[1], scale, excluded)
+                backwards = _masked(self._scores(queries, documents, backwards=True) * scale, excluded)
                 loss = (loss + F.cross_entropy(backwards, labels)) / 2
         terms = {"contrastive": loss, "info/accuracy": (logits.argmax(1) == labels).float().mean()}
         if isinstance(scale, Tensor):
             terms["info/temperature"] = 1 / scale.detach()
         return terms
+
+    def _scores(self, queries: Embeddings, documents: Embeddings, backwards: bool = False) -> Tensor:
+        """Scores of this rank's queries with the documents of all ranks, or the other way round; (B, ranks * B)."""
+        if self.score == "pooled":
+            rows, others = (documents, queries) if backwards else (queries, documents)
+            return at_least_float32(rows.pooled) @ gather(at_least_float32(others.pooled))[0].mT
+        query, document = (unit_tokens(side) for side in (queries, documents))
+        query_mask, document_mask = queries.require_tokens()[1], documents.require_tokens()[1]
+        if backwards:
+            return maxsim(*gather_tokens(query, query_mask), document, document_mask).mT
+        return maxsim(query, query_mask, *gather_tokens(document, document_mask))
 
     def _scale(self) -> Tensor | float:
         if self.log_scale is None:
@@ -106,7 +140,6 @@ def _same_source(ids: Tensor, all_ids: Tensor, labels: Tensor) -> Tensor:
     return same.scatter_(1, labels[:, None], False)
 
 
-def _logits(rows: Tensor, candidates: Tensor, scale: Tensor | float, excluded: Tensor | None) -> Tensor:
-    """Scaled cosines, -inf where excluded; (B, ranks * B)."""
-    logits = rows @ candidates.mT * scale
+def _masked(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """Logits with -inf where excluded; (B, ranks * B)."""
     return logits if excluded is None else logits.masked_fill(excluded, -math.inf)
