@@ -32,12 +32,16 @@ class PairsDataModule(LightningDataModule):
         seed: gives the order of the pairs, and the subset for limit_pairs.
         limit_pairs: train on a random subset of this many pairs; all of them by default.
         bucket: batch pairs of similar length together, which saves most of the padding; see `PairSampler`.
+        temperature: with several languages, 1 samples them by their size, more evens them out; see
+            `datamodules.mixture`.
     """
 
     pairs: list[Pair]
     """The training pairs, after `setup`."""
     collections: dict[str, Collection]
-    """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`."""
+    """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
+
+    With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class PairsDataModule(LightningDataModule):
         seed: int = 0,
         limit_pairs: int | None = None,
         bucket: bool = True,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -59,7 +64,9 @@ class PairsDataModule(LightningDataModule):
                 raise ValueError(f"{name} is {value}, expected at least {least}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.limit_pairs = num_workers, seed, limit_pairs
-        self.bucket = bucket
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
+        self.bucket, self.temperature = bucket, temperature
         self._resumed = Position()
         self._is_loaded = False
 
@@ -105,8 +112,8 @@ class PairsDataModule(LightningDataModule):
         ``test``, which the teacher reads for the undistilled row of the results.
         """
         texts = dict.fromkeys(pair.source for pair in self.pairs)
-        for name, collection in self.collections.items():
-            for reader in ("teacher", "student") if name == "test" else ("teacher",):
+        for collection in self.collections.values():
+            for reader in ("teacher", "student") if collection.split == "test" else ("teacher",):
                 for _, side in sides_of(collection, reader):
                     texts.update(dict.fromkeys(side.values()))
         return list(texts)
@@ -129,7 +136,8 @@ class PairsDataModule(LightningDataModule):
         return self._text_dataloader("test")
 
     def _text_dataloader(self, name: str) -> DataLoader[TextBatch]:
-        batches = text_batches([self.collections[name]], self.eval_batch_size, *self._rank())
+        collections = [each for each in self.collections.values() if each.split == name]
+        batches = text_batches(collections, self.eval_batch_size, *self._rank())
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers, generator=generator)  # type: ignore[arg-type]
 
@@ -180,7 +188,7 @@ def _check_collection(collection: Collection) -> None:
     ):
         if not found:
             raise InputError(f"the collection {collection.name!r} has no {what}, expected at least one")
-    if {collection.query_side, collection.document_side} == {"teacher"} and collection.name != "english":
+    if {collection.query_side, collection.document_side} == {"teacher"} and collection.split != "english":
         raise ValueError(
             f"collection {collection.name!r}: the teacher reads queries and documents, so nothing is left for the "
             "student; set query_side or document_side to 'student'"

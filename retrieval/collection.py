@@ -18,7 +18,7 @@ class Collection:
     """Queries, documents and relevance judgments (qrels).
 
     Args:
-        name: short name, used in logs and file names, e.g. ``dev``, ``test``.
+        name: short name, used in logs and file names, e.g. ``dev``, ``test``; of several languages ``test/sw``.
         queries: query id -> text; any mapping, also one that leaves the texts on disk.
         documents: document id -> text; the same.
         qrels: query id -> document id -> grade.
@@ -32,3 +32,13 @@ class Collection:
     qrels: Qrels = field(repr=False)
     query_side: Side = "student"
     document_side: Side = "teacher"
+
+    @property
+    def split(self) -> str:
+        """``dev``, ``test`` or ``english``: the name without the language."""
+        return self.name.partition("/")[0]
+
+    @property
+    def language(self) -> str:
+        """The language in the name; empty where a run has one language only."""
+        return self.name.partition("/")[2]
