@@ -6,6 +6,10 @@ STRATEGIES: dict[str, str] = {
     "ot": "strategies.ot.OptimalTransport",
     "mse": "strategies.mse.MSE",
     "contrastive": "strategies.contrastive.Contrastive",
+    "kl": "strategies.kl.KL",
+    "margin_mse": "strategies.margin_mse.MarginMSE",
+    "relational": "strategies.relational.Relational",
+    "cosine": "strategies.cosine.Cosine",
     "weighted_sum": "strategies.weighted_sum.WeightedSum",
 }
 """Short name, as in ``--strategy ot``, -> class path."""

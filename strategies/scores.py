@@ -10,18 +10,17 @@ from torch import Tensor
 
 from strategies.base import Embeddings, ListEmbeddings
 from strategies.cost import unit_tokens
+from strategies.late_interaction import maxsim
 from strategies.options import at_least_float32
 
 PairScore = Literal["pooled", "maxsim"]
 
 
 def all_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> Tensor:
-    """The score of each query with each passage.
+    """The score of each query with each passage, -1 to 1.
 
-    ``pooled``: the product of the pooled vectors, their cosine. ``maxsim``: the mean, over the query's tokens, of the
-    largest cosine with a token of the passage (ColBERT, Khattab & Zaharia 2020, eq. 3, divided by the number of query
-    tokens, so that scores lie between -1 and 1 and a temperature means the same for long and short queries; the
-    ranking for a query is the same).
+    ``pooled``: the cosine of the pooled vectors. ``maxsim``: late interaction, the mean over the query's tokens of the
+    largest cosine with a token of the passage; see `strategies.late_interaction.maxsim`.
 
     Args:
         queries: pooled (B, D), tokens (B, S, D).
@@ -44,9 +43,8 @@ def all_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> T
     """
     if score == "pooled":
         return at_least_float32(queries.pooled) @ at_least_float32(passages.pooled).mT
-    rows, columns = unit_tokens(queries), unit_tokens(passages)
-    cosines = torch.einsum("bsd,mtd->bmst", rows, columns)
-    return _maxsim(cosines, queries.require_tokens()[1][:, None], passages.require_tokens()[1][None])
+    masks = queries.require_tokens()[1], passages.require_tokens()[1]
+    return maxsim(unit_tokens(queries), masks[0], unit_tokens(passages), masks[1])
 
 
 def list_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> Tensor:
@@ -62,8 +60,11 @@ def list_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> 
     """
     if score == "pooled":
         return (at_least_float32(queries.pooled)[:, None] * at_least_float32(passages.pooled)).sum(2)
+    query_mask, passage_mask = queries.require_tokens()[1], passages.require_tokens()[1]
     cosines = torch.einsum("bsd,bntd->bnst", unit_tokens(queries), unit_tokens(passages))
-    return _maxsim(cosines, queries.require_tokens()[1][:, None], passages.require_tokens()[1])
+    # Not -inf: what is not listed may have no token, and its gradient would be NaN.
+    best = cosines.masked_fill(~passage_mask[:, :, None, :], -2.0).amax(3)
+    return (best * query_mask[:, None, :]).sum(2) / query_mask.sum(1, keepdim=True)
 
 
 def teacher_list_scores(teacher: ListEmbeddings, score: PairScore, computed_scale: float, given_scale: float) -> Tensor:
@@ -86,14 +87,6 @@ def teacher_list_scores(teacher: ListEmbeddings, score: PairScore, computed_scal
         given = at_least_float32(teacher.scores)
         complete = (given.isfinite() | ~listed).all(1, keepdim=True)
         return torch.where(complete, given.nan_to_num() * given_scale, computed)
-
-
-def _maxsim(cosines: Tensor, query_mask: Tensor, passage_mask: Tensor) -> Tensor:
-    """Mean over query tokens of the largest cosine; cosines (B, M, S, T), masks (B, 1, S) and (B or 1, M, T)."""
-    # Not -inf: a passage that is not listed has no token, and inf times 0 is NaN.
-    best = cosines.masked_fill(~passage_mask[:, :, None, :], -2.0).amax(3)
-    mask = query_mask.to(best)
-    return (best * mask).sum(2) / mask.sum(2)
 
 
 def masked_log_softmax(scores: Tensor, counted: Tensor) -> Tensor:
