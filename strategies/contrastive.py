@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from strategies.base import DistillationStrategy, Embeddings
+from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings
 from strategies.cost import check_widths, unit_tokens
 from strategies.distributed import gather, gather_tokens, rank_and_world_size
 from strategies.late_interaction import maxsim
 from strategies.options import at_least_float32, check_choice, check_number, without_autocast
+from strategies.passages import gather_passages, negatives, relevant_loss
+from strategies.scores import Score, all_scores
 
-Score = Literal["pooled", "maxsim"]
 Query = Literal["target", "source"]
+Listed = Literal["ranked", "negatives", "off"]
 
 LARGEST_SCALE = 100.0
 """A learnable 1 / temperature is kept at most here, as in CLIP."""
@@ -36,9 +38,14 @@ class Contrastive(DistillationStrategy):
     asks: its rows choose among the other side's, and under MaxSim its tokens are those summed over. With ``target``
     that is the loss above; with ``source`` each t_i chooses among all s_j.
 
-    Across ranks the vectors of the side that is chosen from (of both, if symmetric) are gathered with gradient, and each
-    rank takes the mean over its own rows, so that with gradients averaged over ranks the result equals one process on
-    the full batch.
+    Where the pairs list passages, those of all pairs are further negatives of every query (``listed``), less those
+    that are its own source. With ``ranked`` the first of each list is the relevant one: no negative of its own
+    query, but the positive of a term of its own, ``contrastive_listed``, among the same negatives. Pairs without a list
+    add zero to that term.
+
+    Across ranks the vectors of the side that is chosen from (of both, if symmetric) are gathered with gradient, and
+    each rank takes the mean over its own rows, so that with gradients averaged over ranks the result equals one
+    process on the full batch.
 
     Source: InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748), eq. 4; temperature and symmetry as in CLIP,
     Radford et al. 2021 (arXiv 2103.00020).
@@ -53,14 +60,17 @@ class Contrastive(DistillationStrategy):
         symmetric: whether the two sides are also matched the other way round.
         score: ``pooled``, the cosine of pooled vectors, or ``maxsim``, late interaction over tokens.
         query: the side that asks: ``target``, which the student reads, or ``source``.
+        listed: what listed passages are: ``ranked``, the first is relevant and the others are not; ``negatives``, none
+            is; ``off``, they are not looked at.
 
     Inputs: pooled vectors, or for ``maxsim`` tokens and masks; ``ids`` of either side where sources repeat (the
-    student's are used if both have them).
+    student's are used if both have them); candidates with ids, and keys, where there are any.
 
     Shape:
-        - student.pooled, teacher.pooled (B, D), tokens (B, T, D) and (B, S, D), the same B on all ranks; ids (B,)
-        - ``contrastive``: scalar; ``info/accuracy`` the share of queries nearest to their own partner among those
-          counted; ``info/temperature`` if it is learnable
+        - student.pooled, teacher.pooled (B, D), tokens (B, T, D) and (B, S, D), the same B on all ranks; ids (B,);
+          candidates (B, N, D)
+        - ``contrastive``, ``contrastive_listed``: scalars; ``info/accuracy`` the share of queries nearest to their own
+          partner among the sources counted; ``info/temperature`` if it is learnable
 
     Raises:
         ValueError: an option out of range.
@@ -80,17 +90,20 @@ class Contrastive(DistillationStrategy):
         symmetric: bool = False,
         score: Score = "pooled",
         query: Query = "target",
+        listed: Listed = "ranked",
     ) -> None:
         super().__init__()
         check_number("temperature", temperature)
         check_choice("score", score, get_args(Score))
         check_choice("query", query, get_args(Query))
+        check_choice("listed", listed, get_args(Listed))
         if learnable and not 1 / LARGEST_SCALE <= temperature <= 1:
             raise ValueError(
                 f"a learnable temperature starts within {1 / LARGEST_SCALE:g} and 1, not at {temperature!r}"
             )
         self.temperature = temperature
         self.symmetric, self.score, self.query = symmetric, score, query
+        self.listed, self.uses_candidates = listed, listed != "off"
         self.needs_tokens = score == "maxsim"
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable else None
 
@@ -105,14 +118,31 @@ class Contrastive(DistillationStrategy):
             labels = torch.arange(first, first + len(student.pooled), device=student.pooled.device)
             excluded = None if ids is None else _same_source(ids, gather(ids)[0], labels)
             logits = _masked(self._scores(queries, documents) * scale, excluded)
-            loss = F.cross_entropy(logits, labels)
+            terms: dict[str, Tensor] = {}
+            if self.uses_candidates and isinstance(student, ListEmbeddings):
+                loss, terms = self._with_passages(queries, student, logits, labels, scale)
+            else:
+                loss = F.cross_entropy(logits, labels)
             if self.symmetric:
                 backwards = _masked(self._scores(queries, documents, backwards=True) * scale, excluded)
                 loss = (loss + F.cross_entropy(backwards, labels)) / 2
-        terms = {"contrastive": loss, "info/accuracy": (logits.argmax(1) == labels).float().mean()}
+        terms |= {"contrastive": loss, "info/accuracy": (logits.argmax(1) == labels).float().mean()}
         if isinstance(scale, Tensor):
             terms["info/temperature"] = 1 / scale.detach()
         return terms
+
+    def _with_passages(
+        self, queries: Embeddings, student: ListEmbeddings, logits: Tensor, labels: Tensor, scale: Tensor | float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss with the listed passages among the negatives, and the term of the relevant ones."""
+        passages = gather_passages(student, self.needs_tokens)
+        scores = all_scores(queries, passages.texts, self.score) * scale
+        ranked = self.listed == "ranked"
+        if ranked:  # a source that is the relevant passage is no negative
+            logits = _masked(logits, passages.source_is_first.scatter(1, labels[:, None], False))
+        logits = negatives(logits, scores, passages, ranked)
+        terms = {"contrastive_listed": relevant_loss(logits, scores, passages, labels)} if ranked else {}
+        return F.cross_entropy(logits, labels), terms
 
     def _scores(self, queries: Embeddings, documents: Embeddings, backwards: bool = False) -> Tensor:
         """Scores of this rank's queries with the documents of all ranks, or the other way round; (B, ranks * B)."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from strategies.base import Embeddings
@@ -54,11 +53,7 @@ def gather_tokens(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     if rank_and_world_size()[1] == 1:
         return tokens, mask
-    longest = torch.tensor(tokens.shape[1], device=tokens.device)
-    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-    missing = int(longest) - tokens.shape[1]
-    padded = F.pad(tokens, (0, 0, 0, missing))
-    all_tokens, all_masks = gather(padded, F.pad(mask, (0, missing)).to(torch.uint8))
+    all_tokens, all_masks = gather(pad_over_ranks(tokens, 1), pad_over_ranks(mask, 1).to(torch.uint8))
     return all_tokens, all_masks.bool()
 
 
@@ -75,12 +70,11 @@ def gather_embeddings(embeddings: Embeddings, tokens: bool = False) -> Embedding
     Raises:
         ValueError: ``tokens`` without token states.
     """
+    (pooled,) = gather(embeddings.pooled)
     if not tokens:
-        return Embeddings(*gather(embeddings.pooled))
-    states, mask = embeddings.require_tokens()
-    # bool cannot be summed in the backward pass of some back ends: the mask travels as uint8.
-    parts = gather(embeddings.pooled, pad_over_ranks(states, 1), pad_over_ranks(mask.to(torch.uint8), 1))
-    return Embeddings(parts[0], parts[1], parts[2].bool())
+        return Embeddings(pooled)
+    states, mask = gather_tokens(*embeddings.require_tokens())
+    return Embeddings(pooled, states, mask)
 
 
 def pad_over_ranks(tensor: Tensor, dimension: int) -> Tensor:

@@ -11,7 +11,7 @@ from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings, re
 from strategies.cost import check_widths
 from strategies.distributed import gather, gather_embeddings, rank_and_world_size
 from strategies.options import check_choice, check_number, without_autocast
-from strategies.scores import PairScore, all_scores, list_scores, masked_log_softmax, teacher_list_scores
+from strategies.scores import Score, all_scores, list_scores, masked_log_softmax, teacher_list_scores
 
 Passages = Literal["all", "batch", "listed"]
 
@@ -66,16 +66,16 @@ class KL(DistillationStrategy):
         self,
         temperature: float = 0.1,
         given_temperature: float = 1.0,
-        score: PairScore = "pooled",
+        score: Score = "pooled",
         passages: Passages = "all",
     ) -> None:
         super().__init__()
         check_number("temperature", temperature)
         check_number("given_temperature", given_temperature)
-        check_choice("score", score, get_args(PairScore))
+        check_choice("score", score, get_args(Score))
         check_choice("passages", passages, get_args(Passages))
         self.temperature, self.given_temperature = temperature, given_temperature
-        self.score: PairScore = score
+        self.score: Score = score
         self.passages: Passages = passages
         self.needs_tokens = score == "maxsim"
         self.needs_candidates = passages == "listed"

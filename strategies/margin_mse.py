@@ -9,7 +9,7 @@ from torch import Tensor
 from strategies.base import DistillationStrategy, Embeddings, require_lists
 from strategies.cost import check_widths
 from strategies.options import check_choice, check_number, without_autocast
-from strategies.scores import PairScore, list_scores, teacher_list_scores
+from strategies.scores import Score, list_scores, teacher_list_scores
 
 
 class MarginMSE(DistillationStrategy):
@@ -55,11 +55,11 @@ class MarginMSE(DistillationStrategy):
     needs_candidates = True
     uses_candidates = True
 
-    def __init__(self, score: PairScore = "pooled", given_scale: float = 0.05) -> None:
+    def __init__(self, score: Score = "pooled", given_scale: float = 0.05) -> None:
         super().__init__()
-        check_choice("score", score, get_args(PairScore))
+        check_choice("score", score, get_args(Score))
         check_number("given_scale", given_scale)
-        self.score: PairScore = score
+        self.score: Score = score
         self.given_scale = given_scale
         self.needs_tokens = score == "maxsim"
 

@@ -13,10 +13,10 @@ from strategies.cost import unit_tokens
 from strategies.late_interaction import maxsim
 from strategies.options import at_least_float32
 
-PairScore = Literal["pooled", "maxsim"]
+Score = Literal["pooled", "maxsim"]
 
 
-def all_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> Tensor:
+def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
     """The score of each query with each passage, -1 to 1.
 
     ``pooled``: the cosine of the pooled vectors. ``maxsim``: late interaction, the mean over the query's tokens of the
@@ -47,7 +47,7 @@ def all_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> T
     return maxsim(unit_tokens(queries), masks[0], unit_tokens(passages), masks[1])
 
 
-def list_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> Tensor:
+def list_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
     """The score of each query with each passage of its own list; see `all_scores`.
 
     Args:
@@ -67,7 +67,7 @@ def list_scores(queries: Embeddings, passages: Embeddings, score: PairScore) -> 
     return (best * query_mask[:, None, :]).sum(2) / query_mask.sum(1, keepdim=True)
 
 
-def teacher_list_scores(teacher: ListEmbeddings, score: PairScore, computed_scale: float, given_scale: float) -> Tensor:
+def teacher_list_scores(teacher: ListEmbeddings, score: Score, computed_scale: float, given_scale: float) -> Tensor:
     """What the teacher says of the listed passages: the scores of a file, else its own.
 
     Args:
