@@ -38,17 +38,34 @@ def bootstrap_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1, e.g. 0.95")
+    means = bootstrap_means(values, samples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_means(values: ArrayLike, samples: int, rng: np.random.Generator) -> Floats:
+    """Means of resampled queries.
+
+    Args:
+        values: one value a query; (Q,).
+        samples: number of resampled sets (S).
+        rng: gives the random numbers.
+
+    Returns:
+        (S,).
+
+    Raises:
+        ValueError: no values, values that are not finite, or samples below 1.
+    """
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
     drawn = _vector(values, "values")
-    rng = np.random.default_rng(seed)
     means = np.empty(samples)
     step = max(1, _CELLS_PER_BLOCK // len(drawn))
     for start in range(0, samples, step):
         size = min(step, samples - start)
         means[start : start + size] = drawn[rng.integers(len(drawn), size=(size, len(drawn)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return means
 
 
 def paired_t_test(first: ArrayLike, second: ArrayLike) -> float:
