@@ -1,0 +1,145 @@
+"""Leaks: evaluation queries that stand among the training texts."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from datamodules.pairs import Pair
+from datamodules.source import PairSource, Row
+from datamodules.text import fold, normalise
+from retrieval.collection import Collection
+from retrieval.progress import delayed_progress
+from retrieval.words import words
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """The training pairs that hold a query of ``dev`` or ``test``.
+
+    Args:
+        checked: number of pairs that were looked at.
+        exact: pairs with the very text of a query (in NFC, white space aside).
+        rows: positions of the pairs that match when case, punctuation and white space do not count; these
+            include the exact ones.
+        examples: some of the texts.
+        dropped: whether they were taken out of the training pairs.
+    """
+
+    checked: int
+    exact: int
+    rows: list[int]
+    examples: list[str]
+    dropped: bool = False
+
+    def __str__(self) -> str:
+        examples = ", ".join(repr(text) for text in self.examples)
+        return (
+            f"{len(self.rows):,} of {self.checked:,} training pairs hold a query of dev or test "
+            f"({self.exact:,} exactly), such as {examples}"
+        )
+
+
+def find_leaks(pairs: Iterable[Pair], collections: Mapping[str, Collection], limit: int | None = None) -> Leaks:
+    """Look for evaluation queries among training texts.
+
+    A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads.
+    The English twin collection is not looked at: that a translation of a query's word is in training is the task.
+
+    Args:
+        pairs: the training pairs.
+        collections: ``dev``, ``test`` and others by name.
+        limit: look at so many pairs only; all of them by default.
+    """
+    readers: dict[str, set[str]] = {"student": set(), "teacher": set()}
+    exact: set[str] = set()
+    for collection in collections.values():
+        if collection.name.partition("/")[0] == "english":
+            continue
+        for query in collection.queries.values():
+            readers[collection.query_side].add(_key(query))
+            exact.add(normalise(query))
+    rows, number_exact, checked, examples = [], 0, 0, dict[str, None]()
+    with delayed_progress("look for leaks", _size(pairs, limit)) as advance:
+        for row, pair in enumerate(itertools.islice(pairs, limit)):
+            checked += 1
+            if row % 4096 == 0:
+                advance(4096)
+            found = [
+                text
+                for text, queries in ((pair.target, readers["student"]), (pair.source, readers["teacher"]))
+                if queries and _key(text) in queries
+            ]
+            if found:
+                rows.append(row)
+                number_exact += any(normalise(text) in exact for text in found)
+                if len(examples) < _EXAMPLES:
+                    examples[found[0]] = None
+    return Leaks(checked, number_exact, rows, list(examples))
+
+
+def without_rows(pairs: Sequence[Pair] | PairSource, rows: Sequence[int]) -> list[Pair] | PairSource:
+    """The pairs but those at some positions.
+
+    Args:
+        pairs: a list, or a source, which stays where it is.
+        rows: positions in ascending order.
+    """
+    if isinstance(pairs, PairSource):
+        return WithoutRows(pairs, rows) if rows else pairs
+    dropped = set(rows)
+    return [pair for row, pair in enumerate(pairs) if row not in dropped]
+
+
+class WithoutRows(PairSource):
+    """A source without some of its rows.
+
+    Args:
+        source: the source.
+        rows: positions to leave out, in ascending order.
+    """
+
+    def __init__(self, source: PairSource, rows: Sequence[int]) -> None:
+        self.source, self.rows = source, list(rows)
+        self._starts = np.concatenate([[0], np.cumsum(source.chunk_sizes())])
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of rows of each chunk that are left; (C,)."""
+        dropped = np.diff(np.searchsorted(np.array(self.rows), self._starts))
+        return np.asarray(self.source.chunk_sizes() - dropped)
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk that are left."""
+        rows, first = self.source.read_chunk(number), int(self._starts[number])
+        start, end = bisect.bisect_left(self.rows, first), bisect.bisect_left(self.rows, first + len(rows))
+        dropped = {row - first for row in self.rows[start:end]}
+        return [row for place, row in enumerate(rows) if place not in dropped] if dropped else rows
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row."""
+        return self.source.parse(row)
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row in the source's unit."""
+        return self.source.row_length(row)
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The source's order of chunks."""
+        return self.source.epoch_chunks(epoch, seed)
+
+
+def _key(text: str) -> str:
+    """What a text and a query have in common if they match: their words; signs alone stand for themselves."""
+    return " ".join(words(text)) or fold(text)
+
+
+def _size(pairs: Iterable[Pair], limit: int | None) -> float:
+    size = len(pairs) if isinstance(pairs, PairSource | Sequence) else float("inf")
+    return size if limit is None else min(size, limit)

@@ -1,0 +1,89 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from datamodules.leaks import find_leaks, without_rows
+from datamodules.pairs import Pair
+from datamodules.source import PairSource
+from retrieval.collection import Collection
+
+
+def collection(name, queries, query_side="student"):
+    return Collection(
+        name,
+        dict(enumerate(queries)),
+        {"d": "text"},
+        {},
+        query_side,
+        "teacher" if query_side == "student" else "student",
+    )
+
+
+class ListSource(PairSource):
+    def __init__(self, pairs: Sequence[Pair], size: int) -> None:
+        self.chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+    def chunk_sizes(self):
+        return np.array([len(chunk) for chunk in self.chunks])
+
+    def read_chunk(self, number):
+        return self.chunks[number]
+
+    def parse(self, row):
+        return row
+
+
+PAIRS = [
+    Pair("fire", "moto", 0),
+    Pair("Hot water", "maji ya moto", 1),
+    Pair("water", "MAJI", 2),
+    Pair("sun", "jua!", 3),
+    Pair("the sun", "jua kali", 4),
+    Pair("heart", "\u2764", 5),
+]
+
+
+@pytest.mark.parametrize(
+    ("queries", "rows", "exact"),
+    [
+        (["moto"], [0], 1),
+        (["Moto"], [0], 0),
+        (["maji ya  moto"], [1], 1),
+        (["maji", "jua"], [2, 3], 0),
+        (["\u2764"], [5], 1),
+        (["fire", "water"], [], 0),  # only the teacher reads them
+        (["mot"], [], 0),
+    ],
+)
+def test_queries_of_the_student_are_looked_for_among_targets(queries, rows, exact):
+    leaks = find_leaks(PAIRS, {"test": collection("test", queries)})
+    assert (leaks.checked, leaks.rows, leaks.exact) == (6, rows, exact)
+
+
+def test_queries_of_the_teacher_are_looked_for_among_sources():
+    leaks = find_leaks(PAIRS, {"dev": collection("dev", ["hot water.", "moto"], "teacher")})
+    assert leaks.rows == [1]
+    assert leaks.examples == ["Hot water"]
+    assert "1 of 6 training pairs hold a query of dev or test (0 exactly), such as 'Hot water'" in str(leaks)
+
+
+def test_the_english_twin_is_not_looked_at():
+    assert not find_leaks(PAIRS, {"english/sw": collection("english/sw", ["fire"], "teacher")}).rows
+
+
+def test_limit():
+    leaks = find_leaks(PAIRS, {"test": collection("test", ["moto", "maji"])}, limit=2)
+    assert (leaks.checked, leaks.rows) == (2, [0])
+
+
+@pytest.mark.parametrize("rows", [[], [0], [1, 2, 5], [0, 1, 2, 3], list(range(6))])
+@pytest.mark.parametrize("size", [1, 2, 4, 10])
+def test_rows_are_left_out_of_lists_and_sources_alike(rows, size):
+    kept = [pair for row, pair in enumerate(PAIRS) if row not in rows]
+    assert without_rows(PAIRS, rows) == kept
+    source = without_rows(ListSource(PAIRS, size), rows)
+    assert list(source) == kept
+    assert len(source) == len(kept)
+    for number, expected in enumerate(source.chunk_sizes()):
+        assert len(source.read_chunk(number)) == expected
