@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from lightning_modules.encoder import inverse_document_frequency
+from lightning_modules.encoder import TextSide, inverse_document_frequency
 from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teacher_store import Array, TeacherStore, text_keys
 from retrieval.errors import InputError
@@ -31,7 +31,8 @@ class CachedTeacher(Teacher):
     Vectors are stored under the fingerprint of the model's files and settings, by the hash of the text; token
     states apart from pooled vectors, which need much less space. They are mapped into memory, not read, and always
     given back from disk: the first run and later ones see the same bits. Processes that encode at the same time
-    wait for each other and share the result; a killed one loses at most the gigabyte that it was at.
+    wait for each other and share the result; a killed one loses at most the gigabyte that it was at. Where a text
+    has other vectors as a query than as a document, the sides have folders of their own.
 
     Args:
         teacher: the teacher whose vectors to keep.
@@ -48,19 +49,28 @@ class CachedTeacher(Teacher):
         if token_dtype not in get_args(TokenDtype):
             raise ValueError(f"token_dtype must be float16 or float32; got {token_dtype!r}")
         self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
-        self._folder: Path | None = None
-        self._stores: dict[bool, TeacherStore] = {}
+        self._folders: dict[TextSide, Path] = {}
+        self._stores: dict[tuple[bool, TextSide], TeacherStore] = {}
         self._idf: Array | None = None
 
     @property
     def folder(self) -> Path:
-        """Where the vectors of this model with these settings lie."""
-        if self._folder is None:
+        """Where the vectors of this model with these settings lie, those of queries if the sides differ."""
+        return self.folder_of("queries")
+
+    def folder_of(self, side: TextSide) -> Path:
+        """Where the vectors of one side lie."""
+        if side not in self._folders:
             from datamodules.fetch import cache_folder
 
             root = cache_folder() / "teacher" if self.cache_dir is None else Path(self.cache_dir).expanduser()
-            self._folder = root / self.teacher.fingerprint()
-        return self._folder
+            self._folders[side] = root / self.teacher.fingerprint(side)
+        return self._folders[side]
+
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """See `Teacher.sides`."""
+        return self.teacher.sides
 
     @property
     def dim(self) -> int:
@@ -70,7 +80,7 @@ class CachedTeacher(Teacher):
             return int(json.loads(about.read_text(encoding="utf-8"))["dim"])
         return self.teacher.dim
 
-    def prepare(self, texts: Sequence[str], tokens: bool) -> None:
+    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
         """Encode the texts that are not on disk yet.
 
         Raises:
@@ -79,9 +89,9 @@ class CachedTeacher(Teacher):
         from filelock import FileLock, Timeout
 
         texts = list(dict.fromkeys(texts))
-        if not (missing := self._missing(texts, tokens)):
+        if not (missing := self._missing(texts, tokens, side)):
             return
-        store = self._store(tokens)
+        store = self._store(tokens, side)
         store.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(store.folder / ".lock")
         try:
@@ -91,32 +101,38 @@ class CachedTeacher(Teacher):
             lock.acquire()
         try:
             store.refresh()
-            if missing := self._missing(missing, tokens):
+            if missing := self._missing(missing, tokens, side):
                 store.clean()
-                self._write(store, missing, tokens)
+                self._write(store, missing, tokens, side)
         finally:
             lock.release()
 
-    def encode(self, texts: list[str], tokens: bool = False, device: torch.device | str | None = None) -> Embeddings:
+    def encode(
+        self,
+        texts: list[str],
+        tokens: bool = False,
+        device: torch.device | str | None = None,
+        side: TextSide = "queries",
+    ) -> Embeddings:
         """Look texts up, and encode and store those that are new; see `Teacher.encode`."""
         if not texts:
             raise ValueError("there are no texts to encode")
         keys = text_keys(texts)
-        if (self._locate(keys, tokens)[0] < 0).any():
-            self.prepare(texts, tokens)
-        rows, stores = self._locate(keys, tokens)
+        if (self._locate(keys, tokens, side)[0] < 0).any():
+            self.prepare(texts, tokens, side)
+        rows, stores = self._locate(keys, tokens, side)
         if not tokens:
-            return Embeddings(torch.from_numpy(self._pooled(rows, stores)).to(device or "cpu"))
-        store = self._store(True)
+            return Embeddings(torch.from_numpy(self._pooled(rows, stores, side)).to(device or "cpu"))
+        store = self._store(True, side)
         weights = None
         if self._idf is not None:
             weights = [self._idf[np.minimum(ids, len(self._idf) - 1)] for ids in store.ragged("ids", rows)]
         return padded(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
 
-    def fit_idf(self, texts: Sequence[str]) -> None:
+    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the IDF of each token from the stored ids; see `Teacher.fit_idf`."""
-        self.prepare(texts, tokens=True)
-        store = self._store(True)
+        self.prepare(texts, tokens=True, side=side)
+        store = self._store(True, side)
         counts = np.zeros(0, dtype=np.int64)
         for ids in store.ragged("ids", store.find(text_keys(texts))):
             unique = np.unique(ids)
@@ -126,48 +142,48 @@ class CachedTeacher(Teacher):
         # The last entry serves all ids that no text holds.
         self._idf = inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), len(texts)).numpy()
 
-    def _store(self, tokens: bool) -> TeacherStore:
-        if tokens not in self._stores:
+    def _store(self, tokens: bool, side: TextSide) -> TeacherStore:
+        if (tokens, side) not in self._stores:
             name = f"tokens-{self.token_dtype}" if tokens else "pooled"
-            self._stores[tokens] = TeacherStore(self.folder / name)
-        return self._stores[tokens]
+            self._stores[tokens, side] = TeacherStore(self.folder_of(side) / name)
+        return self._stores[tokens, side]
 
-    def _locate(self, keys: Array, tokens: bool) -> tuple[Array, Array]:
+    def _locate(self, keys: Array, tokens: bool, side: TextSide) -> tuple[Array, Array]:
         """Row of each text, -1 where it is nowhere, and whether the row is in the store with tokens.
 
         Pooled vectors are looked for in both stores.
         """
-        rows = self._store(tokens).find(keys)
+        rows = self._store(tokens, side).find(keys)
         with_tokens = np.full(len(keys), tokens)
         if not tokens and (rows < 0).any():
-            others = self._store(True).find(keys)
+            others = self._store(True, side).find(keys)
             with_tokens = (rows < 0) & (others >= 0)
             rows = np.where(with_tokens, others, rows)
         return rows, with_tokens
 
-    def _pooled(self, rows: Array, with_tokens: Array) -> Array:
+    def _pooled(self, rows: Array, with_tokens: Array, side: TextSide) -> Array:
         if not with_tokens.any():
-            return self._store(False).pooled(rows)
+            return self._store(False, side).pooled(rows)
         if with_tokens.all():
-            return self._store(True).pooled(rows)
+            return self._store(True, side).pooled(rows)
         result = np.empty((len(rows), self.dim), dtype=np.float32)
         for tokens in (False, True):
             here = with_tokens == tokens
-            result[here] = self._store(tokens).pooled(rows[here])
+            result[here] = self._store(tokens, side).pooled(rows[here])
         return result
 
-    def _missing(self, texts: Sequence[str], tokens: bool) -> list[str]:
-        rows, _ = self._locate(text_keys(texts), tokens)
+    def _missing(self, texts: Sequence[str], tokens: bool, side: TextSide) -> list[str]:
+        rows, _ = self._locate(text_keys(texts), tokens, side)
         return [texts[index] for index in np.flatnonzero(rows < 0).tolist()]
 
-    def _write(self, store: TeacherStore, texts: list[str], tokens: bool) -> None:
+    def _write(self, store: TeacherStore, texts: list[str], tokens: bool, side: TextSide) -> None:
         """Encode texts, and write a segment for each gigabyte."""
-        self._check_room(texts, tokens)
-        self._describe()
+        self._check_room(texts, tokens, side)
+        self._describe(side)
         keys = text_keys(texts)
         columns: dict[str, list[Array]] = {}
         size = 0
-        for batch in self.teacher.encode_batches(texts, tokens):
+        for batch in self.teacher.encode_batches(texts, tokens, side):
             for name, part in self._columns(batch, keys).items():
                 columns.setdefault(name, []).append(part)
                 size += part.nbytes
@@ -183,28 +199,28 @@ class CachedTeacher(Teacher):
             columns |= {"lengths": batch.lengths, "tokens": batch.tokens.astype(self.token_dtype), "ids": batch.ids}
         return columns
 
-    def _check_room(self, texts: list[str], tokens: bool) -> None:
+    def _check_room(self, texts: list[str], tokens: bool, side: TextSide) -> None:
         """Say how much a large cache will need, and refuse where the disk has less."""
         dim, length = self.teacher.dim, 0.0
         if tokens:
             sample = texts[:: -(-len(texts) // _SAMPLE)]
-            length = self.teacher.mean_length(sample)
+            length = self.teacher.mean_length(sample, side)
         item = np.dtype(self.token_dtype).itemsize
         needed = int(len(texts) * (dim * 4 + 16 + length * (dim * item + 4)))
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.folder_of(side)).free
         what = f"{len(texts)} texts x ({dim} x 4" + (f" + {length:.1f} tokens x {dim} x {item}" if tokens else "")
         if needed > free:
             raise InputError(
                 f"the teacher's vectors need {needed / 1e9:.1f} GB ({what}) bytes), but only {free / 1e9:.1f} GB "
                 "are free: free some space, or set cache_dir or POTSTILL_CACHE to another disk",
-                self.folder,
+                self.folder_of(side),
             )
         if needed > _ANNOUNCED_BYTES:
-            print(f"teacher cache: {what}) bytes = {needed / 1e9:.1f} GB in {self.folder}", file=sys.stderr)
+            print(f"teacher cache: {what}) bytes = {needed / 1e9:.1f} GB in {self.folder_of(side)}", file=sys.stderr)
 
-    def _describe(self) -> None:
+    def _describe(self, side: TextSide) -> None:
         """Say in ``about.json`` what the folder is for; it also holds the width, which needs no model then."""
-        about: dict[str, Any] = self.teacher.settings() | {"dim": self.teacher.dim}
-        temporary = self.folder / f".about-{os.getpid()}.json"
+        about: dict[str, Any] = self.teacher.settings(side) | {"dim": self.teacher.dim}
+        temporary = self.folder_of(side) / f".about-{os.getpid()}.json"
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "about.json")
+        temporary.replace(self.folder_of(side) / "about.json")

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.pairs import PairBatch, TextBatch
-from lightning_modules.encoder import TextEncoder
+from lightning_modules.encoder import TextEncoder, TextSide, projected
 from lightning_modules.optimisation import Schedule, build_optimiser
 from lightning_modules.teacher import Teacher
+from retrieval.collection import Collection
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 from strategies.options import check_choice
 
@@ -45,6 +45,12 @@ class DistillationModule(LightningModule):
             ``linear`` always does.
         score: how evaluation compares texts: ``pooled`` is the cosine of pooled vectors, ``maxsim`` is late
             interaction over tokens, ``both`` reports both.
+        siamese: the student reads the source side too, with gradient, in place of the teacher: one tower for both
+            sides, as a bi-encoder or a late-interaction model (ColBERT) is trained. The student then reads both
+            sides of the dev and test collections as well; the teacher is only a row to compare with.
+        target_side: what the target side of pairs is read as, ``queries`` or ``documents``; it matters only to encoders
+            with prefixes or query augmentation.
+        source_side: the same for the source side; None is target_side, or the other one if siamese.
 
     Raises:
         ValueError: an option is out of range.
@@ -62,6 +68,9 @@ class DistillationModule(LightningModule):
         schedule: Schedule = "linear",
         projection: Projection = "auto",
         score: Score = "pooled",
+        siamese: bool = False,
+        target_side: TextSide = "queries",
+        source_side: TextSide | None = None,
     ) -> None:
         super().__init__()
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
@@ -73,52 +82,62 @@ class DistillationModule(LightningModule):
         check_choice("score", score, get_args(Score))
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("projection", projection, get_args(Projection))
+        for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
+            check_choice(name, side, get_args(TextSide))
         if lr <= 0 or (embedding_lr is not None and embedding_lr < 0) or weight_decay < 0 or warmup_steps < 0:
             raise ValueError("lr must be positive; embedding_lr, weight_decay and warmup_steps must not be negative")
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
         self.score: Score = score
-        needs_projection = projection == "linear" or student.dim != teacher.dim
+        self.siamese, self.target_side = siamese, target_side
+        other: TextSide = "documents" if target_side == "queries" else "queries"
+        self.source_side: TextSide = source_side or (other if siamese else target_side)
+        needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
         """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         fits = stage == "fit"
+        if self.siamese:
+            data.collections = read_by_student(data.collections)
         if fits:
-            self.student.adapt_vocabulary([pair.target for pair in data.pairs])
+            sources = [pair.source for pair in data.pairs] if self.siamese else []
+            self.student.adapt_vocabulary([pair.target for pair in data.pairs] + sources)
         self.trainer.strategy.barrier("student")
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         if self.trainer.is_global_zero:
-            self.teacher.prepare(data.teacher_texts(), tokens=needs_tokens)
+            for side in () if self.siamese else self.teacher.sides:
+                self.teacher.prepare(data.teacher_texts(), tokens=needs_tokens, side=side)
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
-            self.student.fit_idf([pair.target for pair in data.pairs])
-            self.teacher.fit_idf([pair.source for pair in data.pairs])
+            self.student.fit_idf([pair.target for pair in data.pairs], self.target_side)
+            self.teacher.fit_idf([pair.source for pair in data.pairs], self.source_side)
 
-    def forward(self, texts: Sequence[str], tokens: bool = False) -> Embeddings:
+    def forward(self, texts: Sequence[str], tokens: bool = False, side: TextSide = "queries") -> Embeddings:
         """Encode texts into the teacher's space.
 
         Args:
             texts: B texts.
             tokens: whether to give token states as well.
+            side: what the texts are read as.
 
         Returns:
             Pooled unit vectors (B, D) in the teacher's width D; with ``tokens`` also token states (B, T, D).
         """
-        inputs = {name: value.to(self.device) for name, value in self.student.tokenize(texts).items()}
-        student: Embeddings = self.student(inputs, tokens=tokens)
-        if isinstance(self.projection, nn.Identity):
-            return student
-        states = None if student.tokens is None else self.projection(student.tokens)
-        return replace(student, pooled=F.normalize(self.projection(student.pooled).float(), dim=-1), tokens=states)
+        inputs = {name: value.to(self.device) for name, value in self.student.tokenize(texts, side).items()}
+        return projected(self.student(inputs, tokens=tokens), self.projection)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The sum of the strategy's terms for one batch of pairs."""
         tokens = self.distillation.needs_tokens
-        student = replace(self(batch.target, tokens), ids=batch.ids)
-        teacher = replace(self.teacher.encode(batch.source, tokens=tokens, device=self.device), ids=batch.ids)
+        student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids)
+        if self.siamese:
+            teacher = self(batch.source, tokens, self.source_side)
+        else:
+            teacher = self.teacher.encode(batch.source, tokens, self.device, self.source_side)
+        teacher = replace(teacher, ids=batch.ids)
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
@@ -136,7 +155,7 @@ class DistillationModule(LightningModule):
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> Any:  # noqa: ARG002
         """The vectors of some texts, as `Embeddings`; the retrieval callback ranks with them."""
-        return self(batch.texts, tokens=self.score != "pooled")
+        return self(batch.texts, tokens=self.score != "pooled", side=batch.side)
 
     def test_step(self, batch: TextBatch, batch_idx: int) -> Any:
         """As `validation_step`."""
@@ -145,3 +164,11 @@ class DistillationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
         return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+
+
+def read_by_student(collections: dict[str, Collection]) -> dict[str, Collection]:
+    """The collections, with the student as the reader of both sides of all but the English twins."""
+    return {
+        key: each if each.split == "english" else replace(each, query_side="student", document_side="student")
+        for key, each in collections.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,8 @@ from retrieval.errors import InputError
 from strategies.base import Embeddings
 
 Pooling = Literal["mean", "cls"]
+TextSide = Literal["queries", "documents"]
+"""What a text is read as; it matters only to encoders with prefixes or query augmentation."""
 _CHUNK = 4096
 
 
@@ -37,12 +40,15 @@ class TextEncoder(nn.Module, ABC):
         vocabulary: ``keep`` the tokenizer's, ``trim`` it to given texts, or ``extend`` it for them. The last two
             happen in `adapt_vocabulary`.
         new_pieces: largest number of pieces that ``extend`` adds.
+        query_prefix: takes the place of prefix for queries; None does not.
+        document_prefix: takes the place of prefix for documents; None does not.
 
     Raises:
         ValueError: an option is out of range.
     """
 
     idf: Tensor
+    query_augmentation: int = 0
 
     def __init__(
         self,
@@ -51,13 +57,16 @@ class TextEncoder(nn.Module, ABC):
         prefix: str = "",
         vocabulary: vocabularies.Mode = "keep",
         new_pieces: int = 4000,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
     ) -> None:
         super().__init__()
         if vocabulary not in get_args(vocabularies.Mode):
             raise ValueError(f"vocabulary must be keep, trim or extend; got {vocabulary!r}")
         if max_length < 3:
             raise ValueError(f"max_length must be at least 3 tokens; got {max_length}")
-        self.model_name, self.max_length, self.prefix = model, max_length, unicodedata.normalize("NFC", prefix)
+        self.model_name, self.max_length = model, max_length
+        self.prefixes: dict[TextSide, str] = side_prefixes(prefix, query_prefix, document_prefix)
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
         self.texts_seen = self.texts_truncated = 0
         self._adapted: str | None = None  # the adapted tokenizer as JSON
@@ -87,11 +96,12 @@ class TextEncoder(nn.Module, ABC):
     def token_tables(self) -> list[nn.Embedding]:
         """The tables with one row for each piece of the vocabulary."""
 
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def tokenize(self, texts: Sequence[str], side: TextSide = "queries") -> dict[str, Tensor]:
         """Texts as ids, padded to the longest of them.
 
         Args:
             texts: B texts, at least one; they are brought to Unicode's NFC.
+            side: what they are read as.
 
         Returns:
             On the CPU, all (B, T): ``input_ids`` and ``attention_mask`` (int64), and ``token_mask`` (bool), True at
@@ -100,31 +110,44 @@ class TextEncoder(nn.Module, ABC):
         Raises:
             ValueError: there are no texts.
         """
-        encodings = self._encode(texts)
+        encodings = self._encode(texts, side)
         self.texts_seen += len(encodings)
         self.texts_truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         ids = torch.tensor([encoding.ids for encoding in encodings])
         attention = torch.tensor([encoding.attention_mask for encoding in encodings])
         special = torch.tensor([encoding.special_tokens_mask for encoding in encodings])
         mask = attention.bool() & ~special.bool()
-        if self.prefix:
+        if self.prefixes[side]:
             ends = torch.tensor([[end for _, end in encoding.offsets] for encoding in encodings])
-            mask &= ends > len(self.prefix)
+            mask &= ends > len(self.prefixes[side])
         mask = torch.where(mask.any(1, keepdim=True), mask, attention.bool())
-        return {"input_ids": ids, "attention_mask": attention, "token_mask": mask}
+        inputs = {"input_ids": ids, "attention_mask": attention, "token_mask": mask}
+        return self._augmented(inputs) if side == "queries" and self.query_augmentation else inputs
 
-    def fit_idf(self, texts: Iterable[str]) -> None:
+    def _augmented(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows with fewer tokens than ``query_augmentation`` filled up by mask tokens, which nothing attends to."""
+        width = inputs["input_ids"].shape[1]
+        fill = {"input_ids": self.pad_id, "attention_mask": 0, "token_mask": False}
+        missing = max(0, self.query_augmentation - width)
+        inputs = {name: F.pad(value, (0, missing), value=fill[name]) for name, value in inputs.items()}
+        added = (inputs["attention_mask"] == 0) & (torch.arange(width + missing) < self.query_augmentation)
+        mask_id = self.tokenizer.token_to_id(self.special_tokens["mask_token"])
+        ids = inputs["input_ids"].masked_fill(added, mask_id)
+        return inputs | {"input_ids": ids, "token_mask": inputs["token_mask"] | added}
+
+    def fit_idf(self, texts: Iterable[str], side: TextSide = "queries") -> None:
         """Compute the inverse document frequency of each token, which `forward` then gives as ``weights``.
 
         It is log((1 + N) / (1 + n)) + 1 for a token in n of N texts, so a token that was never seen counts most.
 
         Args:
             texts: the texts to count in, e.g. all training texts.
+            side: what they are read as.
         """
         counts = torch.zeros(self._vocabulary_size(), dtype=torch.float64)
         total, seen, truncated = 0, self.texts_seen, self.texts_truncated
         for chunk in vocabularies.chunks(texts, _CHUNK):
-            inputs = self.tokenize(chunk)
+            inputs = self.tokenize(chunk, side)
             total += len(chunk)
             codes = torch.arange(len(chunk))[:, None] * len(counts) + inputs["input_ids"]
             ids = torch.unique(codes[inputs["token_mask"]]) % len(counts)
@@ -148,7 +171,8 @@ class TextEncoder(nn.Module, ABC):
             return
         if not texts:
             raise ValueError("the vocabulary cannot be adapted to no texts")
-        normal = [self._normalise(text) for text in texts]
+        first, *others = dict.fromkeys(self.prefixes.values())
+        normal = [first + unicodedata.normalize("NFC", text) for text in texts] + others
         if self.vocabulary == "trim":
             adapted = vocabularies.trim(self.tokenizer, normal)
         else:
@@ -196,14 +220,12 @@ class TextEncoder(nn.Module, ABC):
             self.idf = torch.empty_like(idf, device=self.idf.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _normalise(self, text: str) -> str:
-        return self.prefix + unicodedata.normalize("NFC", text)
-
-    def _encode(self, texts: Sequence[str]) -> list[Any]:
+    def _encode(self, texts: Sequence[str], side: TextSide) -> list[Any]:
         if not texts:
             raise ValueError("there are no texts to tokenize")
-        normal = [self._normalise(text) for text in texts]
-        encode = self.tokenizer.encode_batch if self.prefix else self.tokenizer.encode_batch_fast
+        prefix = self.prefixes[side]
+        normal = [prefix + unicodedata.normalize("NFC", text) for text in texts]
+        encode = self.tokenizer.encode_batch if prefix else self.tokenizer.encode_batch_fast
         return list(encode(normal))
 
     def _weights(self, inputs: dict[str, Tensor]) -> Tensor | None:
@@ -229,6 +251,12 @@ class TextEncoder(nn.Module, ABC):
                 table.padding_idx = self.pad_id
 
 
+def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | None) -> dict[TextSide, str]:
+    """The prefix of each side, in NFC; see `TextEncoder`."""
+    sides: dict[TextSide, str | None] = {"queries": query_prefix, "documents": document_prefix}
+    return {side: unicodedata.normalize("NFC", prefix if own is None else own) for side, own in sides.items()}
+
+
 def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
     """Smoothed IDF, log((1 + N) / (1 + n)) + 1, at least 1.
 
@@ -240,6 +268,14 @@ def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
         (V,), float32.
     """
     return (torch.log((1 + total) / (1 + counts.double())) + 1).float()
+
+
+def projected(embeddings: Embeddings, layer: nn.Module) -> Embeddings:
+    """Pooled vectors and token states after a linear layer, the pooled ones scaled to unit length again."""
+    if isinstance(layer, nn.Identity):
+        return embeddings
+    states = None if embeddings.tokens is None else layer(embeddings.tokens)
+    return replace(embeddings, pooled=F.normalize(layer(embeddings.pooled).float(), dim=-1), tokens=states)
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -262,6 +298,12 @@ class TransformerEncoder(TextEncoder):
     Mean pooling is sentence-transformers': over all tokens of the attention mask, special ones too. Token states
     leave the special ones out.
 
+    For late interaction (ColBERT, Khattab & Zaharia 2020, section 3.2) ``output_dim`` puts a linear layer without
+    bias over the states; the pooled vector is then the normalised mean (or first) of the projected states. Token
+    states are given as they are: strategies and search scale them to unit length. With ``query_augmentation``
+    mask tokens fill short queries; they are real tokens for MaxSim, but, as in ColBERT, no token attends to them, so
+    the pooled vector does not change.
+
     Args:
         model: a starter name, a local folder, or a name on the Hugging Face hub.
         pooling: ``mean`` of the tokens, or ``cls``, the first one.
@@ -272,6 +314,10 @@ class TransformerEncoder(TextEncoder):
         vocabulary: ``keep``, ``trim`` or ``extend``; see `TextEncoder`.
         new_pieces: largest number of pieces that ``extend`` adds.
         dropout: probability for all dropout layers; None keeps the model's own.
+        output_dim: width of the linear projection, e.g. 128; None has no projection.
+        query_augmentation: fill queries with mask tokens up to this many tokens, special ones included; 0 does not.
+        query_prefix: takes the place of prefix for queries; None does not.
+        document_prefix: takes the place of prefix for documents; None does not.
 
     Raises:
         InputError: there is no such model.
@@ -290,25 +336,40 @@ class TransformerEncoder(TextEncoder):
         vocabulary: vocabularies.Mode = "keep",
         new_pieces: int = 4000,
         dropout: float | None = None,
+        output_dim: int | None = None,
+        query_augmentation: int = 0,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
     ) -> None:
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be mean or cls; got {pooling!r}")
-        super().__init__(model, max_length, prefix, vocabulary, new_pieces)
+        if output_dim is not None and output_dim < 1:
+            raise ValueError(f"output_dim must be at least 1; got {output_dim}")
+        super().__init__(model, max_length, prefix, vocabulary, new_pieces, query_prefix, document_prefix)
+        if not 0 <= query_augmentation <= max_length:
+            raise ValueError(f"query_augmentation must be from 0 to max_length={max_length}; got {query_augmentation}")
+        if query_augmentation and "mask_token" not in self.special_tokens:
+            raise ValueError(f"query_augmentation needs a tokenizer with a mask token, which that of {model} lacks")
+        self.query_augmentation = query_augmentation
         self.pooling = pooling
         self.model = load_model(model, layers, random_init, dropout)
         limit = max_positions(self.model.config)
         if limit is not None and max_length > limit:
             raise ValueError(f"max_length must be at most {limit}, the positions of {model}; got {max_length}")
+        width = int(self.model.config.hidden_size)
+        self.projection = None if output_dim is None else nn.Linear(width, output_dim, bias=False)
 
     @property
     def dim(self) -> int:
-        """Width of the vectors: the model's hidden size."""
-        return int(self.model.config.hidden_size)
+        """Width of the vectors: the projection's, or the model's hidden size."""
+        return int(self.model.config.hidden_size) if self.projection is None else self.projection.out_features
 
     def forward(self, inputs: dict[str, Tensor], tokens: bool = False) -> Embeddings:
         """Encode tokenised texts; see `TextEncoder.forward`."""
         attention = inputs["attention_mask"]
         states = self.model(input_ids=inputs["input_ids"], attention_mask=attention).last_hidden_state
+        if self.projection is not None:
+            states = self.projection(states)
         pooled = states[:, 0].float() if self.pooling == "cls" else masked_mean(states, attention)
         pooled = F.normalize(pooled, dim=-1)
         if not tokens:

@@ -73,8 +73,9 @@ def _encode(
     is_queries = side == "queries"
     texts = collection.queries if is_queries else collection.documents
     some = {name: texts[name] for name in ids}
-    if (collection.query_side if is_queries else collection.document_side) == "teacher":
-        return encode_with_teacher(module.teacher, some, module.score != "pooled")
+    reader = collection.query_side if is_queries else collection.document_side
+    if reader == "teacher" and not module.siamese:
+        return encode_with_teacher(module.teacher, some, module.score != "pooled", side)
     parts = []
     items = sorted(some.items(), key=lambda item: -len(item[1]))
     for start in range(0, len(items), _BATCH):

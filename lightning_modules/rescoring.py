@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,12 +82,11 @@ def load_weights(model: Any, path: Path) -> None:
     Raises:
         InputError: the file is no checkpoint, or one of another model.
     """
-    import torch
+    from lightning_modules.checkpoints import read_weights
 
+    weights = read_weights(path)
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-    except (OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).strip().splitlines()[-1].strip(), 200, placeholder=" ...")
         raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error

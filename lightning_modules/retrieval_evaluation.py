@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from datamodules.pairs import TextBatch
 from lightning_modules.distillation import DistillationModule
+from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import Teacher
 from retrieval.collection import Collection, Run
+from retrieval.macro_average import macro_mean
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from retrieval.rows import named
 from retrieval.search import search, search_tokens, to_run
 from retrieval.tokens import TokenMatrix
 from strategies.base import Embeddings
@@ -75,13 +78,15 @@ class Result:
     runs: dict[str, Run]
 
 
-def encode_with_teacher(teacher: Teacher, texts: Mapping[str, str], tokens: bool) -> EncodedTexts:
+def encode_with_teacher(
+    teacher: Teacher, texts: Mapping[str, str], tokens: bool, side: TextSide = "queries"
+) -> EncodedTexts:
     """Encode one side of a collection with the teacher."""
     items = list(texts.items())
     parts = []
     for start in range(0, len(items), _CHUNK):
         ids, chunk = zip(*items[start : start + _CHUNK], strict=True)
-        parts.append(EncodedTexts.from_embeddings(ids, teacher.encode(list(chunk), tokens=tokens)))
+        parts.append(EncodedTexts.from_embeddings(ids, teacher.encode(list(chunk), tokens=tokens, side=side)))
     return EncodedTexts.concatenate(parts)
 
 
@@ -120,7 +125,8 @@ class RetrievalEvaluation(Callback):
     """Ranks the collections with what the student encoded, and logs ``dev/map``, ``test/map`` and so on.
 
     After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
-    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one.
+    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one. With several
+    languages, the logs have ``dev/sw/map``, ``dev/so/map`` and their mean ``dev/map``; `results` has ``test/sw``, ...
 
     Args:
         metrics: what to compute; see `retrieval.metrics.parse_metric`.
@@ -162,38 +168,46 @@ class RetrievalEvaluation(Callback):
         """Rank and log, the two rows to compare with as well."""
         self._evaluate(trainer, pl_module)
         collections: dict[str, Collection] = trainer.datamodule.collections  # type: ignore[attr-defined]
-        rows = {"undistilled": collections["test"]}
-        if "english" in collections:
-            rows["teacher"] = collections["english"]
-        for row, collection in rows.items():
-            if row not in self.results:  # the teacher does not change
+        rows = {"test": "undistilled", "english": "teacher"}
+        for collection in collections.values():
+            row = named(rows.get(collection.split, ""), collection.language)
+            if collection.split in rows and row not in self.results:  # the teacher does not change
                 self.results[row] = self._rank_with_teacher(pl_module, collection)
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule) -> None:
         parts = _merged_over_ranks(dict(self._parts))
+        by_language: dict[str, list[dict[str, float]]] = defaultdict(list)
         for name in dict.fromkeys(name for name, _ in parts):
             collection: Collection = trainer.datamodule.collections[name]  # type: ignore[attr-defined]
-            sides = {
+            sides: dict[TextSide, EncodedTexts] = {
                 side: parts.get((name, side)) or self._teacher_reads(module, collection, side)
-                for side in ("queries", "documents")
+                for side in get_args(TextSide)
             }
             result = rank(sides["queries"], sides["documents"], collection, self.metrics, module.score, self.k)
             self.results[name] = result
-            # Every rank has all vectors, hence the same values; there is nothing to reduce.
-            for metric, value in result.means.items():
-                module.log(f"{name}/{metric}", value, prog_bar=metric == self.metrics[0])
+            if collection.language:
+                by_language[collection.split].append(result.means)
+            self._log(module, name, result.means, bar=not collection.language)
+        for split, means in by_language.items():
+            average = {metric: macro_mean([[each[metric]] for each in means]) for metric in means[0]}
+            self._log(module, split, average, bar=True)
         self._parts.clear()
 
+    def _log(self, module: DistillationModule, name: str, means: dict[str, float], bar: bool) -> None:
+        # Every rank has all vectors, hence the same values; there is nothing to reduce.
+        for metric, value in means.items():
+            module.log(f"{name}/{metric}", value, prog_bar=bar and metric == self.metrics[0])
+
     def _rank_with_teacher(self, module: DistillationModule, collection: Collection) -> Result:
-        queries, documents = (self._teacher_reads(module, collection, side) for side in ("queries", "documents"))
+        queries, documents = (self._teacher_reads(module, collection, side) for side in get_args(TextSide))
         return rank(queries, documents, collection, self.metrics, module.score, self.k)
 
-    def _teacher_reads(self, module: DistillationModule, collection: Collection, side: str) -> EncodedTexts:
+    def _teacher_reads(self, module: DistillationModule, collection: Collection, side: TextSide) -> EncodedTexts:
         """What the teacher makes of one side; the teacher does not change, so this is done once."""
         key = (collection.name, side)
         if key not in self._read_by_teacher:
             texts = collection.queries if side == "queries" else collection.documents
-            self._read_by_teacher[key] = encode_with_teacher(module.teacher, texts, module.score != "pooled")
+            self._read_by_teacher[key] = encode_with_teacher(module.teacher, texts, module.score != "pooled", side)
         return self._read_by_teacher[key]
 
 

@@ -30,6 +30,8 @@ class StaticEncoder(TextEncoder):
         vocabulary: ``keep``, ``trim`` or ``extend``; see `TextEncoder`.
         new_pieces: largest number of pieces that ``extend`` adds.
         random_init: random token vectors with the deviation of the model's own.
+        query_prefix: takes the place of prefix for queries; None does not.
+        document_prefix: takes the place of prefix for documents; None does not.
 
     Raises:
         InputError: there is no such model.
@@ -48,8 +50,10 @@ class StaticEncoder(TextEncoder):
         vocabulary: vocabularies.Mode = "keep",
         new_pieces: int = 4000,
         random_init: bool = False,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
     ) -> None:
-        super().__init__(model, max_length, prefix, vocabulary, new_pieces)
+        super().__init__(model, max_length, prefix, vocabulary, new_pieces, query_prefix, document_prefix)
         rows = load_model(model, layers=1).get_input_embeddings().weight.detach()
         if random_init:
             rows = torch.randn_like(rows) * rows.std()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.encoder import Pooling, TransformerEncoder
+from lightning_modules.encoder import Pooling, TextEncoder, TextSide, TransformerEncoder, side_prefixes
 from lightning_modules.starter_models import resolve_model
 from strategies.base import Embeddings
 
@@ -36,14 +36,26 @@ class Teacher(ABC):
     def dim(self) -> int:
         """Width of the vectors."""
 
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """The sides of which the vectors differ: only the first stands here where they do not."""
+        return ("queries",)
+
     @abstractmethod
-    def encode(self, texts: list[str], tokens: bool = False, device: torch.device | str | None = None) -> Embeddings:
+    def encode(
+        self,
+        texts: list[str],
+        tokens: bool = False,
+        device: torch.device | str | None = None,
+        side: TextSide = "queries",
+    ) -> Embeddings:
         """Encode texts, without gradient.
 
         Args:
             texts: B texts, at least one.
             tokens: whether to give token states as well.
             device: where the result goes; None is the CPU.
+            side: what the texts are read as.
 
         Returns:
             Float32: pooled unit vectors (B, D); with ``tokens`` the states of the real tokens (B, T, D), zero at
@@ -51,20 +63,22 @@ class Teacher(ABC):
         """
 
     @abstractmethod
-    def fit_idf(self, texts: Sequence[str]) -> None:
+    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the inverse document frequency of each token; `encode` then gives it as ``weights``.
 
         Args:
             texts: the texts to count in, e.g. the source side of the training pairs.
+            side: what the texts are read as.
         """
 
     @abstractmethod
-    def prepare(self, texts: Sequence[str], tokens: bool) -> None:
+    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
         """Announce the texts that will be asked for; a teacher with a cache encodes what it lacks.
 
         Args:
             texts: any texts.
             tokens: whether their token states will be asked for.
+            side: what they will be read as.
         """
 
 
@@ -100,6 +114,8 @@ class OnlineTeacher(Teacher):
         prefix: put before each text, e.g. ``"query: "`` for e5 models.
         batch_size: number of texts that are encoded together.
         device: where the model runs; ``auto`` is the current GPU if there is one, else the CPU.
+        query_prefix: takes the place of prefix for queries; None does not.
+        document_prefix: takes the place of prefix for documents; None does not.
     """
 
     def __init__(
@@ -111,12 +127,15 @@ class OnlineTeacher(Teacher):
         prefix: str = "",
         batch_size: int = 64,
         device: str = "auto",
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        self.model, self.pooling, self.max_length, self.prefix = model, pooling, max_length, prefix
+        self.model, self.pooling, self.max_length = model, pooling, max_length
+        self.prefixes = side_prefixes(prefix, query_prefix, document_prefix)
         self.batch_size, self.device = batch_size, device
-        self._encoder: TransformerEncoder | None = None
+        self._encoder: TextEncoder | None = None
         self._dim: int | None = None
 
     @property
@@ -129,18 +148,24 @@ class OnlineTeacher(Teacher):
         return self._dim
 
     @property
-    def encoder(self) -> TransformerEncoder:
+    def encoder(self) -> TextEncoder:
         """The frozen model, loaded on first use."""
         if self._encoder is None:
-            self._encoder = self._load()
+            device = torch.device(self.device) if self.device != "auto" else _automatic_device()
+            self._encoder = self._load().requires_grad_(False).eval().to(device)
         return self._encoder
 
-    def settings(self) -> dict[str, Any]:
-        """All that the vectors depend on beside the model's files."""
-        keys = ("model", "pooling", "max_length", "prefix")
-        return {key: getattr(self, key) for key in keys} | {"format": _FORMAT}
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """Both sides where their prefixes differ; see `Teacher.sides`."""
+        return ("queries", "documents") if len(set(self.prefixes.values())) > 1 else ("queries",)
 
-    def fingerprint(self) -> str:
+    def settings(self, side: TextSide = "queries") -> dict[str, Any]:
+        """All that the vectors of one side depend on beside the model's files."""
+        keys = ("model", "pooling", "max_length")
+        return {key: getattr(self, key) for key in keys} | {"prefix": self.prefixes[side], "format": _FORMAT}
+
+    def fingerprint(self, side: TextSide = "queries") -> str:
         """A key for the model's files and the settings, made without loading the model.
 
         The content of a local folder is read in full (about 0.1 s for 100 MB), since a model that was trained
@@ -149,12 +174,18 @@ class OnlineTeacher(Teacher):
         Returns:
             32 hexadecimal digits.
         """
-        settings = self.settings() | {"model": _model_key(resolve_model(self.model))}
+        settings = self.settings(side) | {"model": self._model_key()}
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def encode(self, texts: list[str], tokens: bool = False, device: torch.device | str | None = None) -> Embeddings:
+    def encode(
+        self,
+        texts: list[str],
+        tokens: bool = False,
+        device: torch.device | str | None = None,
+        side: TextSide = "queries",
+    ) -> Embeddings:
         """Encode texts; see `Teacher.encode`."""
-        batches = list(self.encode_batches(texts, tokens))
+        batches = list(self.encode_batches(texts, tokens, side))
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         pooled = torch.from_numpy(np.concatenate([batch.pooled for batch in batches])[order])
         if not tokens:
@@ -164,12 +195,13 @@ class OnlineTeacher(Teacher):
         weights = [idf[torch.from_numpy(ids[row]).long()].numpy() for row in order] if len(idf) else None
         return padded(pooled, [states[row] for row in order], weights, device)
 
-    def encode_batches(self, texts: Sequence[str], tokens: bool) -> Iterator[TeacherBatch]:
+    def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[TeacherBatch]:
         """Encode many texts, those of like length together, with a progress bar if they are many.
 
         Args:
             texts: at least one text.
             tokens: whether to give token states as well.
+            side: what the texts are read as.
 
         Yields:
             Parts of the texts, longest first; each text is in one of them.
@@ -184,31 +216,31 @@ class OnlineTeacher(Teacher):
         starts = range(0, len(texts), self.batch_size)
         for start in progress(starts, "teacher", self.batch_size, len(texts)):
             rows = order[start : start + self.batch_size]
-            yield self._encode_batch(encoder, rows, [texts[row] for row in rows], tokens)
+            yield self._encode_batch(encoder, rows, [texts[row] for row in rows], tokens, side)
 
-    def prepare(self, texts: Sequence[str], tokens: bool) -> None:
+    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
         """Nothing: texts are encoded when they are asked for."""
 
-    def fit_idf(self, texts: Sequence[str]) -> None:
+    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the IDF of each token; see `Teacher.fit_idf`."""
-        self.encoder.fit_idf(texts)
+        self.encoder.fit_idf(texts, side)
 
-    def mean_length(self, texts: Sequence[str]) -> float:
+    def mean_length(self, texts: Sequence[str], side: TextSide = "queries") -> float:
         """Mean number of real tokens of some texts."""
         masks = [
-            self.encoder.tokenize(texts[start : start + self.batch_size])["token_mask"]
+            self.encoder.tokenize(texts[start : start + self.batch_size], side)["token_mask"]
             for start in range(0, len(texts), self.batch_size)
         ]
         return float(sum(mask.sum() for mask in masks)) / len(texts)
 
     @torch.no_grad()
     def _encode_batch(
-        self, encoder: TransformerEncoder, rows: list[int], texts: list[str], tokens: bool
+        self, encoder: TextEncoder, rows: list[int], texts: list[str], tokens: bool, side: TextSide
     ) -> TeacherBatch:
-        inputs = encoder.tokenize(texts)
+        inputs = encoder.tokenize(texts, side)
         device = next(encoder.parameters()).device
         with torch.autocast(device.type, enabled=False):
-            result = encoder({name: value.to(device) for name, value in inputs.items()}, tokens)
+            result = self._forward({name: value.to(device) for name, value in inputs.items()}, tokens)
         pooled = result.pooled.cpu().numpy()
         if not tokens:
             return TeacherBatch(rows, pooled)
@@ -216,10 +248,22 @@ class OnlineTeacher(Teacher):
         ids = inputs["input_ids"][inputs["token_mask"]].to(torch.int32)
         return TeacherBatch(rows, pooled, mask.sum(1).cpu().numpy(), states[mask].float().cpu().numpy(), ids.numpy())
 
-    def _load(self) -> TransformerEncoder:
-        device = torch.device(self.device) if self.device != "auto" else _automatic_device()
-        encoder = TransformerEncoder(self.model, pooling=self.pooling, max_length=self.max_length, prefix=self.prefix)
-        return encoder.requires_grad_(False).eval().to(device)
+    def _forward(self, inputs: dict[str, Tensor], tokens: bool) -> Embeddings:
+        embeddings: Embeddings = self.encoder(inputs, tokens)
+        return embeddings
+
+    def _load(self) -> TextEncoder:
+        return TransformerEncoder(
+            self.model,
+            pooling=self.pooling,
+            max_length=self.max_length,
+            query_prefix=self.prefixes["queries"],
+            document_prefix=self.prefixes["documents"],
+        )
+
+    def _model_key(self) -> str:
+        """What the model's files are known by."""
+        return _model_key(resolve_model(self.model))
 
 
 def padded(
@@ -297,11 +341,12 @@ def _model_key(model: str) -> str:
     for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
             stat = path.stat()
-            digest.update(f"{path.name}:{_file_hash(path, stat.st_size, stat.st_mtime_ns)};".encode())
+            digest.update(f"{path.name}:{file_hash(path, stat.st_size, stat.st_mtime_ns)};".encode())
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)
-def _file_hash(path: Path, _size: int, _modified: int) -> str:
+def file_hash(path: Path, _size: int, _modified: int) -> str:
+    """BLAKE2b of a file's content, read once while its size and time of change stay."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -210,7 +210,7 @@ def test_looking_up_a_batch_is_fast(tmp_path, texts):
         ids=[np.zeros(10 * len(many), np.int32)],
     )
     teacher = CachedTeacher(OnlineTeacher("unused"), str(tmp_path))
-    teacher._stores = {True: store, False: TeacherStore(tmp_path / "none")}
+    teacher._stores = {(True, "queries"): store, (False, "queries"): TeacherStore(tmp_path / "none")}
     batch = [many[i] for i in random.integers(len(many), size=64)]
     times = {}
     for with_tokens in (False, True):
