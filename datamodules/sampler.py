@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.pairs import PairBatch, PairDataset, collate
+from datamodules.pairs import PairBatch, collate
 from retrieval.errors import InputError
 
 
@@ -87,26 +87,41 @@ class PairSampler(Sampler[list[int]]):
         return self.size // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A digest, because neighbouring seeds must not share permutations (seed 0, epoch 1 and seed 1, epoch 0).
-        digest = hashlib.sha256(f"{self.seed} {self.position.epoch}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = seeded_generator(self.seed, self.position.epoch)
         order = torch.randperm(self.size, generator=generator)
         if self.lengths is not None:
-            order = self._by_length(order, self.lengths, generator)
+            order = by_length(order, self.lengths, self.batch_size * self.world_size, self.window, generator)
         for number in range(self.position.batches, len(self)):
             first = (number * self.world_size + self.rank) * self.batch_size
             yield order[first : first + self.batch_size].tolist()
 
-    def _by_length(self, order: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """The permutation with pairs of similar length next to each other, a slice of W * B at a time."""
-        size = self.batch_size * self.world_size
-        order = order[: len(self) * size]
-        slices: list[Tensor] = []
-        for start in range(0, len(order), self.window * size):
-            chunk = order[start : start + self.window * size]
-            rows = chunk[lengths[chunk].argsort(stable=True)].view(-1, size)
-            slices += rows[torch.randperm(len(rows), generator=generator)]
-        return torch.cat(slices)
+
+def seeded_generator(*words: int) -> torch.Generator:
+    """A generator for some numbers: a digest, because neighbours (seed 0, epoch 1 and seed 1, epoch 0) must differ."""
+    digest = hashlib.sha256(" ".join(map(str, words)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def by_length(order: Tensor, lengths: Tensor, size: int, window: int, generator: torch.Generator) -> Tensor:
+    """A permutation with items of similar length next to each other, a slice at a time; see `PairSampler`.
+
+    Args:
+        order: indices of items, (N,).
+        lengths: of all items, in any unit.
+        size: items in a slice.
+        window: slices that are sorted together.
+        generator: shuffles the slices of a window.
+
+    Returns:
+        The indices that fill slices, (N // size * size,).
+    """
+    order = order[: len(order) // size * size]
+    slices: list[Tensor] = []
+    for start in range(0, len(order), window * size):
+        chunk = order[start : start + window * size]
+        rows = chunk[lengths[chunk].argsort(stable=True)].view(-1, size)
+        slices += rows[torch.randperm(len(rows), generator=generator)]
+    return torch.cat(slices)
 
 
 class PairLoader(DataLoader[PairBatch]):
@@ -116,17 +131,17 @@ class PairLoader(DataLoader[PairBatch]):
     run iterates one time more than an uninterrupted one).
 
     Args:
-        dataset: the pairs.
+        dataset: gives the pairs of what the sampler gives.
         sampler: their order.
         num_workers: worker processes.
         position: gives the place at which the next iteration starts.
     """
 
     def __init__(
-        self, dataset: PairDataset, sampler: PairSampler, num_workers: int, position: Callable[[], Position]
+        self, dataset: Dataset[Any], sampler: PairSampler, num_workers: int, position: Callable[[], Position]
     ) -> None:
         super().__init__(
-            dataset,  # type: ignore[arg-type]  # the type parameter is what the loader yields
+            dataset,  # the type parameter of a DataLoader is what it yields
             batch_sampler=sampler,
             num_workers=num_workers,
             collate_fn=collate,
