@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
+from rich.table import Table
 
-from retrieval.metrics import PerQuery
-from retrieval.significance import paired_permutation_test, paired_t_test
-from retrieval.table import format_p, metrics_table, print_table
-
-LABELS = {"undistilled": "undistilled teacher", "test": "distilled student", "teacher": "teacher on English"}
-"""Rows of `per_query.json`, in the order in which they are printed."""
-PerQueryRows = dict[str, PerQuery]
+from retrieval.macro_average import macro_interval, macro_mean, macro_permutation_test, macro_t_test
+from retrieval.rows import AVERAGE, LABELS, Rows, from_json, groups
+from retrieval.table import format_interval, format_p, metrics_table, plain_table, print_table
 
 
-def print_rows(rows: PerQueryRows, title: str) -> None:
-    """Print means and intervals, a line a row.
+def print_rows(grouped: Mapping[str, Rows], title: str) -> None:
+    """Print means and intervals: a line a row; with several languages, a line for each and for their average.
 
     Args:
-        rows: row -> metric -> query id -> value.
+        grouped: language -> row -> metric -> query id -> value; see `retrieval.rows`.
         title: of the table.
     """
+    if list(grouped) != [""]:
+        print_table(_languages_table(grouped, title))
+        return
+    rows = grouped[""]
     labelled = {label: rows[name] for name, label in LABELS.items() if name in rows}
     print_table(metrics_table(labelled, list(rows["test"]), title))
 
 
-def verdict(rows: PerQueryRows) -> str:
-    """One sentence: student against undistilled on the first metric, with paired tests."""
-    metric = next(iter(rows["test"]))
-    student, before = rows["test"][metric], rows["undistilled"][metric]
-    ours, theirs = [student[query] for query in before], list(before.values())
-    mean, base = sum(ours) / len(ours), sum(theirs) / len(theirs)
+def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
+    metrics = list(next(iter(grouped.values()))["test"])
+    table = plain_table("", "language", *metrics, title=title)
+    for row, label in LABELS.items():
+        lines: dict[str, list[list[list[float]]]] = {
+            language: [groups({language: rows}, row, metric) for metric in metrics]
+            for language, rows in grouped.items()
+            if row in rows
+        }
+        if not lines:
+            continue
+        lines[AVERAGE] = [groups(grouped, row, metric) for metric in metrics]
+        for number, (language, values) in enumerate(lines.items()):
+            table.add_row("" if number else label, language, *map(_cell, values))
+        table.add_section()
+    return table
+
+
+def _cell(values: list[list[float]]) -> str:
+    return format_interval(macro_mean(values), macro_interval(values)) if values else "-"
+
+
+def verdict(grouped: Mapping[str, Rows]) -> str:
+    """One sentence: student against undistilled on the first metric, with paired tests.
+
+    Args:
+        grouped: language -> row -> metric -> query id -> value.
+    """
+    metric = next(iter(next(iter(grouped.values()))["test"]))
+    ours = [np.array(values) for values in groups(grouped, "test", metric)]
+    theirs = [
+        np.array([rows["undistilled"][metric][query] for query in rows["test"][metric]]) for rows in grouped.values()
+    ]
+    mean, base = macro_mean(ours), macro_mean(theirs)
     ratio = f"{mean / base:.2f} times" if base > 0 else f"{mean:.3f}, against 0,"
     sentence = f"{metric} of the student is {ratio} that of the undistilled teacher"
-    if len(ours) < 2:
+    if min(map(len, ours)) < 2:
         return f"{sentence} (one query: no test)"
-    t_test, permutation = paired_t_test(ours, theirs), paired_permutation_test(ours, theirs)
-    return f"{sentence} ({len(ours):,} queries; paired t-test p {_p(t_test)}, permutation test p {_p(permutation)})"
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    p = f"paired t-test p {_p(macro_t_test(differences))}, permutation test p {_p(macro_permutation_test(differences))}"
+    average = f"average of {len(ours)} languages, " if len(ours) > 1 else ""
+    return f"{sentence} ({average}{sum(map(len, ours)):,} queries; {p})"
 
 
 def print_results(folder: Path) -> None:
@@ -47,12 +80,12 @@ def print_results(folder: Path) -> None:
     Args:
         folder: the run folder.
     """
-    rows: PerQueryRows = json.loads((folder / "per_query.json").read_text(encoding="utf-8"))
+    grouped: dict[str, Rows] = from_json(json.loads((folder / "per_query.json").read_text(encoding="utf-8")))
     print()
-    print_rows(rows, f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]")
+    print_rows(grouped, f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]")
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    if "undistilled" in rows:
-        console.print(f"{verdict(rows)}\n")
+    if all("undistilled" in rows for rows in grouped.values()):
+        console.print(f"{verdict(grouped)}\n")
     console.print(f"run folder  {folder}")
     plots = [str(path) for path in sorted(folder.glob("*.png"))]
     if plots:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_modules.report import LABELS, PerQueryRows, print_rows
+from lightning_modules.report import print_rows
 from retrieval.errors import InputError
 from retrieval.files import write_json
-from retrieval.metrics import DEFAULT_METRICS, evaluate_run, mean_over_queries, parse_metric
+from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from retrieval.rows import Rows, averages, by_language, to_json
 from retrieval.trec import read_qrels, read_run
 
 if TYPE_CHECKING:
     from lightning_modules.cli import PotstillCLI
+
+T = TypeVar("T")
 
 
 def score_checkpoint(
@@ -43,9 +46,8 @@ def score_checkpoint(
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
         results = cli.evaluation.results
-        _print(
-            {name: results[name].per_query for name in LABELS if name in results}, f"{path}: test queries", json_file
-        )
+        grouped = by_language({name: result.per_query for name, result in results.items()})
+        _print(grouped, f"{path}: test queries", json_file)
 
 
 def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
@@ -106,7 +108,7 @@ def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: s
     """
     _check_metrics(metrics)
     per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
-    _print({"test": per_query}, run, json_file)
+    _print({"": {"test": per_query}}, run, json_file)
 
 
 def _check_metrics(metrics: list[str] | None) -> None:
@@ -117,8 +119,13 @@ def _check_metrics(metrics: list[str] | None) -> None:
             raise InputError(str(error)) from error
 
 
-def _print(rows: PerQueryRows, title: str, json_file: str | None) -> None:
-    print_rows(rows, title)
+def _print(grouped: dict[str, Rows], title: str, json_file: str | None) -> None:
+    print_rows(grouped, title)
     if json_file:
-        content = {name: {"means": mean_over_queries(values), "per_query": values} for name, values in rows.items()}
-        write_json(json_file, content)
+        means = _each(grouped, mean_over_queries)
+        content = _each(grouped, lambda values: {"means": mean_over_queries(values), "per_query": values})
+        write_json(json_file, to_json(content, {row: {"means": each} for row, each in averages(means).items()}))
+
+
+def _each(grouped: dict[str, Rows], make: Callable[[PerQuery], T]) -> dict[str, dict[str, T]]:
+    return {language: {row: make(values) for row, values in rows.items()} for language, rows in grouped.items()}
