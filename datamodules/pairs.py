@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.candidates import CandidateBatch, collate_candidates
 from datamodules.text import fold, normalise
 from retrieval.collection import Collection, Side
 
@@ -56,18 +57,21 @@ class PairBatch:
         source: B texts for the teacher.
         target: B texts for the student.
         ids: equal ids are the same source text; (B,), int64.
+        candidates: passages to score with the pairs; None where no pair of the batch lists any.
     """
 
     source: list[str]
     target: list[str]
     ids: Tensor
+    candidates: CandidateBatch | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def to(self, device: torch.device | str, **options: Any) -> PairBatch:
-        """The batch with its ids on a device; Lightning moves nothing in a frozen dataclass by itself."""
-        return replace(self, ids=self.ids.to(device, **options))
+        """The batch with its tensors on a device; Lightning moves nothing in a frozen dataclass by itself."""
+        candidates = None if self.candidates is None else self.candidates.to(device, **options)
+        return replace(self, ids=self.ids.to(device, **options), candidates=candidates)
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,10 @@ def without_repeats(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str
 
 def collate(pairs: Sequence[Pair]) -> PairBatch:
     """The batch of some pairs."""
-    return PairBatch(
-        [pair.source for pair in pairs],
-        [pair.target for pair in pairs],
-        torch.tensor([pair.id for pair in pairs], dtype=torch.int64),
-    )
+    sources = [pair.source for pair in pairs]
+    ids = torch.tensor([pair.id for pair in pairs], dtype=torch.int64)
+    candidates = collate_candidates(sources, [pair.candidates for pair in pairs])
+    return PairBatch(sources, [pair.target for pair in pairs], ids, candidates)
 
 
 class PairDataset(Dataset[Pair]):
