@@ -5,7 +5,16 @@ module imports nothing heavy; any other class path works on the command line as 
 """
 
 DATAMODULES: dict[str, str] = {
+    "africlirmatrix": "datamodules.africlirmatrix.AfriCLIRMatrixDataModule",
+    "ciral": "datamodules.ciral.CIRALDataModule",
+    "ir_datasets": "datamodules.ir_collection.IrDatasetsDataModule",
+    "miracl": "datamodules.miracl.MIRACLDataModule",
+    "mixture": "datamodules.mixture.MixtureDataModule",
+    "mmarco": "datamodules.mmarco.MMarcoDataModule",
+    "schamoni": "datamodules.schamoni.SchamoniDataModule",
     "starter": "datamodules.starter.StarterDataModule",
+    "starter_english": "datamodules.starter_english.StarterEnglishDataModule",
     "starter_help": "datamodules.starter_help.StarterHelpDataModule",
     "tsv": "datamodules.tsv.TSVDataModule",
+    "wikiclir": "datamodules.wikiclir.WikiCLIRDataModule",
 }

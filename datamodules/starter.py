@@ -138,7 +138,7 @@ class EmojiSearch:
             unasked = set(self.documents) - set(self.asked) or set(self.documents)
             same += [word for emoji in self.documents if emoji in unasked for word in self.english[emoji].keywords]
         if english == "documents":
-            same += [_document(self.english[emoji]) for emoji in self.documents]
+            same += [emoji_document(self.english[emoji]) for emoji in self.documents]
         queries = self._foreign_queries()
         return without_repeats(texts + [(text, text) for text in same if fold(text) not in queries])
 
@@ -177,7 +177,7 @@ class EmojiSearch:
         return Collection(
             name,
             queries={ids[key]: text for key, text in queries.items()},
-            documents={_code_points(emoji): _document(self.english[emoji]) for emoji in self.documents},
+            documents={_code_points(emoji): emoji_document(self.english[emoji]) for emoji in self.documents},
             qrels=qrels,
             query_side="teacher" if name == "english" else "student",
         )
@@ -216,7 +216,8 @@ def _terms(annotation: Annotation | None) -> list[str]:
     return [] if annotation is None else [text for text in (annotation.name, *annotation.keywords) if text]
 
 
-def _document(annotation: Annotation) -> str:
+def emoji_document(annotation: Annotation) -> str:
+    """The text of a document: name and keywords."""
     return f"{annotation.name}: {', '.join(annotation.keywords)}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning_modules.front_door import FULL_KEYS, LOGGERS, SHELLS, SHORT_NAMES
 
-FILE_OPTIONS = ("config", "output", "resume", "data.root")
+FILE_OPTIONS = ("config", "output", "resume", "teacher", "data.root")
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -32,7 +32,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, list[str] | None]:
     """Options as they are typed, and their choices."""
-    options: dict[str, list[str] | None] = {"resume": None, "help_all": None, "help": None}
+    options: dict[str, list[str] | None] = {"resume": None, "teacher": None, "help_all": None, "help": None}
     for action in parser._actions:
         for option in action.option_strings:
             if option.startswith("--"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_modules import vocabulary as vocabularies
 from lightning_modules.folders import new_folder
 from lightning_modules.pretrained import load_model, load_tokenizer, max_positions, quiet_transformers
+from lightning_modules.text_statistics import Reading
 from lightning_modules.token_tables import set_rows, start_rows
 from lightning_modules.tokenizer_files import write_tokenizer
 from retrieval.errors import InputError
@@ -214,6 +215,15 @@ class TextEncoder(nn.Module, ABC):
         plain.no_padding()
         return str(plain.to_str())
 
+    def reading(self, side: TextSide = "queries") -> Reading:
+        """How texts become tokens, for `text_statistics`.
+
+        Args:
+            side: what the texts are read as.
+        """
+        tokenizer = type(self.tokenizer).from_str(self.tokenizer_json())
+        return Reading(tokenizer, self.max_length, self.special_tokens.get("unk_token"), self.prefixes[side])
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         idf = state_dict.get(f"{prefix}idf")
         if idf is not None:
@@ -358,6 +368,8 @@ class TransformerEncoder(TextEncoder):
             raise ValueError(f"max_length must be at most {limit}, the positions of {model}; got {max_length}")
         width = int(self.model.config.hidden_size)
         self.projection = None if output_dim is None else nn.Linear(width, output_dim, bias=False)
+        if self.projection is not None:
+            nn.init.orthogonal_(self.projection.weight)  # angles are nearly kept from the start
 
     @property
     def dim(self) -> int:

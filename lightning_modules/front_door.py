@@ -80,6 +80,10 @@ def parse(arguments: Sequence[str]) -> Arguments:
             return Arguments([f"--{FULL_KEYS[kind]}.help={class_path(kind, _required(key, value, kind))}"])
         elif key == "print_shtab":
             parsed.completion = _one_of(key, value, SHELLS)
+        elif key == "teacher":
+            from lightning_modules.teacher_names import teacher_options
+
+            classes += teacher_options(_required(key, value))
         elif key == "config":
             configs.append(_required(key, value))
         elif key in FULL_KEYS:

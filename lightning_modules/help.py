@@ -18,6 +18,7 @@ OPTIONS: dict[str, str] = {
     "--data.OPTION VALUE": "an option of it, e.g. --data.language sw",
     "--student NAME": "kind of student, see below",
     "--student.OPTION VALUE": "an option of it, e.g. --student.layers 3",
+    "--teacher NAME": "a run folder, whose student teaches; starter/minilm; a model's folder or name on the hub",
     "--model.OPTION VALUE": "lr, embedding_lr, schedule, score (pooled, maxsim, both), teacher, ...",
     "--trainer.OPTION VALUE": "of Lightning's Trainer: max_epochs, devices, precision, strategy (ddp, fsdp), ...",
     "--evaluation.OPTION VALUE": "metrics, k",
