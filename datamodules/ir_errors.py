@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -42,8 +44,9 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost cause."""
     if len(error.args) == 2 and isinstance(error.args[1], list) and error.args[1]:  # the mirrors, with their errors
         error = error.args[1][-1][-1]
-    while isinstance(error, OSError) and not error.strerror and error.__context__ is not None:  # those of requests
-        error = error.__context__
+    if isinstance(error, OSError):  # requests wraps what happened several times
+        while error.__context__ is not None and not getattr(error, "strerror", None):
+            error = error.__context__
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
     text = text if len(text) <= 160 else f"{text[:157]}..."
@@ -73,28 +76,44 @@ def _failed_download(error: BaseException) -> Any:
 
 def _place(error: BaseException) -> tuple[Path | None, int | None]:
     """The file, and the line in it, that could not be read."""
-    line: str | bytes | None = None
+    line: Any = None
     for frame in _frames(error):
         line = line if line is not None else frame.f_locals.get("line")
-        for owner in (frame.f_locals.get("dlc"), frame.f_locals.get("self")):
-            for name in ("", "dlc", "_dlc", "_qrels_dlc"):
-                source: Any = getattr(owner, name, None) if name else owner
-                if not hasattr(source, "stream") or not hasattr(source, "path"):
-                    continue
+        owner = frame.f_locals.get("self")
+        sources: list[Any] = [frame.f_locals.get("dlc")]
+        sources += [getattr(owner, name, None) for name in ("dlc", "_dlc", "_dlcs")]
+        for source in sources:
+            if hasattr(source, "stream") and hasattr(source, "path"):
                 try:
-                    return Path(source.path(force=False)), _number_of(source, line)
-                except Exception:  # the place is only a help: the error is told without it as well
+                    path = Path(source.path(force=False))
+                except Exception:  # not every source has one; the error is told without it as well
                     continue
+                return path, _number_of(source, line)
     return None, None
 
 
-def _number_of(source: Any, line: str | bytes | None) -> int | None:
-    """The number of the first line in a file that is this one."""
-    if not line:
+def _number_of(source: Any, line: Any) -> int | None:
+    """The number of the first line of a file that is this text, or this JSON value."""
+    if line is None:
         return None
-    wanted = (line.encode() if isinstance(line, str) else line).rstrip(b"\r\n")
-    with source.stream() as stream:
-        for number, found in enumerate(stream, start=1):
-            if found.rstrip(b"\r\n") == wanted:
-                return number
+    text = (line.encode() if isinstance(line, str) else line if isinstance(line, bytes) else b"").rstrip(b"\r\n")
+    try:
+        with source.stream() as stream:
+            for number, found in enumerate(stream, start=1):
+                if found.rstrip(b"\r\n") == text or (not isinstance(line, bytes) and _is_json_of(found, line)):
+                    return number
+    except (OSError, EOFError, zlib.error):
+        pass
     return None
+
+
+def _is_json_of(text: bytes, value: Any) -> bool:
+    try:
+        return bool(_without_id(json.loads(text)) == _without_id(value))
+    except ValueError:
+        return False
+
+
+def _without_id(record: Any) -> Any:
+    """A JSON value without the keys that ir_datasets renames while it reads."""
+    return {k: v for k, v in record.items() if k not in ("id", "doc_id")} if isinstance(record, dict) else record

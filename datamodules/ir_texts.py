@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -40,7 +41,7 @@ def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
     import ir_datasets
 
     try:
-        with _as_input_error(identifier, "the list of its files"):
+        with _as_input_error(identifier, "the list of its files", but=KeyError):
             dataset = ir_datasets.load(identifier)
     except KeyError:
         near = difflib.get_close_matches(identifier, list(ir_datasets.registry), n=3, cutoff=0.5)
@@ -185,6 +186,22 @@ def ir_qrels(dataset: Any) -> Qrels:
     return qrels
 
 
+def official_file(identifier: str, kind: str) -> Path:
+    """The file that a part of a dataset is read from, downloaded first if it is missing.
+
+    Args:
+        identifier: see `load_dataset`; the part must be one file of lines.
+        kind: ``docs``, ``queries``, ``qrels`` or ``docpairs``.
+
+    Raises:
+        InputError: an unknown id, or a file that cannot be downloaded.
+    """
+    dataset = load_dataset(identifier, (kind,))
+    with _one_at_a_time(identifier), _as_input_error(identifier, f"its {kind}"):
+        handler = getattr(dataset, f"{kind}_handler")()
+        return Path(getattr(handler, f"{kind}_path")())
+
+
 def _text_of(kind: Any, field: str | None, whose: str) -> Callable[[Any], str]:
     """A function that makes the text of a record."""
     if field is None:
@@ -209,11 +226,11 @@ def _unpack_first(dataset: Any) -> None:
 
 
 @contextmanager
-def _as_input_error(identifier: str, what: str) -> Iterator[None]:
-    """Turn what ir_datasets raises over missing or malformed files into an InputError."""
+def _as_input_error(identifier: str, what: str, but: type[Exception] = InputError) -> Iterator[None]:
+    """Turn what ir_datasets raises over missing or malformed files into an InputError, but one kind."""
     try:
         yield
-    except (InputError, KeyError):
+    except (InputError, but):
         raise
     except Exception as error:
         raise input_error(error, identifier, what) from error

@@ -3,12 +3,13 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import logging
 import os
 import random
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -273,3 +274,28 @@ def finished_run(tmp_path_factory, tiny_config, script) -> Path:
     done = script("train.py", *words, "--logger", "csv", "--checkpoint_every", "4")
     assert done.status == 0, done.err
     return output / "run"
+
+
+@pytest.fixture
+def ir_home(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The folder of ir_datasets for one test, to put official files into; nothing can be downloaded.
+
+    ir_datasets reads the variable when it is imported, so it is imported anew here, and again after the test.
+    """
+    home = tmp_path / "ir_datasets"
+    home.mkdir()
+    monkeypatch.setenv("IR_DATASETS_HOME", str(home))
+    monkeypatch.setenv("IR_DATASETS_DL_TRIES", "1")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "ir_datasets"]:
+            del sys.modules[name]
+        logging.getLogger("ir_datasets").handlers.clear()  # each import adds one
+
+    forget()
+    yield home
+    forget()

@@ -1,0 +1,190 @@
+"""Judged collections as data: test and dev collections, and training pairs from bitext or from judgments."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from datamodules.pairs import Pair
+from datamodules.source import PairSource, stream_id
+from datamodules.text import hash_share
+from retrieval.collection import Qrels
+from retrieval.errors import InputError
+from retrieval.progress import delayed_progress
+
+_IN_MEMORY = 100_000
+_UPDATE = 4096
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries, documents and judgments of one split.
+
+    Args:
+        name: the file or id that it comes from, for messages.
+        queries: query id -> text; more than the judged ones are allowed.
+        documents: document id -> text; texts may stay on disk.
+        qrels: query id -> document id -> grade.
+    """
+
+    name: str
+    queries: Mapping[str, str] = field(repr=False)
+    documents: Mapping[str, str] = field(repr=False)
+    qrels: Qrels = field(repr=False)
+
+    def only(self, queries: Sequence[str]) -> Judged:
+        """The same documents with some of the judged queries."""
+        return replace(
+            self,
+            queries={query: self.queries[query] for query in queries},
+            qrels={query: self.qrels[query] for query in queries},
+        )
+
+
+def known(judged: Judged) -> Judged:
+    """The split without queries that have no judgments, or no text.
+
+    Judgments of documents that are not in the collection are kept, as trec_eval does (no system can find them),
+    with a warning.
+
+    Raises:
+        InputError: no judged query has a text, or no relevant document is in the collection.
+    """
+    queries = [query for query in judged.qrels if query in judged.queries]
+    if not queries:
+        raise InputError(f"{judged.name}: none of the {len(judged.qrels)} judged queries is among the queries")
+    if strangers := len(judged.qrels) - len(queries):
+        warnings.warn(f"{judged.name}: {strangers} judged queries have no text and are left out", stacklevel=2)
+    judged = judged.only(queries)
+    found, lost = 0, dict[str, None]()
+    with delayed_progress(f"look up judged documents of {judged.name}", len(judged.qrels)) as advance:
+        for grades in judged.qrels.values():
+            for document, grade in grades.items():
+                if grade > 0 and document in judged.documents:
+                    found += 1
+                elif grade > 0:
+                    lost[document] = None
+            advance(1)
+    if not found:
+        raise InputError(f"{judged.name}: none of the relevant documents is in the collection")
+    if lost:
+        warnings.warn(
+            f"{judged.name}: {len(lost)} relevant documents, such as {next(iter(lost))!r}, are not in the collection; "
+            "no system can find them",
+            stacklevel=2,
+        )
+    return judged
+
+
+def split(judged: Judged, share: float) -> tuple[Judged, Judged]:
+    """A share of the queries by a hash of their ids, and the others.
+
+    Adding or removing queries moves no other query, and the order makes no difference.
+
+    Args:
+        judged: what to split.
+        share: of the queries that go to the first part; in (0, 1).
+
+    Raises:
+        InputError: there are too few queries to have one in each part.
+    """
+    first = [query for query in judged.qrels if hash_share(query, "judged dev") < share]
+    second = [query for query in judged.qrels if hash_share(query, "judged dev") >= share]
+    if not first or not second:
+        raise InputError(
+            f"{judged.name}: {len(judged.qrels)} judged queries are too few to take {share:.0%} of them for dev"
+        )
+    return judged.only(first), judged.only(second)
+
+
+def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judged:
+    """A part of a split that is quick to search.
+
+    Scores on it are higher than on the whole collection: compare them with each other only.
+
+    Args:
+        judged: the split.
+        queries: at most so many queries, chosen at random; 0 for all.
+        documents: at most so many documents: all that are judged for these queries (even if they are more), and
+            others, chosen at random; 0 for all.
+        seed: of the choice.
+    """
+    if queries and len(judged.qrels) > queries:
+        ranked = sorted(judged.qrels, key=lambda query: hash_share(query, f"dev queries {seed}"))
+        chosen = set(ranked[:queries])
+        judged = judged.only([query for query in judged.qrels if query in chosen])
+    if not documents or len(judged.documents) <= documents:
+        return judged
+    wanted = {document: None for grades in judged.qrels.values() for document in grades}
+    texts = {document: judged.documents[document] for document in wanted if document in judged.documents}
+    for document in _sample(judged.documents, max(0, documents - len(texts)), texts.keys(), seed):
+        texts[document] = judged.documents[document]
+    return replace(judged, documents=texts)
+
+
+def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) -> list[str]:
+    """Ids chosen at random, none of which is in `without`; one pass over the ids."""
+    count = len(documents)
+    order = np.random.default_rng(seed).choice(count, size=min(count, size + len(without)), replace=False).tolist()
+    wanted, at = set(order), dict[int, str]()
+    with delayed_progress("choose documents for dev", count) as advance:
+        for number, document in enumerate(documents):
+            if number in wanted and document not in without:
+                at[number] = document
+            if number % _UPDATE == 0:
+                advance(_UPDATE)
+    return [at[number] for number in order if number in at][:size]
+
+
+class GradedPairs(PairSource):
+    """The judged (query, document) pairs of a split as training pairs; texts stay where the split has them.
+
+    A judged document answers the query but does not say the same: these pairs are comparable, not parallel.
+
+    Args:
+        judged: the split; judgments of documents that it has not are left out.
+        min_grade: least grade of a training pair.
+        document_first: the document is the source (what the teacher reads), not the query.
+        chunk_rows: pairs in a chunk.
+
+    Raises:
+        InputError: no judgment has that grade.
+    """
+
+    def __init__(self, judged: Judged, min_grade: int, document_first: bool = False, chunk_rows: int = 1024) -> None:
+        self.judged, self.document_first, self.chunk_rows = judged, document_first, chunk_rows
+        self._rows: list[tuple[str, str]] = []
+        with delayed_progress(f"look up training pairs of {judged.name}", len(judged.qrels)) as advance:
+            for query, grades in judged.qrels.items():
+                graded = [document for document, grade in grades.items() if grade >= min_grade]
+                self._rows += [(query, document) for document in graded if document in judged.documents]
+                advance(1)
+        if not self._rows:
+            there = sorted({grade for grades in judged.qrels.values() for grade in grades.values()})
+            raise InputError(
+                f"{judged.name}: no judgment of a known document has grade {min_grade} or more; "
+                f"the grades are {', '.join(map(str, there))}"
+            )
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of pairs of each chunk; (C,)."""
+        whole, rest = divmod(len(self._rows), self.chunk_rows)
+        return np.array([self.chunk_rows] * whole + [rest] * (rest > 0), dtype=np.int64)
+
+    def read_chunk(self, number: int) -> list[tuple[str, str]]:
+        """The (query id, document id) of each pair of a chunk."""
+        return self._rows[number * self.chunk_rows : (number + 1) * self.chunk_rows]
+
+    def parse(self, row: tuple[str, str]) -> Pair:
+        """The texts of a judgment; sources that differ only in case and white space share an id."""
+        texts = self.judged.queries[row[0]], self.judged.documents[row[1]]
+        source, target = texts[self.document_first], texts[not self.document_first]
+        return Pair(source, target, stream_id(source))
+
+    def loaded(self) -> list[Pair] | PairSource:
+        """All pairs in memory where they are few, else the source."""
+        return list(self) if len(self._rows) <= _IN_MEMORY else self
