@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, sides_of, text_batches
 from datamodules.sampler import PairLoader, PairSampler, Position
+from datamodules.source import PairSource, SampledSource
+from datamodules.stream import StreamDataset, StreamSampler
 from retrieval.collection import Collection
 from retrieval.errors import InputError
+from retrieval.progress import delayed_progress
+
+_MOST_CHECKED = 1_000_000
+"""Streamed pairs that are looked at for leaks."""
 
 
 class PairsDataModule(LightningDataModule):
@@ -30,14 +40,24 @@ class PairsDataModule(LightningDataModule):
         eval_batch_size: texts in a batch of an evaluation dataloader.
         num_workers: worker processes of each dataloader; 0 reads in the main process, which is enough for texts.
         seed: gives the order of the pairs, and the subset for limit_pairs.
-        limit_pairs: train on a random subset of this many pairs; all of them by default.
+        limit_pairs: train on a random subset of this many pairs; all of them by default. Of streamed pairs they
+            come from a random subset of the file's parts.
         bucket: batch pairs of similar length together, which saves most of the padding; see `PairSampler`.
+        shuffle_buffer: streamed pairs are shuffled within so many, and the parts of the file as a whole; each worker
+            process holds this many in memory.
+        cache_pairs: let the teacher encode the source side of all pairs before training, and keep the vectors;
+            by default, unless the pairs are streamed. Otherwise it encodes each batch as it comes.
+        vocabulary_sample: of streamed pairs, a random sample of this many gives the student's vocabulary and the
+            frequencies of tokens.
         temperature: with several languages, 1 samples them by their size, more evens them out; see
             `datamodules.mixture`.
+        remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
     """
 
-    pairs: list[Pair]
-    """The training pairs, after `setup`."""
+    leaks: Leaks | None = None
+    """Evaluation queries among the training pairs, after `setup`; None where they were not looked for."""
+    pairs: list[Pair] | PairSource
+    """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
 
@@ -51,7 +71,11 @@ class PairsDataModule(LightningDataModule):
         seed: int = 0,
         limit_pairs: int | None = None,
         bucket: bool = True,
+        shuffle_buffer: int = 131072,
+        cache_pairs: bool | None = None,
+        vocabulary_sample: int = 200_000,
         temperature: float = 1.0,
+        remove_leaks: bool = False,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -59,6 +83,8 @@ class PairsDataModule(LightningDataModule):
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
             ("limit_pairs", 1 if limit_pairs is None else limit_pairs, 1),
+            ("shuffle_buffer", shuffle_buffer, 1),
+            ("vocabulary_sample", vocabulary_sample, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}, expected at least {least}")
@@ -67,18 +93,20 @@ class PairsDataModule(LightningDataModule):
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
         self.bucket, self.temperature = bucket, temperature
+        self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
+        self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks
         self._resumed = Position()
         self._is_loaded = False
 
-    def load_pairs(self) -> list[Pair]:
-        """Hook: read the training pairs. Called once, by `setup`, before `load_collections`."""
+    def load_pairs(self) -> list[Pair] | PairSource:
+        """Hook: read the training pairs, or open them. Called once, by `setup`, before `load_collections`."""
         raise NotImplementedError
 
     def load_collections(self) -> dict[str, Collection]:
         """Hook: read the collections ``dev`` and ``test``, and ``english`` where there is one. Called once."""
         raise NotImplementedError
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+    def setup(self, stage: str | None = None) -> None:
         """Read pairs and collections, the first time.
 
         Raises:
@@ -93,39 +121,97 @@ class PairsDataModule(LightningDataModule):
         collections = self.load_collections()
         for collection in collections.values():
             _check_collection(collection)
-        self.pairs, self.collections = self._limited(pairs), collections
+        pairs = self._limited(pairs)
+        self.pairs, self.leaks = self.check_leaks(pairs, collections) if stage != "test" else (pairs, None)
+        self.collections = collections
         self._is_loaded = True
 
-    def _limited(self, pairs: list[Pair]) -> list[Pair]:
+    def check_leaks(
+        self, pairs: list[Pair] | PairSource, collections: dict[str, Collection]
+    ) -> tuple[list[Pair] | PairSource, Leaks | None]:
+        """Look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
+
+        Of streamed pairs only the first million are looked at, unless leaks are to be dropped.
+
+        Args:
+            pairs: the training pairs.
+            collections: ``dev``, ``test`` and others by name.
+
+        Returns:
+            The pairs that are left, and what was found.
+
+        Raises:
+            InputError: no pair is left.
+        """
+        limit = None if self.remove_leaks or isinstance(pairs, list) else _MOST_CHECKED
+        leaks, rows = find_leaks(pairs, collections, limit)
+        if not (self.remove_leaks and rows):
+            return pairs, leaks
+        if len(rows) == len(pairs):
+            raise InputError("every training pair holds a query of dev or test, so remove_leaks leaves none")
+        return without_rows(pairs, rows), replace(leaks, dropped=True)
+
+    def _limited(self, pairs: list[Pair] | PairSource) -> list[Pair] | PairSource:
         if self.limit_pairs is None:
             return pairs
         if self.limit_pairs > len(pairs):
             warnings.warn(f"limit_pairs is {self.limit_pairs}, but there are {len(pairs)} pairs only", stacklevel=3)
+        if isinstance(pairs, PairSource):
+            return SampledSource(pairs, self.limit_pairs, self.seed) if self.limit_pairs < len(pairs) else pairs
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(pairs), generator=generator)[: self.limit_pairs]
         return [pairs[index] for index in sorted(chosen.tolist())]
 
-    def teacher_texts(self) -> list[str]:
-        """Every text that the teacher will be asked for, each once, in an order that does not change.
+    @property
+    def caches_pairs(self) -> bool:
+        """Whether the teacher encodes the pairs' sources before training; see the option ``cache_pairs``."""
+        return not isinstance(self.pairs, PairSource) if self.cache_pairs is None else self.cache_pairs
 
-        These are the sources of the pairs, the teacher's side of all collections, and the student's side of
-        ``test``, which the teacher reads for the undistilled row of the results.
+    def sample_pairs(self) -> list[Pair]:
+        """All pairs, or of streamed ones a random sample of ``vocabulary_sample``, the same for a seed."""
+        if not isinstance(self.pairs, PairSource):
+            return self.pairs
+        rows = min(self.vocabulary_sample, len(self.pairs))
+        pairs = SampledSource(self.pairs, rows, self.seed)
+        with delayed_progress("sample pairs", rows) as advance:
+            return [pair for pair in pairs if advance(1) is None]
+
+    def teacher_texts(self) -> Iterable[str]:
+        """Every text that the teacher is to encode before training, in an order that does not change.
+
+        These are the sources of the pairs (unless ``cache_pairs`` says no), the teacher's side of all collections, and
+        the student's side of ``test``, which the teacher reads for the undistilled row of the results.
+
+        Returns:
+            A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
         """
-        texts = dict.fromkeys(pair.source for pair in self.pairs)
-        for collection in self.collections.values():
-            for reader in ("teacher", "student") if collection.split == "test" else ("teacher",):
-                for _, side in sides_of(collection, reader):
-                    texts.update(dict.fromkeys(side.values()))
-        return list(texts)
+        sides = [
+            texts
+            for collection in self.collections.values()
+            for reader in (("teacher", "student") if collection.split == "test" else ("teacher",))
+            for _, texts in sides_of(collection, reader)
+        ]
+        sources = (pair.source for pair in self.pairs) if self.caches_pairs else ()
+        texts = chain(sources, chain.from_iterable(side.values() for side in sides))
+        in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
+        return list(dict.fromkeys(texts)) if in_memory else texts
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of training pairs, from the place where the run is."""
-        # UTF-8 bytes stand for tokens; what is padded is the longer side.
-        lengths = [max(len(pair.source.encode()), len(pair.target.encode())) for pair in self.pairs]
-        sampler = PairSampler(
-            len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths if self.bucket else None
+        sampler = self._sampler(self.bucket)
+        dataset: Dataset[Any] = (
+            StreamDataset(self.pairs, sampler, self.shuffle_buffer, self.bucket)
+            if isinstance(self.pairs, PairSource) and isinstance(sampler, StreamSampler)
+            else PairDataset(self.pairs)  # type: ignore[arg-type]
         )
-        return PairLoader(PairDataset(self.pairs), sampler, self.num_workers, self._position)
+        return PairLoader(dataset, sampler, self.num_workers, self._position)
+
+    def _sampler(self, bucket: bool) -> PairSampler:
+        if isinstance(self.pairs, PairSource):
+            return StreamSampler(self.pairs, self.batch_size, self.seed, *self._rank())
+        # UTF-8 bytes stand for tokens; what is padded is the longer side.
+        lengths = [max(len(pair.source.encode()), len(pair.target.encode())) for pair in self.pairs] if bucket else None
+        return PairSampler(len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
         """What the student reads of ``dev``."""
@@ -158,8 +244,11 @@ class PairsDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.num_training_batches in (0, float("inf")):
             return {}
         position = self._position()
-        per_epoch = PairSampler(len(self.pairs), self.batch_size, 0, *self._rank())
-        return {"epoch": position.epoch, "batches": position.batches, "batches_in_epoch": len(per_epoch)}
+        return {
+            "epoch": position.epoch,
+            "batches": position.batches,
+            "batches_in_epoch": len(self._sampler(bucket=False)),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the place in a checkpoint.
@@ -169,7 +258,7 @@ class PairsDataModule(LightningDataModule):
         """
         if not state_dict:
             return
-        now = len(PairSampler(len(self.pairs), self.batch_size, 0, *self._rank()))
+        now = len(self._sampler(bucket=False))
         then = state_dict["batches_in_epoch"]
         if state_dict["batches"] and now != then:
             raise InputError(

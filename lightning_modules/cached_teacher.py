@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +18,8 @@ import torch
 from lightning_modules.encoder import TextSide, inverse_document_frequency
 from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teacher_store import Array, TeacherStore, text_keys
+from lightning_modules.text_statistics import Reading
+from lightning_modules.vocabulary import chunks
 from retrieval.errors import InputError
 from strategies.base import Embeddings
 
@@ -23,6 +27,7 @@ TokenDtype = Literal["float16", "float32"]
 _SEGMENT_BYTES = 2**30
 _ANNOUNCED_BYTES = 10**9
 _SAMPLE = 1000
+_BLOCK = 65536
 
 
 class CachedTeacher(Teacher):
@@ -80,32 +85,18 @@ class CachedTeacher(Teacher):
             return int(json.loads(about.read_text(encoding="utf-8"))["dim"])
         return self.teacher.dim
 
-    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
-        """Encode the texts that are not on disk yet.
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
+        """Encode the texts that are not on disk yet: a sequence as a whole, another iterable in blocks of 65,536.
 
         Raises:
             InputError: the disk has too little room.
         """
-        from filelock import FileLock, Timeout
-
-        texts = list(dict.fromkeys(texts))
-        if not (missing := self._missing(texts, tokens, side)):
-            return
-        store = self._store(tokens, side)
-        store.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"waiting for another process that encodes with {self.teacher.model}", file=sys.stderr)
-            lock.acquire()
-        try:
-            store.refresh()
-            if missing := self._missing(missing, tokens, side):
-                store.clean()
-                self._write(store, missing, tokens, side)
-        finally:
-            lock.release()
+        parts = [texts] if isinstance(texts, Sequence) else chunks(texts, _BLOCK)
+        blocks = (list(dict.fromkeys(part)) for part in parts)
+        for block in blocks:
+            if missing := self._missing(block, tokens, side):
+                with self._locked(tokens, side) as store:
+                    self._write(store, chain([missing], blocks), tokens, side)
 
     def encode(
         self,
@@ -114,11 +105,16 @@ class CachedTeacher(Teacher):
         device: torch.device | str | None = None,
         side: TextSide = "queries",
     ) -> Embeddings:
-        """Look texts up, and encode and store those that are new; see `Teacher.encode`."""
+        """Look texts up, and encode and store those that are new; see `Teacher.encode`.
+
+        Where ``stores_new`` is off, a batch with a new text is encoded as a whole, and nothing of it is stored.
+        """
         if not texts:
             raise ValueError("there are no texts to encode")
         keys = text_keys(texts)
         if (self._locate(keys, tokens, side)[0] < 0).any():
+            if not self.stores_new:
+                return self.teacher.encode(texts, tokens, device, side)
             self.prepare(texts, tokens, side)
         rows, stores = self._locate(keys, tokens, side)
         if not tokens:
@@ -130,7 +126,11 @@ class CachedTeacher(Teacher):
         return padded(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
 
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
-        """Compute the IDF of each token from the stored ids; see `Teacher.fit_idf`."""
+        """Compute the IDF of each token, from the stored ids if texts are stored; see `Teacher.fit_idf`."""
+        if not self.stores_new:
+            self.teacher.fit_idf(texts, side)
+            self._idf = self.teacher.encoder.idf.cpu().numpy()
+            return
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
         counts = np.zeros(0, dtype=np.int64)
@@ -141,6 +141,10 @@ class CachedTeacher(Teacher):
             counts[unique] += 1
         # The last entry serves all ids that no text holds.
         self._idf = inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), len(texts)).numpy()
+
+    def reading(self) -> Reading | None:
+        """How queries become tokens; see `Teacher.reading`."""
+        return self.teacher.reading()
 
     def _store(self, tokens: bool, side: TextSide) -> TeacherStore:
         if (tokens, side) not in self._stores:
@@ -176,20 +180,47 @@ class CachedTeacher(Teacher):
         rows, _ = self._locate(text_keys(texts), tokens, side)
         return [texts[index] for index in np.flatnonzero(rows < 0).tolist()]
 
-    def _write(self, store: TeacherStore, texts: list[str], tokens: bool, side: TextSide) -> None:
-        """Encode texts, and write a segment for each gigabyte."""
-        self._check_room(texts, tokens, side)
-        self._describe(side)
-        keys = text_keys(texts)
+    @contextmanager
+    def _locked(self, tokens: bool, side: TextSide) -> Iterator[TeacherStore]:
+        """The store to write to, while no other process does."""
+        from filelock import FileLock, Timeout
+
+        store = self._store(tokens, side)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that encodes with {self.teacher.model}", file=sys.stderr)
+            lock.acquire()
+        try:
+            store.refresh()
+            store.clean()
+            yield store
+        finally:
+            lock.release()
+
+    def _write(self, store: TeacherStore, blocks: Iterable[list[str]], tokens: bool, side: TextSide) -> None:
+        """Encode what is missing of some blocks of texts, and write a segment for each gigabyte."""
         columns: dict[str, list[Array]] = {}
-        size = 0
-        for batch in self.teacher.encode_batches(texts, tokens, side):
-            for name, part in self._columns(batch, keys).items():
-                columns.setdefault(name, []).append(part)
-                size += part.nbytes
-            if size >= _SEGMENT_BYTES:
-                store.write(**columns)
-                columns, size = {}, 0
+        size, unwritten = 0, set[bytes]()
+        for block in blocks:
+            missing = self._missing(block, tokens, side)
+            found = zip(missing, text_keys(missing).tolist(), strict=True)
+            texts = [text for text, key in found if key not in unwritten]
+            if not texts:
+                continue
+            self._check_room(texts, tokens, side)
+            self._describe(side)
+            keys = text_keys(texts)
+            for batch in self.teacher.encode_batches(texts, tokens, side):
+                for name, part in self._columns(batch, keys).items():
+                    columns.setdefault(name, []).append(part)
+                    size += part.nbytes
+                unwritten.update(keys[batch.rows].tolist())
+                if size >= _SEGMENT_BYTES:
+                    store.write(**columns)
+                    columns, size, unwritten = {}, 0, set()
         if columns:
             store.write(**columns)
 

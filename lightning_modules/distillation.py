@@ -102,18 +102,20 @@ class DistillationModule(LightningModule):
         fits = stage == "fit"
         if self.siamese:
             data.collections = read_by_student(data.collections)
+        sample = data.sample_pairs() if fits else []
         if fits:
-            sources = [pair.source for pair in data.pairs] if self.siamese else []
-            self.student.adapt_vocabulary([pair.target for pair in data.pairs] + sources)
+            sources = [pair.source for pair in sample] if self.siamese else []
+            self.student.adapt_vocabulary([pair.target for pair in sample] + sources)
         self.trainer.strategy.barrier("student")
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
+        self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
             for side in () if self.siamese else self.teacher.sides:
                 self.teacher.prepare(data.teacher_texts(), tokens=needs_tokens, side=side)
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
-            self.student.fit_idf([pair.target for pair in data.pairs], self.target_side)
-            self.teacher.fit_idf([pair.source for pair in data.pairs], self.source_side)
+            self.student.fit_idf([pair.target for pair in sample], self.target_side)
+            self.teacher.fit_idf([pair.source for pair in sample], self.source_side)
 
     def forward(self, texts: Sequence[str], tokens: bool = False, side: TextSide = "queries") -> Embeddings:
         """Encode texts into the teacher's space.

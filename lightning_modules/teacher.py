@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.encoder import Pooling, TextEncoder, TextSide, TransformerEncoder, side_prefixes
+from lightning_modules.pretrained import load_tokenizer
 from lightning_modules.starter_models import resolve_model
+from lightning_modules.text_statistics import Reading
 from strategies.base import Embeddings
 
 _FORMAT = 1
@@ -30,6 +32,9 @@ class Teacher(ABC):
     A plain object, not an ``nn.Module``: as an attribute of the training module it is not saved in checkpoints, not
     wrapped by DDP, and not counted as a parameter.
     """
+
+    stores_new: bool = True
+    """Whether a teacher with a cache keeps texts that it was not prepared for; off for pairs too many to keep."""
 
     @property
     @abstractmethod
@@ -72,14 +77,18 @@ class Teacher(ABC):
         """
 
     @abstractmethod
-    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
         """Announce the texts that will be asked for; a teacher with a cache encodes what it lacks.
 
         Args:
-            texts: any texts.
+            texts: any texts, read once.
             tokens: whether their token states will be asked for.
             side: what they will be read as.
         """
+
+    def reading(self) -> Reading | None:
+        """How queries become tokens, for `text_statistics`; None where the teacher cannot say."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,11 @@ class OnlineTeacher(Teacher):
         weights = [idf[torch.from_numpy(ids[row]).long()].numpy() for row in order] if len(idf) else None
         return padded(pooled, [states[row] for row in order], weights, device)
 
+    def reading(self) -> Reading:
+        """How queries become tokens, made without loading the model."""
+        tokenizer, special = load_tokenizer(self.model)
+        return Reading(tokenizer, self.max_length, special.get("unk_token"), self.prefixes["queries"])
+
     def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[TeacherBatch]:
         """Encode many texts, those of like length together, with a progress bar if they are many.
 
@@ -218,7 +232,7 @@ class OnlineTeacher(Teacher):
             rows = order[start : start + self.batch_size]
             yield self._encode_batch(encoder, rows, [texts[row] for row in rows], tokens, side)
 
-    def prepare(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> None:
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
         """Nothing: texts are encoded when they are asked for."""
 
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:

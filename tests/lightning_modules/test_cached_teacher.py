@@ -229,3 +229,45 @@ def test_wrong_options(tiny_bert, tmp_path):
         make(tiny_bert, tmp_path, token_dtype="int8")
     with pytest.raises(ValueError, match="no texts"):
         make(tiny_bert, tmp_path).encode([])
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_an_iterable_is_read_once_and_in_blocks(tiny_bert, tmp_path, texts, monkeypatch, tokens):
+    monkeypatch.setattr("lightning_modules.cached_teacher._BLOCK", 3)
+    whole = make(tiny_bert, tmp_path / "whole")
+    whole.prepare(texts, tokens)
+    teacher, longest = make(tiny_bert, tmp_path / "blocks"), 0
+    encode = teacher.teacher.encode_batches
+
+    def watched(block, *options):
+        nonlocal longest
+        longest = max(longest, len(block))
+        return encode(block, *options)
+
+    teacher.teacher.encode_batches = watched  # type: ignore[method-assign]
+    teacher.prepare(iter([*texts, *texts]), tokens)
+    assert longest <= 3
+    assert len(segments(tmp_path / "blocks")) == 1
+    again = make(tiny_bert, tmp_path / "blocks", loads=False)
+    again.prepare(iter(texts), tokens)
+    ours, theirs = again.encode(texts, tokens), whole.encode(texts, tokens)
+    torch.testing.assert_close(ours.pooled, theirs.pooled, atol=1e-6, rtol=0)
+    store = TeacherStore(segments(tmp_path / "blocks")[0].parent)
+    store.refresh()
+    assert sum(len(segment.keys) for segment in store.segments.values()) == len(set(texts))
+
+
+def test_texts_that_come_on_the_way_need_not_be_stored(tiny_bert, tmp_path, texts):
+    teacher = make(tiny_bert, tmp_path)
+    teacher.stores_new = False
+    teacher.prepare(texts[:3], True)
+    before = segments(tmp_path)
+    online = OnlineTeacher(tiny_bert, max_length=16, device="cpu")
+    assert equal(teacher.encode(texts[2:6], True), online.encode(texts[2:6], True))
+    teacher.fit_idf(texts)
+    online.fit_idf(texts)
+    assert equal(teacher.encode(texts[2:6], True), online.encode(texts[2:6], True))
+    assert teacher.encode(texts[2:6], True).weights is not None
+    torch.testing.assert_close(teacher.encode(texts[:3], True).weights, online.encode(texts[:3], True).weights)
+    assert segments(tmp_path) == before
+    assert equal(teacher.encode(texts[:3]), make(tiny_bert, tmp_path, loads=False).encode(texts[:3]))
