@@ -2,6 +2,7 @@
 
 python compare.py runs/mse runs/ot                               # the test rows of two run folders
 python compare.py runs/ot:undistilled runs/ot                    # another row of the same folder
+python compare.py runs/sw-ot runs/sw+so-ot:test/sw               # one language of a run on several
 python compare.py a.run b.run --qrels test.qrels --metrics map   # TREC run files
 """
 
@@ -17,7 +18,7 @@ from lightning_modules.front_door import Parser
 def parser() -> argparse.ArgumentParser:
     """The options of the command line."""
     options = Parser("compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, FOLDER:ROW, or a TREC run file")
+    options.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, FOLDER:ROW[/LANGUAGE], or a TREC run")
     options.add_argument("--metrics", nargs="+", metavar="NAME", help="e.g. map ndcg@10 (default: all in common)")
     options.add_argument("--baseline", metavar="RUN", help="which of the runs the others are compared with (the first)")
     options.add_argument("--qrels", metavar="FILE", help="relevance judgments, for TREC run files")

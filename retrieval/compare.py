@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from rich.table import Table
 from retrieval.collection import Qrels
 from retrieval.errors import InputError
 from retrieval.files import require_file, write_json
+from retrieval.macro_average import macro_interval, macro_mean, macro_permutation_test, macro_t_test
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run
 from retrieval.progress import delayed_progress
-from retrieval.significance import bootstrap_interval, holm, paired_permutation_test, paired_t_test
+from retrieval.rows import AVERAGE, from_json
+from retrieval.significance import holm
 from retrieval.table import format_interval, format_p, plain_table
 from retrieval.trec import read_qrels, read_run
 
@@ -34,11 +36,24 @@ class ScoredRun:
 
     Args:
         name: how tables call it.
-        per_query: metric -> query id -> value.
+        per_query: metric -> query id -> value; empty for a run of several languages.
+        languages: language -> metric -> query id -> value, for a run of several languages.
     """
 
     name: str
     per_query: PerQuery
+    languages: dict[str, PerQuery] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, PerQuery]:
+        """Language -> metric -> query id -> value; the single language of a run is ``""``."""
+        return self.languages or {"": self.per_query}
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that the run has in every language."""
+        first, *others = self.groups.values()
+        return [metric for metric in first if all(metric in each for each in others)]
 
 
 @dataclass(frozen=True)
@@ -54,9 +69,10 @@ class Comparison:
         difference: mean minus the baseline's; None for the baseline itself, like all that follow.
         difference_interval: 95 % interval of the difference, by resampling queries.
         t_test: p of the paired t-test.
-        t_test_holm: the same, corrected over the comparisons of this metric.
+        t_test_holm: the same, corrected over the comparisons of this metric, in all languages and of their average.
         permutation: p of the paired permutation test.
         permutation_holm: the same, corrected.
+        language: the language, or ``average``; None for runs of a single language.
     """
 
     metric: str
@@ -70,6 +86,7 @@ class Comparison:
     t_test_holm: float | None = None
     permutation: float | None = None
     permutation_holm: float | None = None
+    language: str | None = None
 
 
 def load_runs(
@@ -78,8 +95,8 @@ def load_runs(
     """The runs that a command line names.
 
     Args:
-        specs: run folders with a ``per_query.json`` (``FOLDER``, or ``FOLDER:ROW`` for another row than ``test``), or
-            TREC run files, which need qrels.
+        specs: run folders with a ``per_query.json`` (``FOLDER``, or ``FOLDER:ROW`` for another row than ``test``, or
+            ``FOLDER:ROW/LANGUAGE`` for one language of several), or TREC run files, which need qrels.
         qrels: a file of judgments, for run files.
         metrics: the metrics to compute for run files.
 
@@ -94,7 +111,10 @@ def load_runs(
     scored = [_load(spec, judgments, metrics or DEFAULT_METRICS) for spec in specs]
     names = [Path(spec).name for spec in specs]
     distinct = len(set(names)) == len(names)
-    return [ScoredRun(name if distinct else spec, run) for name, spec, run in zip(names, specs, scored, strict=True)]
+    return [
+        ScoredRun(name if distinct else spec, groups.get("", {}), {} if "" in groups else groups)
+        for name, spec, groups in zip(names, specs, scored, strict=True)
+    ]
 
 
 def compare_runs(
@@ -102,19 +122,23 @@ def compare_runs(
 ) -> list[Comparison]:
     """Compare runs with a baseline on the same queries.
 
+    Runs of several languages are compared in each of them and on the average of the languages, which all weigh the
+    same.
+
     Args:
         runs: two or more.
         metrics: the metrics to compare, by default all that every run has.
         baseline: which of the runs the others are compared with.
 
     Returns:
-        A comparison for each metric and run, metric by metric, runs in the order given.
+        A comparison for each metric, language and run, metric by metric, runs in the order given.
 
     Raises:
-        InputError: a run lacks a metric, or the runs have different queries.
+        InputError: a run lacks a metric, or the runs have different languages or queries.
     """
+    _check_languages(runs, runs[baseline])
     if metrics is None:
-        metrics = [name for name in runs[0].per_query if all(name in run.per_query for run in runs)]
+        metrics = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
     if not metrics:
         raise InputError("the runs have no metric in common")
     comparisons = []
@@ -132,10 +156,12 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
         comparisons: from `compare_runs`.
         baseline: name of the baseline.
     """
+    has_languages = comparisons[0].language is not None
+    first_columns = ["metric", *(["language"] if has_languages else []), "run"]
     table = plain_table(
-        "metric", "run", "mean [95 % interval]", f"difference to {baseline}", "p t-test", "p permutation"
+        *first_columns, "mean [95 % interval]", f"difference to {baseline}", "p t-test", "p permutation"
     )
-    metric = None
+    metric = language = None
     for one in comparisons:
         if metric not in (None, one.metric):
             table.add_section()
@@ -146,18 +172,23 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
             assert one.permutation_holm is not None
             difference = format_interval(one.difference, one.difference_interval, sign=True)
             cells = [difference, format_p(one.t_test_holm), format_p(one.permutation_holm)]
-        first = one.metric if one.metric != metric else ""
-        table.add_row(first, one.run, format_interval(one.mean, one.interval), *cells)
-        metric = one.metric
+        is_new = one.metric != metric
+        first = [one.metric if is_new else ""]
+        if has_languages:
+            first.append(one.language or "" if is_new or one.language != language else "")
+        table.add_row(*first, one.run, format_interval(one.mean, one.interval), *cells)
+        metric, language = one.metric, one.language
     return table
 
 
 def comparison_note(comparisons: Sequence[Comparison]) -> str:
     """What a reader of the table must know, in one line."""
-    others = len({one.run for one in comparisons}) - 1
+    languages = list(dict.fromkeys(one.language for one in comparisons))
+    tests = (len({one.run for one in comparisons}) - 1) * len(languages)
+    drawn = "queries" if languages == [None] else "the queries of each language"
     return (
-        f"{comparisons[0].queries:,} queries. Intervals: percentile bootstrap over queries. "
-        f"p: paired, two-sided, Holm-corrected over {others} comparison{'s' if others > 1 else ''} a metric."
+        f"{max(one.queries for one in comparisons):,} queries. Intervals: percentile bootstrap over {drawn}. "
+        f"p: paired, two-sided, Holm-corrected over {tests} comparison{'s' if tests > 1 else ''} a metric."
     )
 
 
@@ -167,44 +198,78 @@ def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], basel
 
 
 def _compare_metric(runs: Sequence[ScoredRun], metric: str, baseline: ScoredRun) -> list[Comparison]:
-    values = [_values(run, metric, baseline) for run in runs]
-    reference = _values(baseline, metric, baseline)
-    others = [i for i, run in enumerate(runs) if run is not baseline]
-    t_tests = [paired_t_test(values[i], reference) for i in others]
-    permutations = [paired_permutation_test(values[i], reference) for i in others]
-    tests = dict(zip(others, zip(t_tests, holm(t_tests), permutations, holm(permutations), strict=True), strict=True))
-    found = []
-    for i, run in enumerate(runs):
-        mean, interval = float(values[i].mean()), bootstrap_interval(values[i])
-        if i in tests:
-            difference = values[i] - reference
-            change = (float(difference.mean()), bootstrap_interval(difference))
-            found.append(Comparison(metric, run.name, len(reference), mean, interval, *change, *tests[i]))
-        else:
-            found.append(Comparison(metric, run.name, len(reference), mean, interval))
-    return found
+    """The comparisons of one metric: in each language and on their average, all runs in each."""
+    names = list(baseline.groups)
+    families = {name: [name] for name in names} | ({AVERAGE: names} if len(names) > 1 else {})
+    values = {run.name: {name: _values(run, metric, baseline, name) for name in names} for run in runs}
+    reference = values[baseline.name]
+    found: list[Comparison] = []
+    for language, members in families.items():
+        for run in runs:
+            own = [values[run.name][name] for name in members]
+            queries = sum(map(len, own))
+            figures = (metric, run.name, queries, macro_mean(own), macro_interval(own))
+            comparison = Comparison(*figures, language=language or None)
+            if run is not baseline:
+                differences = [one - reference[name] for one, name in zip(own, members, strict=True)]
+                comparison = _with_tests(comparison, differences)
+            found.append(comparison)
+    return _holm_corrected(found)
 
 
-def _values(run: ScoredRun, metric: str, baseline: ScoredRun) -> NDArray[np.float64]:
-    """The metric of each query, in the baseline's order."""
+def _with_tests(comparison: Comparison, differences: list[NDArray[np.float64]]) -> Comparison:
+    return replace(
+        comparison,
+        difference=macro_mean(differences),
+        difference_interval=macro_interval(differences),
+        t_test=macro_t_test(differences),
+        permutation=macro_permutation_test(differences),
+    )
+
+
+def _holm_corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    """The comparisons of a metric, with p-values corrected over all of them."""
+    tested = [one for one in comparisons if one.t_test is not None]
+    t_tests = iter(holm([one.t_test for one in tested if one.t_test is not None]))
+    permutations = iter(holm([one.permutation for one in tested if one.permutation is not None]))
+    return [
+        one if one.t_test is None else replace(one, t_test_holm=next(t_tests), permutation_holm=next(permutations))
+        for one in comparisons
+    ]
+
+
+def _check_languages(runs: Sequence[ScoredRun], baseline: ScoredRun) -> None:
+    for run in runs:
+        if run.groups.keys() != baseline.groups.keys():
+            one, other = (", ".join(each.languages) or "a single language" for each in (baseline, run))
+            raise InputError(
+                f"the runs have different languages: {baseline.name} has {one}, {run.name} has {other}; "
+                "name one language with FOLDER:test/LANGUAGE"
+            )
+
+
+def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> NDArray[np.float64]:
+    """The metric of each query of a language, in the baseline's order."""
     for one in (baseline, run):
-        if metric not in one.per_query:
-            raise InputError(f"{one.name} has no metric {metric!r}{_nearest(metric, list(one.per_query))}")
-    wanted, given = baseline.per_query[metric], run.per_query[metric]
+        if metric not in one.groups[language]:
+            raise InputError(f"{one.name} has no metric {metric!r}{_nearest(metric, list(one.groups[language]))}")
+    wanted, given = baseline.groups[language][metric], run.groups[language][metric]
     missing = [query for query in wanted if query not in given]
     foreign = [query for query in given if query not in wanted]
+    where = f" in {language}" if language else ""
     if missing or foreign:
         raise InputError(
-            f"the runs have different queries: {len(missing):,} of the {len(wanted):,} queries of {baseline.name} are "
-            f"missing in {run.name}, which has {len(foreign):,} others (e.g. {[*missing, *foreign][0]!r})"
+            f"the runs have different queries{where}: {len(missing):,} of the {len(wanted):,} queries of "
+            f"{baseline.name} are missing in {run.name}, which has {len(foreign):,} others "
+            f"(e.g. {[*missing, *foreign][0]!r})"
         )
     if len(wanted) < 2:
-        raise InputError(f"{baseline.name} has {len(wanted)} queries: a comparison needs at least 2")
+        raise InputError(f"{baseline.name} has {len(wanted)} queries{where}: a comparison needs at least 2")
     return np.array([given[query] for query in wanted], dtype=np.float64)
 
 
-def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> PerQuery:
-    """The metrics of the run that one argument names."""
+def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> dict[str, PerQuery]:
+    """The metrics of the run that one argument names, by language."""
     path, row = Path(spec), None
     if not path.exists() and ":" in spec:
         folder, _, row = spec.rpartition(":")
@@ -218,26 +283,42 @@ def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> PerQuery:
     run = read_run(path)
     if not any(query in qrels for query in run):
         raise InputError(f"none of its {len(run):,} queries is in the qrels: are these the right qrels?", path)
-    return evaluate_run(run, qrels, metrics)
+    return {"": evaluate_run(run, qrels, metrics)}
 
 
-def _load_row(folder: Path, row: str) -> PerQuery:
+def _load_row(folder: Path, row: str) -> dict[str, PerQuery]:
+    """A row of a run folder by language; ``test/sw`` is one language of several."""
     path = folder / PER_QUERY_FILE
     if not path.is_file():
         raise InputError(f"there is no {PER_QUERY_FILE} in it: expected the folder of a finished run", folder)
-    rows = _read_json(path)
-    if not isinstance(rows, dict):
+    content = _read_json(path)
+    if not isinstance(content, dict):
         raise InputError('expected an object {row: {metric: {query id: value}}}, e.g. {"test": ...}', path)
+    groups = from_json(content)
+    if not isinstance(groups, dict) or not groups or not all(isinstance(rows, dict) for rows in groups.values()):
+        raise InputError('"languages": expected an object {language: {row: {metric: {query id: value}}}}', path)
+    row, _, language = row.partition("/")
+    if language:
+        if language not in groups:
+            known = "; the run has a single one" if "" in groups else _nearest(language, list(groups))
+            raise InputError(f"there is no language {language!r}{known}", path)
+        groups = {"": groups[language]}
+    return {name: _checked_row(rows, row, f"{name}, " if name else "", path) for name, rows in groups.items()}
+
+
+def _checked_row(rows: dict[str, Any], row: str, where: str, path: Path) -> PerQuery:
+    """The values of a row, if they are metric -> query id -> finite number."""
     if row not in rows:
-        raise InputError(f"there is no row {row!r}{_nearest(row, list(rows))}", path)
+        raise InputError(f"{where}there is no row {row!r}{_nearest(row, list(rows))}", path)
     if not isinstance(rows[row], dict):
-        raise InputError(f"row {row!r}: expected an object {{metric: {{query id: value}}}}", path)
+        raise InputError(f"{where}row {row!r}: expected an object {{metric: {{query id: value}}}}", path)
     for metric, values in rows[row].items():
         if not isinstance(values, dict) or not values:
-            raise InputError(f"row {row!r}, metric {metric!r}: expected an object {{query id: value}}", path)
+            raise InputError(f"{where}row {row!r}, metric {metric!r}: expected an object {{query id: value}}", path)
         for query, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{row}, {metric}, query {query!r}: found {value!r}, expected a finite number", path)
+                problem = f"query {query!r}: found {value!r}, expected a finite number"
+                raise InputError(f"{where}{row}, {metric}, {problem}", path)
     return {metric: dict(values) for metric, values in rows[row].items()}
 
 
