@@ -43,3 +43,8 @@ def hash_share(key: str, salt: str) -> float:
     digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
     # 53 bits, as many as a float holds: more would round up to 1.0 now and then.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def text_id(text: str) -> int:
+    """63 bits of a text, the same for texts that differ only in case and white space: an id without counting."""
+    return int.from_bytes(hashlib.blake2b(fold(text).encode(), digest_size=8).digest(), "big") >> 1
