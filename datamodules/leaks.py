@@ -22,32 +22,44 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Leaks:
-    """The training pairs that hold a query of ``dev`` or ``test``.
+    """What was found when evaluation queries were looked for among the training pairs.
 
     Args:
         checked: number of pairs that were looked at.
-        exact: pairs with the very text of a query (in NFC, white space aside).
-        rows: positions of the pairs that match when case, punctuation and white space do not count; these
-            include the exact ones.
+        pairs: of them, those with the text of a query when case, punctuation and white space do not count.
+        exact: of them, those with the very text of a query (in NFC, white space aside).
         examples: some of the texts.
-        dropped: whether they were taken out of the training pairs.
+        dropped: whether the pairs were taken out of the training data.
     """
 
     checked: int
+    pairs: int
     exact: int
-    rows: list[int]
     examples: list[str]
     dropped: bool = False
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Leaks]) -> Leaks:
+        """What was found in several datasets together."""
+        return cls(
+            checked=sum(part.checked for part in parts),
+            pairs=sum(part.pairs for part in parts),
+            exact=sum(part.exact for part in parts),
+            examples=[text for part in parts for text in part.examples][:_EXAMPLES],
+            dropped=any(part.dropped for part in parts),
+        )
 
     def __str__(self) -> str:
         examples = ", ".join(repr(text) for text in self.examples)
         return (
-            f"{len(self.rows):,} of {self.checked:,} training pairs hold a query of dev or test "
+            f"{self.pairs:,} of {self.checked:,} training pairs hold a query of dev or test "
             f"({self.exact:,} exactly), such as {examples}"
         )
 
 
-def find_leaks(pairs: Iterable[Pair], collections: Mapping[str, Collection], limit: int | None = None) -> Leaks:
+def find_leaks(
+    pairs: Iterable[Pair], collections: Mapping[str, Collection], limit: int | None = None
+) -> tuple[Leaks, list[int]]:
     """Look for evaluation queries among training texts.
 
     A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads.
@@ -57,6 +69,9 @@ def find_leaks(pairs: Iterable[Pair], collections: Mapping[str, Collection], lim
         pairs: the training pairs.
         collections: ``dev``, ``test`` and others by name.
         limit: look at so many pairs only; all of them by default.
+
+    Returns:
+        What was found, and the positions of those pairs in ascending order.
     """
     readers: dict[str, set[str]] = {"student": set(), "teacher": set()}
     exact: set[str] = set()
@@ -82,7 +97,7 @@ def find_leaks(pairs: Iterable[Pair], collections: Mapping[str, Collection], lim
                 number_exact += any(normalise(text) in exact for text in found)
                 if len(examples) < _EXAMPLES:
                     examples[found[0]] = None
-    return Leaks(checked, number_exact, rows, list(examples))
+    return Leaks(checked, len(rows), number_exact, list(examples)), rows
 
 
 def without_rows(pairs: Sequence[Pair] | PairSource, rows: Sequence[int]) -> list[Pair] | PairSource:

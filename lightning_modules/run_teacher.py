@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_modules.checkpoints import read_weights
 from lightning_modules.encoder import TextEncoder, TextSide, projected, side_prefixes
 from lightning_modules.teacher import OnlineTeacher, file_hash
+from lightning_modules.text_statistics import Reading
 from retrieval.errors import InputError
 from strategies.base import Embeddings
 
@@ -71,6 +72,10 @@ class RunTeacher(OnlineTeacher):
     def _model_key(self) -> str:
         stat = self.checkpoint.stat()
         return file_hash(self.checkpoint, stat.st_size, stat.st_mtime_ns)
+
+    def reading(self) -> Reading:
+        """How queries become tokens; this loads the model."""
+        return self.encoder.reading()
 
     def _load(self) -> TextEncoder:
         parts: dict[str, dict[str, Any]] = {"student": {}, "projection": {}}

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from datamodules.leaks import find_leaks, without_rows
+from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.pairs import Pair
 from datamodules.source import PairSource
 from retrieval.collection import Collection
@@ -57,24 +57,30 @@ PAIRS = [
     ],
 )
 def test_queries_of_the_student_are_looked_for_among_targets(queries, rows, exact):
-    leaks = find_leaks(PAIRS, {"test": collection("test", queries)})
-    assert (leaks.checked, leaks.rows, leaks.exact) == (6, rows, exact)
+    leaks, found = find_leaks(PAIRS, {"test": collection("test", queries)})
+    assert found == rows
+    assert (leaks.checked, leaks.pairs, leaks.exact) == (6, len(rows), exact)
 
 
 def test_queries_of_the_teacher_are_looked_for_among_sources():
-    leaks = find_leaks(PAIRS, {"dev": collection("dev", ["hot water.", "moto"], "teacher")})
-    assert leaks.rows == [1]
+    leaks, rows = find_leaks(PAIRS, {"dev": collection("dev", ["hot water.", "moto"], "teacher")})
+    assert rows == [1]
     assert leaks.examples == ["Hot water"]
     assert "1 of 6 training pairs hold a query of dev or test (0 exactly), such as 'Hot water'" in str(leaks)
 
 
 def test_the_english_twin_is_not_looked_at():
-    assert not find_leaks(PAIRS, {"english/sw": collection("english/sw", ["fire"], "teacher")}).rows
+    assert not find_leaks(PAIRS, {"english/sw": collection("english/sw", ["fire"], "teacher")})[1]
 
 
 def test_limit():
-    leaks = find_leaks(PAIRS, {"test": collection("test", ["moto", "maji"])}, limit=2)
-    assert (leaks.checked, leaks.rows) == (2, [0])
+    leaks, rows = find_leaks(PAIRS, {"test": collection("test", ["moto", "maji"])}, limit=2)
+    assert (leaks.checked, rows) == (2, [0])
+
+
+def test_parts_are_added_up():
+    parts = [find_leaks(PAIRS, {"test": collection("test", [query])})[0] for query in ("moto", "maji")]
+    assert Leaks.of_parts(parts) == Leaks(12, 2, 1, ["moto", "MAJI"])
 
 
 @pytest.mark.parametrize("rows", [[], [0], [1, 2, 5], [0, 1, 2, 3], list(range(6))])
