@@ -15,6 +15,9 @@ and, where there are such files:
 
 No file has a header line. Empty lines are passed over. Queries without judgments are left out.
 
+Files above 256 MB stay on disk: they are read once to check every line, and an index is kept in the cache folder.
+Pairs are then streamed (see `datamodules.stream`), in another order than pairs in memory, and texts looked up.
+
 Traps: a tab inside a text makes a third column, which is refused; so is a text that is empty. Without ``dev.qrels``,
 a query is ``dev`` by a hash of its id, so adding queries moves no other query between ``dev`` and ``test``.
 """
@@ -22,22 +25,24 @@ a query is ``dev`` by a hash of its id, so adding queries moves no other query b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import PairsDataModule
+from datamodules.derived import scan_lines
+from datamodules.pair_file import PAIR_LINE, PairFile
 from datamodules.pairs import Pair, make_pairs
-from datamodules.text import hash_share, normalise
+from datamodules.source import PairSource
+from datamodules.text import hash_share
+from datamodules.text_store import TEXT_LINE, TextStore, tsv_columns, tsv_line
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.errors import InputError
 from retrieval.files import read_columns, require_file
-from retrieval.progress import delayed_progress
 from retrieval.trec import read_qrels
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_PAIR_LINE = "source<TAB>target"
-_TEXT_LINE = "id<TAB>text"
+_IN_MEMORY = 256 * 2**20
+"""Size in bytes of the largest file that is read into memory by default."""
 
 
 class TSVDataModule(PairsDataModule):
@@ -61,6 +66,7 @@ class TSVDataModule(PairsDataModule):
         dev_share: share of the judged queries that become ``dev`` where there is no dev_qrels.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
+        stream: leave pairs, queries and documents on disk; by default those of files above 256 MB.
         **options: those of `PairsDataModule`.
     """
 
@@ -78,6 +84,7 @@ class TSVDataModule(PairsDataModule):
         dev_share: float = 0.25,
         query_side: Side = "student",
         document_side: Side = "teacher",
+        stream: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -94,25 +101,27 @@ class TSVDataModule(PairsDataModule):
         self.english_documents_file = self._optional(english_documents, "documents.english.tsv")
         self.dev_share = dev_share
         self.query_side, self.document_side = query_side, document_side
+        self.stream = stream
 
-    def load_pairs(self) -> list[Pair]:
+    def load_pairs(self) -> list[Pair] | PairSource:
         """The pairs of the file, in its order."""
         if not self.root.is_dir():
             raise InputError(
                 "no such folder, expected one with pairs.tsv, queries.tsv, documents.tsv, qrels", self.root
             )
-        rows = read_rows(self.pairs_file, _PAIR_LINE)
+        if self._stays_on_disk(self.pairs_file):
+            return PairFile(self.pairs_file)
+        rows = read_rows(self.pairs_file, PAIR_LINE)
         return make_pairs((source, target) for _, (source, target) in rows)
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the English texts are there, ``english``."""
-        queries = read_texts(self.queries_file)
-        documents = read_texts(self.documents_file)
+        queries, documents = self._texts(self.queries_file), self._texts(self.documents_file)
         qrels = read_judgments(self.qrels_file, queries, documents)
         if self.dev_queries_file and not self.dev_qrels_file:
             raise InputError("there are dev queries without judgments: write dev.qrels", self.dev_queries_file)
         if self.dev_qrels_file:
-            dev_queries = read_texts(self.dev_queries_file) if self.dev_queries_file else queries
+            dev_queries = self._texts(self.dev_queries_file) if self.dev_queries_file else queries
             dev_qrels = read_judgments(self.dev_qrels_file, dev_queries, documents)
             if not self.dev_queries_file:
                 _refuse_overlap(self.dev_qrels_file, qrels, dev_qrels)
@@ -125,6 +134,15 @@ class TSVDataModule(PairsDataModule):
         collections = {"dev": self._collection("dev", dev_queries, documents, dev_qrels), "test": test}
         english = self._english(test)
         return collections | ({} if english is None else {"english": english})
+
+    def _stays_on_disk(self, path: Path) -> bool:
+        return require_file(path).stat().st_size > _IN_MEMORY if self.stream is None else self.stream
+
+    def _texts(self, path: Path) -> Mapping[str, str]:
+        """Texts by id, in memory or on disk."""
+        if self._stays_on_disk(path):
+            return TextStore.open(path, tsv_line(path), form="tsv")
+        return read_texts(path)
 
     def _optional(self, chosen: str | None, default: str) -> Path | None:
         """The path of a file that need not exist, unless it was chosen."""
@@ -143,7 +161,9 @@ class TSVDataModule(PairsDataModule):
             )
         return dev, test
 
-    def _collection(self, name: str, queries: dict[str, str], documents: dict[str, str], qrels: Qrels) -> Collection:
+    def _collection(
+        self, name: str, queries: Mapping[str, str], documents: Mapping[str, str], qrels: Qrels
+    ) -> Collection:
         judged = {query: queries[query] for query in queries if query in qrels}
         return Collection(name, judged, documents, qrels, self.query_side, self.document_side)
 
@@ -157,18 +177,19 @@ class TSVDataModule(PairsDataModule):
             if reader == "teacher":
                 sides.append(texts)
             elif path:
-                english = read_texts(path)
+                english = self._texts(path)
                 if lacking := [identifier for identifier in texts if identifier not in english]:
                     raise InputError(
                         f"no line for {lacking[0]!r} ({len(lacking)} of {len(texts)} ids are missing)", path
                     )
-                sides.append({identifier: english[identifier] for identifier in texts})
+                same = len(english) == len(texts)
+                sides.append(english if same else {identifier: english[identifier] for identifier in texts})
             else:
                 return None
         return Collection("english", sides[0], sides[1], test.qrels, "teacher", "teacher")
 
 
-def read_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path, expected: str) -> Iterator[tuple[int, tuple[str, str]]]:
     """The two columns of each line of a TSV file, without white space around them.
 
     Args:
@@ -181,27 +202,9 @@ def read_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
         InputError: no file, an empty file, invalid UTF-8, another number of columns, or an empty column.
     """
-    path, found = require_file(path), False
-    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
-        for number, raw in enumerate(file, start=1):
-            advance(len(raw))
-            try:
-                line = (raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number) from None
-            if not line.strip():
-                continue
-            columns = [column.strip() for column in line.rstrip("\r\n").split("\t")]
-            if len(columns) != 2:
-                plural = "" if len(columns) == 1 else "s"
-                raise InputError(f"found {len(columns)} column{plural}, expected 2: {expected}", path, number)
-            if "" in columns:
-                which = "first" if columns[0] == "" else "second"
-                raise InputError(f"the {which} column is empty, expected {expected}", path, number)
-            found = True
-            yield number, columns
-    if not found:
-        raise InputError(f"the file is empty, expected lines of {expected}", path)
+    path = require_file(path)
+    for number, _, line in scan_lines(path, expected):
+        yield number, tsv_columns(line, number, path, expected)
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -210,31 +213,36 @@ def read_texts(path: Path) -> dict[str, str]:
     Raises:
         InputError: as `read_rows`; or an id that appears twice, or holds a space.
     """
+    path, parse = require_file(path), tsv_line(path)
     texts: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, (identifier, text) in read_rows(path, _TEXT_LINE):
+    for number, _, line in scan_lines(path, TEXT_LINE):
+        identifier, text = parse(line, number)
         if identifier in lines:
             raise InputError(f"the id {identifier!r} is already that of line {lines[identifier]}", path, number)
-        if any(space in identifier for space in " \v\f\r"):
-            raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number)
-        texts[identifier], lines[identifier] = normalise(text), number
+        texts[identifier], lines[identifier] = text, number
     return texts
 
 
-def read_judgments(path: Path, queries: dict[str, str], documents: dict[str, str]) -> Qrels:
+def read_judgments(path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Qrels:
     """Judgments, all of which name known queries and documents.
 
     Raises:
         InputError: as `read_qrels`; or an unknown query or document, with its line.
     """
     qrels = read_qrels(path)
+    check_judgments(qrels, path, queries, documents)
+    return qrels
+
+
+def check_judgments(qrels: Qrels, path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
+    """Raise InputError where judgments of a file name an unknown query or document, with its line."""
     for query, grades in qrels.items():
         if query not in queries:
             raise InputError(f"unknown query {query!r}", path, _line_of(path, query, None))
         for document in grades:
             if document not in documents:
                 raise InputError(f"unknown document {document!r}", path, _line_of(path, query, document))
-    return qrels
 
 
 def _line_of(path: Path, query: str, document: str | None) -> int | None:
