@@ -72,8 +72,12 @@ def derived_array(path: str | Path, form: str, make: Callable[[], IntArray]) -> 
     return _mapped(target)
 
 
-def scan_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def scan_lines(path: Path, expected: str = "text") -> Iterator[tuple[int, int, bytes]]:
     """The lines of a file that are not empty, with a progress bar where that takes long.
+
+    Args:
+        path: the file.
+        expected: what a line holds, for the error message.
 
     Yields:
         Line number from 1, offset in bytes, and the line without its end (and without a byte order mark).
@@ -92,7 +96,7 @@ def scan_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 advance(offset - shown)
                 shown = offset
     if not found:
-        raise InputError("the file is empty", path)
+        raise InputError(f"the file is empty, expected lines of {expected}", path)
 
 
 def clean_line(raw: bytes, number: int) -> bytes:

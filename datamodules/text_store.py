@@ -16,6 +16,7 @@ from datamodules.derived import IntArray, clean_line, derived_array, scan_lines
 from datamodules.text import normalise
 from retrieval.errors import InputError
 
+TEXT_LINE = "id<TAB>text"
 ParseLine = Callable[[bytes, int], tuple[str, str]]
 """Gives (id, text) of a line with its number from 1 (0 where it is not known), or raises InputError."""
 
@@ -160,7 +161,7 @@ def tsv_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[st
 
 
 def _parse_tsv(path: Path, line: bytes, number: int) -> tuple[str, str]:
-    identifier, text = tsv_columns(line, number, path, "id<TAB>text")
+    identifier, text = tsv_columns(line, number, path, TEXT_LINE)
     if any(space in identifier for space in " \v\f\r"):
         raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number or None)
     return identifier, normalise(text)

@@ -182,8 +182,8 @@ class TSVDataModule(PairsDataModule):
                     raise InputError(
                         f"no line for {lacking[0]!r} ({len(lacking)} of {len(texts)} ids are missing)", path
                     )
-                same = len(english) == len(texts)
-                sides.append(english if same else {identifier: english[identifier] for identifier in texts})
+                as_it_is = isinstance(english, TextStore) and len(english) == len(texts)
+                sides.append(english if as_it_is else {identifier: english[identifier] for identifier in texts})
             else:
                 return None
         return Collection("english", sides[0], sides[1], test.qrels, "teacher", "teacher")
