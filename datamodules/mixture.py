@@ -67,7 +67,9 @@ class MixtureDataModule(PairsDataModule):
             raise ValueError("parts is empty, expected at least one: {name: datamodule}")
         for name in parts:
             if not re.fullmatch(r"[\w.+-]+", name) or name in _RESERVED:
-                raise ValueError(f"the part {name!r} needs another name: letters, digits, - and _; not average or maxsim")
+                raise ValueError(
+                    f"the part {name!r} needs another name: letters, digits, - and _; not average or maxsim"
+                )
         if self.limit_pairs is not None:
             raise ValueError("limit_pairs belongs to the parts: set it in the init_args of each of them")
         self.parts = parts
@@ -84,17 +86,15 @@ class MixtureDataModule(PairsDataModule):
         for name, part in self.parts.items():
             part.seed = self.seed
             try:
-                part.setup()
+                part.setup("test")  # without the check for leaks, which needs the queries of all parts
             except InputError as error:
                 if error.path is not None or name in str(error):
                     raise
                 raise InputError(f"{name}: {error}") from error
         self._refuse_same_parts()
-        mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature)
-        self.shares = dict(zip(mixture.names, mixture.shares, strict=True))
         if self.cache_pairs is None:
             self.cache_pairs = not any(isinstance(part.pairs, PairSource) for part in self.parts.values())
-        return mixture
+        return self._mixture()
 
     def load_collections(self) -> dict[str, Collection]:
         """The collections of all parts: ``dev/<part>``, ``test/<part>`` and, where there is one, ``english/<part>``."""
@@ -106,13 +106,24 @@ class MixtureDataModule(PairsDataModule):
         return {collection.name: collection for collection in named}
 
     def check_leaks(
-        self,
-        pairs: list[Pair] | PairSource,
-        collections: dict[str, Collection],  # noqa: ARG002
+        self, pairs: list[Pair] | PairSource, collections: dict[str, Collection]
     ) -> tuple[list[Pair] | PairSource, Leaks | None]:
-        """What the parts found, each among its own queries; a query of another language is no leak."""
-        found = [part.leaks for part in self.parts.values() if part.leaks is not None]
-        return pairs, Leaks.of_parts(found) if found else None
+        """Look for the queries of all languages among the pairs of all languages; see `PairsDataModule`.
+
+        A word that two languages share teaches the same student the same string, so it is a leak in both.
+        """
+        found = []
+        for part in self.parts.values():
+            part.remove_leaks = part.remove_leaks or self.remove_leaks
+            part.pairs, leaks = part.check_leaks(part.pairs, collections)
+            found += [] if leaks is None else [leaks]
+        leaks = Leaks.of_parts(found) if found else None
+        return (self._mixture() if leaks is not None and leaks.dropped else pairs), leaks
+
+    def _mixture(self) -> Mixture:
+        mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature)
+        self.shares = dict(zip(mixture.names, mixture.shares, strict=True))
+        return mixture
 
     def _refuse_same_parts(self) -> None:
         """Two names of one language, such as ``sw`` and ``Swahili``, would count it twice."""

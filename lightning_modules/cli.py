@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,8 +17,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from datamodules.base import PairsDataModule
 from lightning_modules.checkpoints import Checkpoint
 from lightning_modules.completion import completion_script
+from lightning_modules.diagnostics import Diagnostics
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.front_door import SHORT_NAMES, Arguments
+from lightning_modules.languages import expand_languages, in_folder_name
 from lightning_modules.loggers import make_loggers, parse_names
 from lightning_modules.option_errors import OptionError, explain, keys_of
 from lightning_modules.progress import progress_callbacks
@@ -56,6 +58,14 @@ class PotstillParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Raise the message instead of printing it with the usage; `PotstillCLI` makes it clear."""
         raise OptionError(str(message))
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
+        """Build everything; a list of languages makes a mixture, which is not in the saved configuration."""
+        if cfg.get("data") is not None:
+            cfg = cfg.clone()
+            cfg["data"] = expand_languages(cfg["data"])
+        built: Namespace = super().instantiate_classes(cfg, **options)
+        return built
 
 
 class PotstillCLI(LightningCLI):
@@ -145,7 +155,7 @@ class PotstillCLI(LightningCLI):
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         own = config["trainer"].get("callbacks") or []
-        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), *own]
+        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), Diagnostics(self.folder), *own]
         logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
         return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
 
@@ -163,8 +173,8 @@ class PotstillCLI(LightningCLI):
     def default_name(self) -> str:
         """Name of the run folder: data, language, strategy and seed."""
         data, strategy = self.config["data"], self.config["model"]["strategy"]
-        language = data.get("init_args", {}).get("language")
-        short = [short_name("data", data["class_path"]), language, short_name("strategy", strategy["class_path"])]
+        languages = in_folder_name(data)
+        short = [short_name("data", data["class_path"]), languages, short_name("strategy", strategy["class_path"])]
         return "-".join([*(part for part in short if part), f"seed{self.seed}"])
 
     def _checkpoints(self) -> list[Checkpoint]:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.front_door import LOGGERS, did_you_mean
+from retrieval.rows import AVERAGE, LABELS, averages
 
 _CHOSEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
@@ -105,20 +106,55 @@ def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
         logger.log_hyperparams(config)
 
 
-def log_results(loggers: list[Logger], rows: dict[str, dict[str, float]], plots: list[Path]) -> None:
-    """Put the final table and the plots into the W&B run, and end it.
+def log_values(loggers: list[Logger], values: dict[str, float], plots: list[Path]) -> None:
+    """Put figures that do not change in training, and plots, into each logger that has a place for them.
 
     Args:
         loggers: those of the trainer.
-        rows: row of the table -> metric -> value.
+        values: name -> figure.
         plots: PNG files.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
-            metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-            data = [[name, *(row.get(metric) for metric in metrics)] for name, row in rows.items()]
-            logger.experiment.log({"results": wandb.Table(columns=["system", *metrics], data=data)})
+            logger.experiment.summary.update(values)
+            logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_metrics(values, 0)
+
+
+def log_results(loggers: list[Logger], means: dict[str, dict[str, dict[str, float]]], plots: list[Path]) -> None:
+    """Put the final table and the plots into the W&B run, and end it.
+
+    Args:
+        loggers: those of the trainer.
+        means: language -> row -> metric -> value; see `retrieval.rows.by_language`.
+        plots: PNG files.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            columns, data = result_table(means)
+            logger.experiment.log({"results": wandb.Table(columns=columns, data=data)})
             logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})
             logger.experiment.finish()  # a later run in this process would go on with it
+
+
+def result_table(means: dict[str, dict[str, dict[str, float]]]) -> tuple[list[str | int], list[list[Any]]]:
+    """Columns and lines of the final table; with several languages, a line for each and for the average.
+
+    Args:
+        means: language -> row -> metric -> value.
+    """
+    has_languages = list(means) != [""]
+    lines = means | ({AVERAGE: averages(means)} if has_languages else {})
+    metrics = list(dict.fromkeys(metric for rows in means.values() for row in rows.values() for metric in row))
+    data = [
+        [row, *([language] if has_languages else []), *(rows[row].get(metric) for metric in metrics)]
+        for row in LABELS
+        for language, rows in lines.items()
+        if row in rows
+    ]
+    return ["system", *(["language"] if has_languages else []), *metrics], data

@@ -2,68 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.retrieval_evaluation import Result
-from retrieval.significance import bootstrap_interval
+from lightning_modules.text_statistics import BIN_EDGES, TextStatistics
+from retrieval.macro_average import macro_interval, macro_mean
+from retrieval.rows import AVERAGE, LABELS, Rows, by_language, groups
 
-ROW_LABELS = {"undistilled": "undistilled", "test": "student", "teacher": "teacher\non English"}
+_COLOURS = {"undistilled": "#b8b8b8", "test": "#2b6cb0", "teacher": "#e0b354"}
 
 
 def plot_curves(path: Path, history: list[dict[str, float]]) -> Path:
-    """Draw training loss and dev metrics over optimiser steps.
+    """Draw training loss and dev metrics over optimiser steps; with several languages, their first metric as well.
 
     Args:
         path: PNG file to write.
-        history: for each validation ``step``, ``train/...`` and ``dev/...``.
+        history: for each validation ``step``, ``train/...`` and ``dev/...``, such as ``dev/map`` or ``dev/sw/map``.
     """
-    figure, (left, right) = _subplots(2)
-    for axes, prefix, title in ((left, "train/", "training loss"), (right, "dev/", "dev queries")):
-        names = dict.fromkeys(name for point in history for name in point if name.startswith(prefix))
-        for name in names:
-            if "/info/" in name:
-                continue
+    names = dict.fromkeys(name for point in history for name in point if "/info/" not in name)
+    dev = [name for name in names if name.startswith("dev/")]
+    own = {name: name.split("/")[1] for name in dev if _is_of_a_language(name, dev)}
+    panels = {"training loss": {name: name.removeprefix("train/") for name in names if name.startswith("train/")}}
+    panels["dev queries"] = {name: name.removeprefix("dev/") for name in dev if name not in own}
+    if own:
+        panels["dev queries, average of the languages"] = panels.pop("dev queries")
+        metric = next(iter(own)).split("/", 2)[2]
+        panels[f"{metric} of the dev queries"] = {name: own[name] for name in own if name.split("/", 2)[2] == metric}
+    figure, axes_list = _subplots(len(panels))
+    for axes, (title, labels) in zip(axes_list, panels.items(), strict=True):
+        for name, label in labels.items():
             points = [(point["step"], point[name]) for point in history if name in point]
-            axes.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix(prefix))
+            axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set(title=title, xlabel="optimiser step")
-        axes.legend(frameon=False)
-    right.set_ylim(0, None)
+        axes.legend(frameon=False, ncols=1 + len(labels) // 8)
+    for axes in axes_list[1:]:
+        axes.set_ylim(0, None)
     return _save(figure, path)
 
 
-def plot_rows(path: Path, results: dict[str, Result]) -> Path:
-    """Draw the first metric of undistilled, student and teacher, with bootstrap intervals over queries.
+def _is_of_a_language(name: str, names: list[str]) -> bool:
+    """Whether a name such as ``dev/sw/map`` has its average ``dev/map`` beside it; ``dev/maxsim/map`` alone has not."""
+    split, _, rest = name.partition("/")
+    metric = rest.partition("/")[2]
+    return bool(metric) and rest.partition("/")[0] != "maxsim" and f"{split}/{metric}" in names
+
+
+def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
+    """Draw the metrics of undistilled, student and teacher, with bootstrap intervals over queries.
+
+    With several languages, each has its group of bars, and so has their average.
 
     Args:
         path: PNG file to write.
-        results: row -> what was measured.
+        results: name -> what was measured; see `retrieval.rows`.
     """
-    rows = [name for name in ROW_LABELS if name in results]
-    metrics = list(results["test"].means)[:4]
+    grouped = by_language({name: result.per_query for name, result in results.items()})
+    rows = [name for name in LABELS if name in next(iter(grouped.values()))]
+    metrics = list(next(iter(grouped.values()))["test"])[:4]
+    if list(grouped) != [""]:
+        return _plot_languages(path, grouped, rows, metrics)
     figure, axes_list = _subplots(len(metrics), width=2.4)
     for axes, metric in zip(axes_list, metrics, strict=True):
-        means = [results[row].means[metric] for row in rows]
-        intervals = [bootstrap_interval(list(results[row].per_query[metric].values())) for row in rows]
-        errors = [[max(0.0, mean - low) for mean, (low, _) in zip(means, intervals, strict=True)],
-                  [max(0.0, high - mean) for mean, (_, high) in zip(means, intervals, strict=True)]]  # fmt: skip
-        colours = ["#b8b8b8", "#2b6cb0", "#e0b354"]
-        axes.bar([ROW_LABELS[row] for row in rows], means, yerr=errors, capsize=4, color=colours)
+        for place, row in enumerate(rows):
+            _bar(axes, place, 0.8, groups(grouped, row, metric), row)
         axes.set(title=metric, ylim=(0, 1))
+        axes.set_xticks(range(len(rows)), [LABELS[row].replace(" ", "\n", 1) for row in rows])
         axes.tick_params(axis="x", labelsize=8)
     return _save(figure, path)
 
 
-def _subplots(columns: int, width: float = 4.5) -> tuple[Any, Any]:
+def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], metrics: list[str]) -> Path:
+    """A panel a metric, a group of bars a language."""
+    names = [*grouped, AVERAGE]
+    figure, axes_grid = _subplots(min(2, len(metrics)), width=max(4.5, 0.6 * len(names) + 1), count=len(metrics))
+    for axes, metric in zip(axes_grid, metrics, strict=True):
+        for number, row in enumerate(rows):
+            for place, name in enumerate(names):
+                shown = grouped if name == AVERAGE else {name: grouped[name]}
+                if values := groups(shown, row, metric):
+                    at = place + (number - (len(rows) - 1) / 2) * 0.27
+                    _bar(axes, at, 0.27, values, row, LABELS[row] if place == 0 else None)
+        axes.axvline(len(grouped) - 0.5, color="black", lw=0.6, ls=":")
+        axes.set(title=metric, ylim=(0, 1))
+        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 90)
+    axes_grid[0].legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _bar(axes: Any, at: float, width: float, values: list[list[float]], row: str, label: str | None = None) -> None:
+    mean, (low, high) = macro_mean(values), macro_interval(values)
+    error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+    axes.bar(at, mean, width, yerr=error, capsize=3, color=_COLOURS[row], label=label, error_kw={"lw": 1})
+
+
+def plot_lengths(path: Path, rows: Mapping[str, TextStatistics]) -> Path:
+    """Draw the length histogram of each kind of text.
+
+    Args:
+        path: PNG file to write.
+        rows: kind of text -> its figures.
+    """
+    names = ["0", *(f"{low}-{high - 1}" if high > low + 1 else str(low) for low, high in pairwise(BIN_EDGES[1:]))]
+    figure, axes_list = _subplots(len(rows), width=2.8)
+    for axes, (name, row) in zip(axes_list, rows.items(), strict=True):
+        axes.bar([*names, f"{BIN_EDGES[-1]}+"], row.histogram, color="#2b6cb0")
+        axes.set_title(f"{name}\n{row.fertility:.2f} tokens/word, {row.unknown:.1%} unknown", fontsize=9)
+        axes.set_xlabel("tokens")
+        axes.tick_params(axis="x", labelsize=7, labelrotation=90)
+    axes_list[0].set_ylabel("texts")
+    return _save(figure, path)
+
+
+def _subplots(columns: int, width: float = 4.5, count: int | None = None) -> tuple[Any, Any]:
+    """A figure, and its panels row by row; `count` panels, by default one row of them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, 3.2), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    count = columns if count is None else count
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(axis="y", alpha=0.3)
         each.set_axisbelow(True)
-    return figure, axes
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
 
 
 def _save(figure: Any, path: Path) -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning_modules.loggers import log_config, log_results
 from lightning_modules.plots import plot_curves, plot_rows
 from lightning_modules.retrieval_evaluation import Result, RetrievalEvaluation
+from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.files import write_json, write_whole
+from retrieval.rows import averages, by_language, to_json
 from retrieval.trec import write_qrels, write_run
 
 PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
-ROWS = ("undistilled", "test", "teacher")
 
 
 def new_run_folder(output: str, name: str) -> Path:
@@ -81,7 +83,9 @@ class RunFolder(Callback):
             with write_whole(self.folder / "config.yaml") as file:
                 file.write(self.config_yaml)
             self._write_environment()
-            log_config(trainer.loggers, self.config)
+            shares: dict[str, int] = getattr(trainer.datamodule, "shares", {})  # type: ignore[attr-defined]
+            parts = {"pairs_in_an_epoch": shares} if shares else {}
+            log_config(trainer.loggers, self.config | parts)
 
     def _write_environment(self) -> None:
         """Versions and command; those of a resumed run come under those of the first part."""
@@ -110,28 +114,39 @@ class RunFolder(Callback):
         """Write the results."""
         if trainer.is_global_zero:
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
-            write_results(self.folder, evaluation.results, trainer.datamodule.collections["test"].qrels)  # type: ignore[attr-defined]
+            write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
             plots = [plot_rows(self.folder / "results.png", evaluation.results)]
             if self.history:
                 plots.append(plot_curves(self.folder / "curves.png", self.history))
-            rows = {name: evaluation.results[name].means for name in ROWS if name in evaluation.results}
-            log_results(trainer.loggers, rows, plots)
+            log_results(trainer.loggers, means_of(evaluation.results), plots)
 
 
-def write_results(folder: Path, results: dict[str, Result], qrels: dict[str, dict[str, int]]) -> None:
+def write_results(folder: Path, results: dict[str, Result], collections: Mapping[str, Collection]) -> None:
     """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student, and the judgments.
+
+    With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``; see `retrieval.rows`
+    for the JSON files.
 
     Args:
         folder: the run folder.
-        results: row -> what was measured.
-        qrels: judgments of the test collection.
+        results: name -> what was measured.
+        collections: name -> collection, those of `results` among them.
     """
-    rows = [name for name in ("test", *ROWS) if name in results]
-    for name, run in results["test"].runs.items():
-        write_run(folder / f"test.{name}.run", run, "potstill")
-    write_qrels(folder / "test.qrels", qrels)
-    write_json(folder / "per_query.json", {name: results[name].per_query for name in rows})
-    write_json(folder / "metrics.json", {name: results[name].means for name in rows})
+    for name, result in results.items():
+        if name.partition("/")[0] == "test":
+            stem = name.replace("/", ".")
+            for score, run in result.runs.items():
+                write_run(folder / f"{stem}.{score}.run", run, "potstill")
+            write_qrels(folder / f"{stem}.qrels", collections[name].qrels)
+    per_query = by_language({name: result.per_query for name, result in results.items()})
+    write_json(folder / "per_query.json", to_json(per_query))
+    means = means_of(results)
+    write_json(folder / "metrics.json", to_json(means, averages(means)))
+
+
+def means_of(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """Language -> row -> metric -> mean over queries; see `by_language`."""
+    return by_language({name: result.means for name, result in results.items()})
 
 
 def environment() -> dict[str, Any]:
