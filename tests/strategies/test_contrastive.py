@@ -15,6 +15,7 @@ from strategies.contrastive import Contrastive
 from strategies.distributed import gather
 
 RANKS, ROWS, WIDTH = 2, 3, 5
+PARITY = [(symmetric, score) for symmetric in (False, True) for score in ("pooled", "maxsim")]
 IDS = torch.tensor([7, 1, 2, 2, 7, 3])  # 7 and 2 stand on both ranks
 
 
@@ -96,15 +97,22 @@ def test_wrong_options(options, message):
 class Pair(nn.Module):
     """A student, a teacher that is trained too, and the loss: so the parity covers every path of the gradient."""
 
-    def __init__(self, symmetric):
+    def __init__(self, symmetric, score="pooled"):
         super().__init__()
         torch.manual_seed(0)
         self.student, self.teacher = nn.Linear(4, WIDTH), nn.Linear(4, WIDTH)
-        self.loss = Contrastive(temperature=0.3, learnable=True, symmetric=symmetric)
+        self.loss = Contrastive(temperature=0.3, learnable=True, symmetric=symmetric, score=score)
 
     def forward(self, x, y, ids):
-        student = Embeddings(F.normalize(self.student(x), dim=-1), ids=ids)
-        return self.loss(student, Embeddings(F.normalize(self.teacher(y), dim=-1)))["contrastive"]
+        return self.loss(encoded(self.student, x, ids, 1), encoded(self.teacher, y, None, 2))["contrastive"]
+
+
+def encoded(layer, x, ids, least):
+    """Texts of several lengths, which depend on the values, so that the two ranks pad to others."""
+    lengths = (x[:, 0] > 0.5).long() + (x[:, 1] > 0.5).long() + least
+    tokens = torch.stack([layer(x.roll(shift, 1)) for shift in range(int(lengths.max()))], 1)
+    mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+    return Embeddings(F.normalize(layer(x), dim=-1), tokens, mask, ids)
 
 
 def full_batch():
@@ -116,14 +124,14 @@ def on_a_rank(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     own = slice(rank * ROWS, (rank + 1) * ROWS)
     results = {}
-    for symmetric in (False, True):
-        model = Pair(symmetric)
+    for options in PARITY:
+        model = Pair(*options)
         loss = model(*(tensor[own] for tensor in full_batch()))
         loss.backward()
         for parameter in model.parameters():  # as DistributedDataParallel does, which is slow to import
             dist.all_reduce(parameter.grad)
             parameter.grad /= RANKS
-        results[symmetric] = loss.detach(), {n: p.grad for n, p in model.named_parameters()}
+        results[options] = loss.detach(), {n: p.grad for n, p in model.named_parameters()}
     try:
         gather(torch.zeros(ROWS + rank, 2))
     except AssertionError as error:
@@ -139,22 +147,22 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_two_ranks_have_the_gradient_of_one_process_on_the_full_batch(ranks, symmetric):
-    model = Pair(symmetric)
+@pytest.mark.parametrize("options", PARITY)
+def test_two_ranks_have_the_gradient_of_one_process_on_the_full_batch(ranks, options):
+    model = Pair(*options)
     loss = model(*full_batch())
     loss.backward()
-    assert torch.isclose(torch.stack([rank[symmetric][0] for rank in ranks]).mean(), loss)
+    assert torch.isclose(torch.stack([rank[options][0] for rank in ranks]).mean(), loss)
     for name, parameter in model.named_parameters():
         for rank in ranks:
-            assert torch.allclose(rank[symmetric][1][name], parameter.grad, atol=1e-6), name
+            assert torch.allclose(rank[options][1][name], parameter.grad, atol=1e-6), name
 
 
 def test_equal_ids_on_different_ranks_are_not_negatives(ranks):
     """The parity above would also hold if both sides ignored ids: they do not."""
     x, y, _ = full_batch()
     unmasked = Pair(False)(x, y, torch.arange(RANKS * ROWS))
-    assert (unmasked - torch.stack([rank[False][0] for rank in ranks]).mean()).abs() > 1e-3
+    assert (unmasked - torch.stack([rank[False, "pooled"][0] for rank in ranks]).mean()).abs() > 1e-3
 
 
 def test_unequal_batches_across_ranks_are_refused(ranks):
