@@ -10,6 +10,7 @@ Traps: ir_datasets reads IR_DATASETS_HOME when it is imported, so a change after
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping
@@ -40,6 +41,7 @@ def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
     """
     import ir_datasets
 
+    logging.getLogger("ir_datasets").addFilter(_is_news)
     try:
         with _as_input_error(identifier, "the list of its files", but=KeyError):
             dataset = ir_datasets.load(identifier)
@@ -55,6 +57,11 @@ def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
         hint = f"; these have all: {', '.join(complete[:6])}" if complete else ""
         raise InputError(f"the dataset {identifier!r} of ir_datasets has no {' and no '.join(lacking)}{hint}")
     return dataset
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of ir_datasets tells a user anything: it reports every opening of a file."""
+    return not record.getMessage().startswith("Opening ")
 
 
 class IrDocuments(Mapping[str, str]):
@@ -114,9 +121,9 @@ class IrDocuments(Mapping[str, str]):
         return _Items(self)
 
     def _stream(self) -> Iterator[tuple[str, str]]:
-        self._open()
+        store = self._open()
         with _as_input_error(self.identifier, "its documents"):
-            for document in self._dataset.docs_iter():
+            for document in store if hasattr(store, "__iter__") else self._dataset.docs_iter():
                 yield document.doc_id, self._text(document)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -99,8 +99,20 @@ def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]
         InputError: a file that is missing, empty or damaged, or a line as in `jsonl_line`, with its number.
     """
     form = f"jsonl {identifier} {' '.join(texts)}"
-    stores = [TextStore.open(unpacked(path), jsonl_line(path, identifier, texts), form) for path in paths]
+    stores = [_open_store(path, jsonl_line(path, identifier, texts), form) for path in paths]
     return stores[0] if len(stores) == 1 else Parts(stores)
+
+
+def _open_store(path: Path, parse: ParseLine, form: str) -> TextStore:
+    """The texts of a file; what is wrong in an unpacked copy is told of the file that the user knows."""
+    copy = unpacked(path)
+    try:
+        return TextStore.open(copy, parse, form)
+    except InputError as error:
+        if copy == path or error.path is None or Path(error.path) not in (copy, copy.resolve()):
+            raise
+        message = str(error).split(": ", 1)[1]
+        raise InputError(message, path, error.line) from None
 
 
 def judged_files(topics: Path, qrels: Path, documents: Mapping[str, str]) -> Judged:
