@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.source import PairSource
 from datamodules.text import hash_share
+from datamodules.text_store import TextStore
 from datamodules.tsv import TSVDataModule
 from retrieval.errors import InputError
 
@@ -169,3 +171,67 @@ def test_wrong_options(tmp_path: Path) -> None:
 
 def test_nothing_is_read_before_setup(tmp_path: Path) -> None:
     TSVDataModule(str(tmp_path / "nothing here"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_files_that_stay_on_disk_hold_the_same(folder: Path) -> None:
+    (folder / "queries.english.tsv").write_text("".join(f"{i}\tenglish {i}\n" for i in reversed(IDS)))
+    (folder / "documents.english.tsv").write_text("".join(f"d{i}\tenglish {i}\n" for i in range(4)))
+    sides = {"query_side": "teacher", "document_side": "student"}
+    for options in ({}, sides):
+        whole, stream = built(folder, **options), built(folder, stream=True, **options)
+        assert [(pair.source, pair.target) for pair in stream.pairs] == [
+            (pair.source, pair.target) for pair in whole.pairs
+        ]
+        ids = [pair.id for pair in stream.pairs]
+        assert ids[8] == ids[0]
+        assert len(set(ids)) == 8
+        assert isinstance(stream.pairs, PairSource)
+        assert stream.collections == whole.collections
+        assert all(isinstance(each.documents, TextStore) for each in stream.collections.values())
+        assert set(stream.teacher_texts()) < set(whole.teacher_texts())
+
+
+@pytest.mark.usefixtures("cache")
+def test_large_files_stay_on_disk_by_themselves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(built(folder).pairs, list)
+    size = (folder / "queries.tsv").stat().st_size
+    monkeypatch.setattr("datamodules.tsv._IN_MEMORY", size)
+    append(folder / "pairs.tsv", "a\tb\n" * size)
+    data = built(folder)
+    assert isinstance(data.pairs, PairSource)
+    assert isinstance(data.collections["test"].documents, dict)
+    assert isinstance(built(folder, stream=False).pairs, list)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("name", ["pairs.tsv", "queries.tsv", "documents.tsv"])
+@pytest.mark.parametrize("line", [b"one column\n", b"a\tb\tc\n", b"\tempty\n", b"empty\t \n", b"a\t\xff\n"])
+def test_streams_refuse_the_same_lines_with_the_same_words(folder: Path, name: str, line: bytes) -> None:
+    append(folder / name, b"\n" + line)
+    messages = []
+    for stream in (False, True):
+        with pytest.raises(InputError, match=rf"{name}:\d+: ") as error:
+            built(folder, stream=stream)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.usefixtures("cache")
+def test_streams_refuse_ids_and_missing_files_as_well(folder: Path) -> None:
+    append(folder / "documents.tsv", "d1\tagain\n")
+    with pytest.raises(InputError, match=r"documents.tsv:5: the id 'd1' is already that of line 2"):
+        built(folder, stream=True)
+    append(folder / "qrels", "q1 0 d9 1\n")
+    (folder / "documents.tsv").write_text("d0\ta\nd1\tb\nd2\tc\nd3\td\n")
+    with pytest.raises(InputError, match=r"qrels:41: unknown document 'd9'"):
+        built(folder, stream=True)
+    (folder / "pairs.tsv").unlink()
+    for stream in (None, True):
+        with pytest.raises(InputError, match=r"pairs.tsv: no such file"):
+            built(folder, stream=stream)
