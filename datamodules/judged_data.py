@@ -103,6 +103,8 @@ class JudgedDataModule(PairsDataModule):
         dev, test = self.dev_split(), self._test
         if dev is not None:
             dev = known(dev)
+            if both := sum(test.queries.get(query) == text for query, text in dev.queries.items()):
+                warnings.warn(f"{both} of the {len(dev.queries)} dev queries are test queries as well", stacklevel=2)
         elif self.dev_share:
             dev, test = split(test, self.dev_share)
         else:
