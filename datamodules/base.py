@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, sides_of, text_batches
 from datamodules.sampler import PairLoader, PairSampler, Position
 from datamodules.source import PairSource, SampledSource
-from datamodules.stream import StreamDataset, StreamSampler
+from datamodules.stream import StreamSampler, stream_loader
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
@@ -176,11 +176,14 @@ class PairsDataModule(LightningDataModule):
         with delayed_progress("sample pairs", rows) as advance:
             return [pair for pair in pairs if advance(1) is None]
 
-    def teacher_texts(self) -> Iterable[str]:
+    def teacher_texts(self, candidates: bool = False) -> Iterable[str]:
         """Every text that the teacher is to encode before training, in an order that does not change.
 
         These are the sources of the pairs (unless ``cache_pairs`` says no), the teacher's side of all collections, and
         the student's side of ``test``, which the teacher reads for the undistilled row of the results.
+
+        Args:
+            candidates: whether the sources of the pairs' candidates are among them.
 
         Returns:
             A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
@@ -191,20 +194,21 @@ class PairsDataModule(LightningDataModule):
             for reader in (("teacher", "student") if collection.split == "test" else ("teacher",))
             for _, texts in sides_of(collection, reader)
         ]
-        sources = (pair.source for pair in self.pairs) if self.caches_pairs else ()
-        texts = chain(sources, chain.from_iterable(side.values() for side in sides))
+        pairs = self.pairs if self.caches_pairs else ()
+        sources = (pair.source for pair in pairs)
+        listed = (each.source for pair in (pairs if candidates else ()) for each in pair.candidates)
+        texts = chain(sources, listed, chain.from_iterable(side.values() for side in sides))
         in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
         return list(dict.fromkeys(texts)) if in_memory else texts
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of training pairs, from the place where the run is."""
-        sampler = self._sampler(self.bucket)
-        dataset: Dataset[Any] = (
-            StreamDataset(self.pairs, sampler, self.shuffle_buffer, self.bucket)
-            if isinstance(self.pairs, PairSource) and isinstance(sampler, StreamSampler)
-            else PairDataset(self.pairs)  # type: ignore[arg-type]
-        )
-        return PairLoader(dataset, sampler, self.num_workers, self._position)
+        if isinstance(self.pairs, PairSource):
+            return stream_loader(
+                self.pairs, self.batch_size, self.seed, *self._rank(), self.shuffle_buffer, self.bucket,
+                self.num_workers, self._position,
+            )  # fmt: skip
+        return PairLoader(PairDataset(self.pairs), self._sampler(self.bucket), self.num_workers, self._position)
 
     def _sampler(self, bucket: bool) -> PairSampler:
         if isinstance(self.pairs, PairSource):

@@ -7,7 +7,7 @@ takes its B. A window is a whole number of slices, so the place of any batch is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.pairs import Pair
-from datamodules.sampler import PairSampler, by_length, seeded_generator
+from datamodules.sampler import PairLoader, PairSampler, Position, by_length, seeded_generator
 from datamodules.source import PairSource, Row
 
 
@@ -121,3 +121,34 @@ class StreamDataset(Dataset[list[Pair]]):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_rows": [], "_place": (-1, -1)}
+
+
+def stream_loader(
+    source: PairSource,
+    batch_size: int,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    buffer: int = 131072,
+    bucket: bool = True,
+    num_workers: int = 0,
+    position: Callable[[], Position] = Position,
+) -> PairLoader:
+    """A dataloader of streamed pairs; iterating it gives one epoch.
+
+    Args:
+        source: the pairs.
+        batch_size: pairs in a batch of one rank.
+        seed: gives, with the epoch, the order.
+        rank: this process, from 0.
+        world_size: number of processes.
+        buffer: rows that are shuffled together; each worker process holds as many.
+        bucket: put rows of similar length into a batch.
+        num_workers: worker processes; they change nothing in the order.
+        position: gives epoch and batch at which the next iteration starts.
+
+    Raises:
+        InputError: the pairs do not fill one batch on every rank.
+    """
+    sampler = StreamSampler(source, batch_size, seed, rank, world_size)
+    return PairLoader(StreamDataset(source, sampler, buffer, bucket), sampler, num_workers, position)

@@ -20,7 +20,7 @@ from datamodules.pair_file import PairFile
 from datamodules.pairs import Pair, PairBatch, make_pairs
 from datamodules.sampler import PairLoader, Position
 from datamodules.source import PairSource, SampledSource, stream_id, stream_pair
-from datamodules.stream import StreamDataset, StreamSampler
+from datamodules.stream import StreamDataset, StreamSampler, stream_loader
 from datamodules.text import fold
 from retrieval.collection import Collection
 from retrieval.errors import InputError
@@ -68,8 +68,7 @@ def batches(
     source: PairSource | None = None,
 ) -> list[list[int]]:
     source = source or Numbers(SIZES)
-    sampler = StreamSampler(source, batch, seed, rank, world)
-    loader = PairLoader(StreamDataset(source, sampler, buffer, bucket), sampler, workers, lambda: at or Position())
+    loader = stream_loader(source, batch, seed, rank, world, buffer, bucket, workers, lambda: at or Position())
     result = []
     for each in loader:
         assert isinstance(each, PairBatch)
@@ -287,17 +286,13 @@ def test_a_sample_of_the_pairs_for_the_vocabulary() -> None:
 
 
 MEASURE = """
-import sys, time
-from pathlib import Path
+import sys
 from datamodules.pair_file import PairFile
-from datamodules.sampler import PairLoader, Position
-from datamodules.stream import StreamDataset, StreamSampler
+from datamodules.stream import stream_loader
 def peak():
     return max(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-source = PairFile(sys.argv[1])
-sampler = StreamSampler(source, 256)
 before, size = peak(), 0
-for batch in PairLoader(StreamDataset(source, sampler, 8192), sampler, 0, Position):
+for batch in stream_loader(PairFile(sys.argv[1]), 256, buffer=8192):
     size += len(batch)
 print(size, before, peak())
 """
