@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retrieval.stored_ids import StoredIds
+
 
 class TopDocuments:
     """The k best documents of Q queries, while the scores come in blocks.
@@ -27,15 +29,12 @@ class TopDocuments:
     """
 
     def __init__(self, queries: int, k: int, document_ids: Sequence[str], documents: int, device: torch.device) -> None:
-        _check_documents(k, document_ids, documents)
+        check_documents(k, document_ids, documents)
         k = min(k, documents)
         # Position in the order of ties stands for the document until the end.
-        self._document = torch.tensor(sorted(range(documents), key=document_ids.__getitem__, reverse=True))
-        self._position = torch.empty_like(self._document)
-        self._position[self._document] = torch.arange(documents)
-        self._position = self._position.to(device)
+        self._position = tie_positions(document_ids).to(device)
         self._scores = torch.full((queries, k), -torch.inf, device=device)
-        self._positions = torch.full((queries, k), documents, device=device)
+        self._positions = torch.full((queries, k), documents, device=device, dtype=torch.int32)
 
     def add(self, rows: slice, scores: Tensor, documents: Tensor) -> None:
         """Take in the scores of a block; a query meets each document once.
@@ -54,9 +53,19 @@ class TopDocuments:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores (Q, K), float32, and document indices (Q, K), int64, on the CPU; K = min(k, N)."""
-        columns = _by_rank(self._scores, self._positions)
-        positions = self._positions.gather(1, columns)
-        return self._scores.gather(1, columns).cpu(), self._document[positions.cpu()]
+        columns = by_rank(self._scores, self._positions)
+        positions = self._positions.gather(1, columns).cpu()
+        return self._scores.gather(1, columns).cpu(), self._position.cpu().argsort()[positions.long()]
+
+
+def tie_positions(document_ids: Sequence[str]) -> Tensor:
+    """Place of each document in descending order of the ids, which is the order of ties; (N,), int32."""
+    if isinstance(document_ids, StoredIds):
+        return document_ids.positions()
+    order = torch.tensor(sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True))
+    positions = torch.empty(len(order), dtype=torch.int32)
+    positions[order] = torch.arange(len(order), dtype=torch.int32)
+    return positions
 
 
 def _select(scores: Tensor, positions: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -65,21 +74,22 @@ def _select(scores: Tensor, positions: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # topk takes any of the documents that are tied at the end of the list: redo those rows.
     unclear = torch.nonzero((scores >= best.amin(dim=1, keepdim=True)).sum(dim=1, dtype=torch.int32) > k)[:, 0]
     if len(unclear):
-        columns[unclear] = _by_rank(scores[unclear], positions[unclear])[:, :k]
+        columns[unclear] = by_rank(scores[unclear], positions[unclear])[:, :k]
     return scores.gather(1, columns), positions.gather(1, columns)
 
 
-def _by_rank(scores: Tensor, positions: Tensor) -> Tensor:
+def by_rank(scores: Tensor, positions: Tensor) -> Tensor:
     """Columns of each row by descending score and ascending position."""
     by_position = positions.argsort(dim=1)
     return by_position.gather(1, scores.gather(1, by_position).argsort(dim=1, descending=True, stable=True))
 
 
-def _check_documents(k: int, document_ids: Sequence[str], documents: int) -> None:
+def check_documents(k: int, document_ids: Sequence[str], documents: int) -> None:
+    """Raise ValueError where there is nothing to rank, or the ids are not N different ones."""
     if k < 1 or documents < 1:
         raise ValueError(f"k is {k} with {documents} documents, expected at least 1 of each")
     if len(document_ids) != documents:
         raise ValueError(f"there are {len(document_ids)} document ids for {documents} documents")
-    if len(set(document_ids)) != documents:
+    if not isinstance(document_ids, StoredIds) and len(set(document_ids)) != documents:
         twice = Counter(document_ids).most_common(1)[0][0]
         raise ValueError(f"document id {twice!r} appears twice: ids must differ to break ties")
