@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from lightning_modules.front_door import FULL_KEYS, LOGGERS, SHELLS, SHORT_NAMES
+from lightning_modules.front_door import FULL_KEYS, LOGGERS, SCORES, SHELLS, SHORT_NAMES
 
 FILE_OPTIONS = ("config", "output", "resume", "teacher", "data.root")
 
@@ -37,7 +37,7 @@ def _options(parser: argparse.ArgumentParser) -> dict[str, list[str] | None]:
         for option in action.option_strings:
             if option.startswith("--"):
                 options[option.removeprefix("--")] = _choices(getattr(action, "_typehint", None))
-    options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS)}
+    options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS), "score": list(SCORES)}
     for kind, names in SHORT_NAMES.items():
         options |= {kind: list(names), f"{kind}.help": list(names)}
         if FULL_KEYS[kind] != kind:

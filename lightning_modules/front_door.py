@@ -30,6 +30,7 @@ LIGHTNING_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_n
                         "dp", "fsdp", "single_device", "xla")  # fmt: skip
 LOGGERS = ("wandb", "csv", "tensorboard", "none")
 SHELLS = ("bash", "zsh", "tcsh")
+SCORES = ("pooled", "maxsim", "both")
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHORT_NAMES = {"strategy": STRATEGIES, "data": DATAMODULES, "student": STUDENTS}
 FULL_KEYS = {"strategy": "model.strategy", "data": "data", "student": "model.student"}
@@ -84,6 +85,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
             from lightning_modules.teacher_names import teacher_options
 
             classes += teacher_options(_required(key, value))
+        elif key == "score":
+            options.append(f"--model.score={_one_of(key, value, SCORES)}")
         elif key == "config":
             configs.append(_required(key, value))
         elif key in FULL_KEYS:

@@ -90,3 +90,9 @@ def test_strategies_of_the_trainer(name):
 
 def test_did_you_mean_is_silent_when_nothing_is_near():
     assert did_you_mean("xyz", ["ot", "mse"]) == ""
+
+
+def test_score():
+    assert parse(["--score", "maxsim"]).cli[-1] == parse(["--score=maxsim"]).cli[-1] == "--model.score=maxsim"
+    with pytest.raises(InputError, match="--score needs one of pooled, maxsim, both"):
+        parse(["--score", "cosine"])
