@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.pairs import PairBatch, TextBatch
+from lightning_modules.candidates import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.encoder import TextEncoder, TextSide, projected
 from lightning_modules.optimisation import Schedule, build_optimiser
 from lightning_modules.teacher import Teacher
@@ -91,6 +92,7 @@ class DistillationModule(LightningModule):
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
         self.score: Score = score
         self.siamese, self.target_side = siamese, target_side
+        self.lists = False  # whether the strategy is given candidates: `setup` looks at the data
         other: TextSide = "documents" if target_side == "queries" else "queries"
         self.source_side: TextSide = source_side or (other if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
@@ -103,15 +105,17 @@ class DistillationModule(LightningModule):
         if self.siamese:
             data.collections = read_by_student(data.collections)
         sample = data.sample_pairs() if fits else []
+        self.lists = fits and takes_candidates(self.distillation, sample)
         if fits:
-            sources = [pair.source for pair in sample] if self.siamese else []
-            self.student.adapt_vocabulary([pair.target for pair in sample] + sources)
+            others = [pair.source for pair in sample] if self.siamese else []
+            others += candidate_texts(sample, self.siamese) if self.lists else []
+            self.student.adapt_vocabulary([pair.target for pair in sample] + others)
         self.trainer.strategy.barrier("student")
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
             for side in () if self.siamese else self.teacher.sides:
-                self.teacher.prepare(data.teacher_texts(), tokens=needs_tokens, side=side)
+                self.teacher.prepare(data.teacher_texts(candidates=self.lists), tokens=needs_tokens, side=side)
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)
@@ -135,17 +139,26 @@ class DistillationModule(LightningModule):
         """The sum of the strategy's terms for one batch of pairs."""
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids)
-        if self.siamese:
-            teacher = self(batch.source, tokens, self.source_side)
-        else:
-            teacher = self.teacher.encode(batch.source, tokens, self.device, self.source_side)
-        teacher = replace(teacher, ids=batch.ids)
+        teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
+        if self.lists:
+            student, teacher = with_candidates(
+                student,
+                teacher,
+                batch.candidates,
+                read_source=lambda texts: self._read_source(texts, "documents"),
+                read_target=lambda texts: self(texts, tokens, "documents"),
+            )
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(batch))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
+
+    def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:
+        """Texts as the teacher reads them, or the student, if siamese."""
+        tokens = self.distillation.needs_tokens
+        return self(texts, tokens, side) if self.siamese else self.teacher.encode(texts, tokens, self.device, side)
 
     def on_train_epoch_end(self) -> None:
         """Report how many texts were longer than the student reads."""

@@ -116,6 +116,9 @@ class DistillationStrategy(nn.Module, ABC):
     uses_candidates: bool = False
     """Whether the sides are to be `ListEmbeddings` where the pairs list candidates, and plain where they do not."""
 
+    uses_scores: bool = False
+    """Whether scores of candidates that were read from a file count."""
+
     @abstractmethod
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """Named scalar terms, which the module sums.

@@ -79,7 +79,7 @@ class KL(DistillationStrategy):
         self.passages: Passages = passages
         self.needs_tokens = score == "maxsim"
         self.needs_candidates = passages == "listed"
-        self.uses_candidates = passages != "batch"
+        self.uses_candidates = self.uses_scores = passages != "batch"
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The divergence over the batches of all ranks, and over the lists."""

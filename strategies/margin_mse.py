@@ -54,6 +54,7 @@ class MarginMSE(DistillationStrategy):
 
     needs_candidates = True
     uses_candidates = True
+    uses_scores = True
 
     def __init__(self, score: Score = "pooled", given_scale: float = 0.05) -> None:
         super().__init__()

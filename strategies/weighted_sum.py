@@ -73,6 +73,7 @@ class WeightedSum(DistillationStrategy):
         self.needs_weights = any(strategy.needs_weights for strategy in strategies.values())
         self.needs_candidates = any(strategy.needs_candidates for strategy in strategies.values())
         self.uses_candidates = any(strategy.uses_candidates for strategy in strategies.values())
+        self.uses_scores = any(strategy.uses_scores for strategy in strategies.values())
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The terms of all strategies, weighted, under their names."""
