@@ -15,10 +15,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from lightning_modules.encoder import TextSide, inverse_document_frequency
+from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teacher_store import Array, TeacherStore, text_keys
 from lightning_modules.text_statistics import Reading
+from lightning_modules.vectors import inverse_document_frequency
 from lightning_modules.vocabulary import chunks
 from retrieval.errors import InputError
 from strategies.base import Embeddings

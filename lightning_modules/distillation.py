@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from datamodules.pairs import PairBatch, TextBatch
 from lightning_modules.candidates import candidate_texts, takes_candidates, with_candidates
-from lightning_modules.encoder import TextEncoder, TextSide, projected
+from lightning_modules.encoder import TextEncoder, TextSide
 from lightning_modules.optimisation import Schedule, build_optimiser
 from lightning_modules.teacher import Teacher
+from lightning_modules.vectors import projected
 from retrieval.collection import Collection
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 from strategies.options import check_choice

@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,7 @@ from lightning_modules.pretrained import load_model, load_tokenizer, max_positio
 from lightning_modules.text_statistics import Reading
 from lightning_modules.token_tables import set_rows, start_rows
 from lightning_modules.tokenizer_files import write_tokenizer
+from lightning_modules.vectors import inverse_document_frequency, masked_mean
 from retrieval.errors import InputError
 from strategies.base import Embeddings
 
@@ -265,41 +265,6 @@ def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | 
     """The prefix of each side, in NFC; see `TextEncoder`."""
     sides: dict[TextSide, str | None] = {"queries": query_prefix, "documents": document_prefix}
     return {side: unicodedata.normalize("NFC", prefix if own is None else own) for side, own in sides.items()}
-
-
-def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
-    """Smoothed IDF, log((1 + N) / (1 + n)) + 1, at least 1.
-
-    Args:
-        counts: number n of texts that each token is in; (V,).
-        total: number N of texts.
-
-    Returns:
-        (V,), float32.
-    """
-    return (torch.log((1 + total) / (1 + counts.double())) + 1).float()
-
-
-def projected(embeddings: Embeddings, layer: nn.Module) -> Embeddings:
-    """Pooled vectors and token states after a linear layer, the pooled ones scaled to unit length again."""
-    if isinstance(layer, nn.Identity):
-        return embeddings
-    states = None if embeddings.tokens is None else layer(embeddings.tokens)
-    return replace(embeddings, pooled=F.normalize(layer(embeddings.pooled).float(), dim=-1), tokens=states)
-
-
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the states where the mask is True, in float32.
-
-    Args:
-        states: (B, T, D).
-        mask: weights, bool or >= 0; (B, T).
-
-    Returns:
-        (B, D); zero where the mask has no True.
-    """
-    weights = mask.to(torch.float32)[..., None]
-    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
 class TransformerEncoder(TextEncoder):

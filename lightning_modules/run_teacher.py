@@ -10,9 +10,10 @@ import yaml
 from torch import Tensor, nn
 
 from lightning_modules.checkpoints import read_weights
-from lightning_modules.encoder import TextEncoder, TextSide, projected, side_prefixes
+from lightning_modules.encoder import TextEncoder, TextSide, side_prefixes
 from lightning_modules.teacher import OnlineTeacher, file_hash
 from lightning_modules.text_statistics import Reading
+from lightning_modules.vectors import projected
 from retrieval.errors import InputError
 from strategies.base import Embeddings
 

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules import vocabulary as vocabularies
-from lightning_modules.encoder import TextEncoder, masked_mean
+from lightning_modules.encoder import TextEncoder
 from lightning_modules.pretrained import load_model
+from lightning_modules.vectors import masked_mean
 from strategies.base import Embeddings
 
 

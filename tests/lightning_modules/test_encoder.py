@@ -8,8 +8,9 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
-from lightning_modules.encoder import TextEncoder, TransformerEncoder, inverse_document_frequency, masked_mean
+from lightning_modules.encoder import TextEncoder, TransformerEncoder
 from lightning_modules.teacher import Teacher
+from lightning_modules.vectors import inverse_document_frequency, masked_mean
 from retrieval.errors import InputError
 
 

@@ -64,7 +64,7 @@ def test_each_option_of_the_short_help_exists(completion):
         else:
             assert name in completion, name
     text = next(text for name, text in OPTIONS.items() if name.startswith("--model."))
-    for name in ("lr", "embedding_lr", "schedule", "score", "teacher"):
+    for name in ("lr", "embedding_lr", "schedule", "siamese", "teacher"):
         assert name in text
         assert f"model.{name}" in completion
 
