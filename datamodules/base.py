@@ -176,7 +176,9 @@ class PairsDataModule(LightningDataModule):
         with delayed_progress("sample pairs", rows) as advance:
             return [pair for pair in pairs if advance(1) is None]
 
-    def teacher_texts(self, candidates: bool = False) -> Iterable[str]:
+    def teacher_texts(
+        self, candidates: bool = False, side: str | None = None, source_side: str = "queries"
+    ) -> Iterable[str]:
         """Every text that the teacher is to encode before training, in an order that does not change.
 
         These are the sources of the pairs (unless ``cache_pairs`` says no), the teacher's side of all collections, and
@@ -184,6 +186,8 @@ class PairsDataModule(LightningDataModule):
 
         Args:
             candidates: whether the sources of the pairs' candidates are among them.
+            side: only those that are read as ``queries``, or as ``documents``; None is both.
+            source_side: what the sources of the pairs are read as; candidates are documents.
 
         Returns:
             A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
@@ -192,11 +196,13 @@ class PairsDataModule(LightningDataModule):
             texts
             for collection in self.collections.values()
             for reader in (("teacher", "student") if collection.split == "test" else ("teacher",))
-            for _, texts in sides_of(collection, reader)
+            for name, texts in sides_of(collection, reader)
+            if side in (None, name)
         ]
         pairs = self.pairs if self.caches_pairs else ()
-        sources = (pair.source for pair in pairs)
-        listed = (each.source for pair in (pairs if candidates else ()) for each in pair.candidates)
+        sources = (pair.source for pair in (pairs if side in (None, source_side) else ()))
+        lists = pairs if candidates and side in (None, "documents") else ()
+        listed = (each.source for pair in lists for each in pair.candidates)
         texts = chain(sources, listed, chain.from_iterable(side.values() for side in sides))
         in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
         return list(dict.fromkeys(texts)) if in_memory else texts

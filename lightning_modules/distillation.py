@@ -115,8 +115,10 @@ class DistillationModule(LightningModule):
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            for side in () if self.siamese else self.teacher.sides:
-                self.teacher.prepare(data.teacher_texts(candidates=self.lists), tokens=needs_tokens, side=side)
+            sides: tuple[TextSide, ...] = () if self.siamese else self.teacher.sides
+            for side in sides:
+                texts = data.teacher_texts(self.lists, side if len(sides) > 1 else None, self.source_side)
+                self.teacher.prepare(texts, tokens=needs_tokens, side=side)
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)

@@ -280,3 +280,37 @@ def test_a_run_without_checkpoint_or_student(late_run, tmp_path):
         RunTeacher(str(broken))
     with pytest.raises(InputError, match="expected the folder of a run"):
         RunTeacher(str(tmp_path))
+
+
+class Told(OnlineTeacher):
+    """Notes the texts that it is told to prepare for."""
+
+    def prepare(self, texts, tokens, side="queries"):
+        self.told = getattr(self, "told", {}) | {side: list(texts)}
+
+
+@pytest.mark.parametrize("source_side", ["queries", "documents"])
+def test_a_sided_teacher_prepares_each_text_for_the_side_it_is_read_as(tiny_bert, tsv_folder, source_side):
+    from lightning.pytorch import Trainer
+
+    from datamodules.tsv import TSVDataModule
+
+    data = TSVDataModule(root=str(tsv_folder))
+    teacher = Told(tiny_bert, max_length=32, query_prefix="the ")
+    student = TransformerEncoder(tiny_bert, max_length=32)
+    module = DistillationModule(student, teacher, Contrastive(), source_side=source_side)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_steps=0, barebones=True)
+    trainer.datamodule = data
+    module._trainer = trainer
+    data.setup("fit")
+    module.setup("fit")
+    sources = {pair.source for pair in data.pairs}
+    queries = {*data.collections["english"].queries.values(), *data.collections["test"].queries.values()}
+    documents = {text for each in data.collections.values() for text in each.documents.values()}
+    wanted = {"queries": queries, "documents": documents}
+    wanted[source_side] |= sources
+    assert {side: set(texts) for side, texts in teacher.told.items()} == wanted
+    plain = Told(tiny_bert, max_length=32)
+    module.teacher = plain
+    module.setup("fit")
+    assert {side: set(texts) for side, texts in plain.told.items()} == {"queries": queries | documents | sources}
