@@ -171,7 +171,10 @@ class WikiCLIRDataModule(PairsDataModule):
     def _folder(self) -> Path:
         """The folder with the languages' folders."""
         if self.root is None:
-            return official_file(f"wikiclir/{self.language}", "docs").parents[1]
+            try:
+                return official_file(f"wikiclir/{self.language}", "docs").parents[1]
+            except InputError as error:
+                raise InputError(f"{error}; or unpack it and name its folder with --data.root") from error
         root = Path(self.root).expanduser()
         for folder in (root, root / "wiki-clir"):
             if (folder / "english").is_dir():

@@ -432,3 +432,14 @@ def test_a_bad_line_ends_with_status_2(copy: Path, tiny_config: Path, tmp_path: 
     assert done.status == 2
     assert f"{copy / REL}:2: the grade is 'two', expected 1 or 2" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datamodules import wikiclir
+
+    def fail(identifier: str, kind: str) -> Path:
+        raise InputError(f"{identifier}: its {kind} are not there")
+
+    monkeypatch.setattr(wikiclir, "official_file", fail)
+    with pytest.raises(InputError, match=r"wikiclir/sw: its docs are not there; or unpack it and .* --data.root"):
+        WikiCLIRDataModule().setup()
