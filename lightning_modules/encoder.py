@@ -18,7 +18,7 @@ from lightning_modules.pretrained import load_model, load_tokenizer, max_positio
 from lightning_modules.text_statistics import Reading
 from lightning_modules.token_tables import set_rows, start_rows
 from lightning_modules.tokenizer_files import write_tokenizer
-from lightning_modules.vectors import inverse_document_frequency, masked_mean
+from lightning_modules.vectors import PROJECTION, inverse_document_frequency, masked_mean, start_projection
 from retrieval.errors import InputError
 from strategies.base import Embeddings
 
@@ -334,7 +334,7 @@ class TransformerEncoder(TextEncoder):
         width = int(self.model.config.hidden_size)
         self.projection = None if output_dim is None else nn.Linear(width, output_dim, bias=False)
         if self.projection is not None:
-            nn.init.orthogonal_(self.projection.weight)  # angles are nearly kept from the start
+            start_projection(self.projection, Path(model).expanduser() / PROJECTION)
 
     @property
     def dim(self) -> int:
@@ -360,12 +360,18 @@ class TransformerEncoder(TextEncoder):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model and its tokenizer as a folder that AutoModel and AutoTokenizer load.
 
+        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` beside it, under the
+        name ``weight``, (output_dim, hidden size); sides and query augmentation are not written. A
+        `TransformerEncoder` with that folder as its model and the same ``output_dim`` starts from this projection.
+
         Args:
             folder: a folder that does not exist yet, or is empty.
 
         Raises:
             InputError: the folder holds something.
         """
+        from safetensors.torch import save_file
+
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError("the folder is not empty: give another one, or remove it first", folder)
@@ -373,6 +379,8 @@ class TransformerEncoder(TextEncoder):
         self.model.config._name_or_path = ""
         with new_folder(folder) as temporary, quiet_transformers():
             self.model.save_pretrained(temporary)
+            if self.projection is not None:
+                save_file({"weight": self.projection.weight.detach().cpu()}, temporary / PROJECTION)
             write_tokenizer(temporary, plain, self.special_tokens, self.max_length)
 
     def _use_adapted(self, tokenizer: str) -> None:

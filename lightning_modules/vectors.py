@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from retrieval.errors import InputError
 from strategies.base import Embeddings
+
+PROJECTION = "projection.safetensors"
+"""The projection's file in a folder that an encoder saved."""
 
 
 def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
@@ -30,6 +35,31 @@ def projected(embeddings: Embeddings, layer: nn.Module) -> Embeddings:
         return embeddings
     states = None if embeddings.tokens is None else layer(embeddings.tokens)
     return replace(embeddings, pooled=F.normalize(layer(embeddings.pooled).float(), dim=-1), tokens=states)
+
+
+def start_projection(layer: nn.Linear, path: Path) -> None:
+    """Start a projection from a file, or, where there is none, as a random rotation, which nearly keeps angles.
+
+    Args:
+        layer: without bias.
+        path: ``projection.safetensors`` of a saved encoder; it need not exist.
+
+    Raises:
+        InputError: the file holds a matrix of another shape, or none.
+    """
+    if not path.is_file():
+        nn.init.orthogonal_(layer.weight)
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weight = load_file(path)["weight"]
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"has no matrix named weight ({type(error).__name__})", path) from error
+    if weight.shape != layer.weight.shape:
+        raise InputError(f"holds {tuple(weight.shape)}, expected {tuple(layer.weight.shape)}: set output_dim", path)
+    layer.weight.data.copy_(weight)
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:

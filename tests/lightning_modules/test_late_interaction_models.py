@@ -314,3 +314,17 @@ def test_a_sided_teacher_prepares_each_text_for_the_side_it_is_read_as(tiny_bert
     module.teacher = plain
     module.setup("fit")
     assert {side: set(texts) for side, texts in plain.told.items()} == {"queries": queries | documents | sources}
+
+
+def test_a_saved_projection_is_read_again(tiny_bert, tmp_path):
+    encoder = TransformerEncoder(tiny_bert, max_length=32, output_dim=8)
+    encoder.save_pretrained(tmp_path / "saved")
+    again = TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=8)
+    assert encode(again, TEXTS)[1].tokens.equal(encode(encoder, TEXTS)[1].tokens)
+    plain = TransformerEncoder(str(tmp_path / "saved"), max_length=32)
+    assert plain.dim == 32
+    with pytest.raises(InputError, match=r"holds \(8, 32\), expected \(4, 32\): set output_dim"):
+        TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=4)
+    (tmp_path / "saved" / "projection.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="has no matrix named weight"):
+        TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=8)
