@@ -12,11 +12,19 @@ and, where there are such files:
     dev.queries.tsv, dev.qrels    the queries to choose the best epoch by; without them, a share of the queries
     queries.english.tsv           the same queries (same ids) in English, for the ceiling: the teacher on English
     documents.english.tsv         the same documents in English, where the student reads the documents
+    candidates.jsonl              ["query", ["document", score], ...]    passages to rank for a training query, with
+                                  the scores of a teacher (see `datamodules.scores`), the relevant one first
+    train.queries.tsv             id<TAB>English text<TAB>text in the student's language: the queries that it names
+
+With candidates.jsonl the training pairs are those of pairs.tsv, which may then be missing, and after them the training
+queries with their lists, for strategies such as ``kl`` and ``margin_mse``. The passages are the documents. The teacher
+reads them in English; the student reads them too where it is the reader of the documents.
 
 No file has a header line. Empty lines are passed over. Queries without judgments are left out.
 
 Files above 256 MB stay on disk: they are read once to check every line, and an index is kept in the cache folder.
-Pairs are then streamed (see `datamodules.stream`), in another order than pairs in memory, and texts looked up.
+Pairs are then streamed (see `datamodules.stream`), in another order than pairs in memory, and texts looked up. With
+candidates.jsonl, pairs and passages are in memory whatever their size.
 
 Traps: a tab inside a text makes a third column, which is refused; so is a text that is empty. Without ``dev.qrels``,
 a query is ``dev`` by a hash of its id, so adding queries moves no other query between ``dev`` and ``test``.
@@ -26,6 +34,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +45,7 @@ from datamodules.pairs import Pair, make_pairs
 from datamodules.source import PairSource
 from datamodules.text import hash_share
 from datamodules.text_store import TEXT_LINE, TextStore, tsv_columns, tsv_line
+from datamodules.tsv_lists import read_train_queries
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.errors import InputError
 from retrieval.files import read_columns, require_file
@@ -66,6 +76,8 @@ class TSVDataModule(PairsDataModule):
         dev_share: share of the judged queries that become ``dev`` where there is no dev_qrels.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
+        candidates: file of passages to rank, with scores; by default candidates.jsonl if it is there.
+        train_queries: file of the queries that it names; it is read with candidates only.
         stream: leave pairs, queries and documents on disk; by default those of files above 256 MB.
         **options: those of `PairsDataModule`.
     """
@@ -84,6 +96,8 @@ class TSVDataModule(PairsDataModule):
         dev_share: float = 0.25,
         query_side: Side = "student",
         document_side: Side = "teacher",
+        candidates: str | None = None,
+        train_queries: str = "train.queries.tsv",
         stream: bool | None = None,
         **options: Any,
     ) -> None:
@@ -99,6 +113,8 @@ class TSVDataModule(PairsDataModule):
         self.dev_qrels_file = self._optional(dev_qrels, "dev.qrels")
         self.english_queries_file = self._optional(english_queries, "queries.english.tsv")
         self.english_documents_file = self._optional(english_documents, "documents.english.tsv")
+        self.candidates_file = self._optional(candidates, "candidates.jsonl")
+        self.train_queries_file = self.root / train_queries
         self.dev_share = dev_share
         self.query_side, self.document_side = query_side, document_side
         self.stream = stream
@@ -109,10 +125,27 @@ class TSVDataModule(PairsDataModule):
             raise InputError(
                 "no such folder, expected one with pairs.tsv, queries.tsv, documents.tsv, qrels", self.root
             )
+        if self.candidates_file:
+            return self._pairs_and_lists(self.candidates_file)
         if self._stays_on_disk(self.pairs_file):
             return PairFile(self.pairs_file)
         rows = read_rows(self.pairs_file, PAIR_LINE)
         return make_pairs((source, target) for _, (source, target) in rows)
+
+    def _pairs_and_lists(self, lists: Path) -> list[Pair]:
+        """The pairs of the file if it is there, and the training queries with their lists."""
+        sources, targets = self.documents_file, None
+        if self.document_side == "student":
+            if self.english_documents_file is None:
+                raise InputError("the teacher cannot read the listed passages: write documents.english.tsv", lists)
+            sources, targets = self.english_documents_file, read_texts(self.documents_file)
+        queries = read_train_queries(self.train_queries_file, lists, read_texts(sources), targets)
+        texts: list[tuple[str, str]] = []
+        if self.pairs_file.is_file():
+            texts = [(source, target) for _, (source, target) in read_rows(self.pairs_file, PAIR_LINE)]
+        pairs = make_pairs(texts + [(query.source, query.target) for query in queries])
+        listed = zip(pairs[len(texts) :], queries, strict=True)
+        return pairs[: len(texts)] + [replace(pair, candidates=query.candidates) for pair, query in listed]
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the English texts are there, ``english``."""
