@@ -13,7 +13,7 @@ import difflib
 import logging
 import os
 import warnings
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from datamodules.text import normalise
 from retrieval.collection import Qrels
 from retrieval.errors import InputError
 
+_PATIENCE = 2.0
+"""Seconds to wait for another process before a message says so."""
 _KINDS = ("docs", "queries", "qrels")
 
 
@@ -89,13 +91,25 @@ class IrDocuments(Mapping[str, str]):
     def _open(self) -> Any:
         """The store, built before if need be; one of its own for each process, since an open file has one place."""
         if self._store is None or self._pid != os.getpid():
-            with _one_at_a_time(self.identifier), _as_input_error(self.identifier, "its documents"):
-                store = self._dataset.docs_store()
-                _unpack_first(self._dataset)
-                if hasattr(store, "build"):
-                    store.build()
-            self._store, self._pid = store, os.getpid()
+            with _as_input_error(self.identifier, "its documents"):
+                # A forked process has it from its parent, so it is there.
+                self._store = self._built() if self._store is None else self._dataset.docs_store()
+            self._pid = os.getpid()
         return self._store
+
+    def _built(self) -> Any:
+        """The store, which this process builds, or another one while this one waits.
+
+        The lock is taken even if the store says that it is built: it says so before its index is written.
+        """
+        with _one_at_a_time(self.identifier):
+            _unpack_first(self._dataset)
+            store = self._dataset.docs_store()
+            if hasattr(store, "lookup") and store.built() and not len(store.lookup.idx()):
+                store.clear_cache()  # killed between the two
+            if hasattr(store, "build"):
+                store.build()
+        return store
 
     def __getitem__(self, identifier: str) -> str:
         if not isinstance(identifier, str):
@@ -120,6 +134,10 @@ class IrDocuments(Mapping[str, str]):
         """Ids and texts, read in one pass over the store."""
         return _Items(self)
 
+    def values(self) -> ValuesView[str]:
+        """The texts, read in one pass over the store."""
+        return _Values(self)
+
     def _stream(self) -> Iterator[tuple[str, str]]:
         store = self._open()
         with _as_input_error(self.identifier, "its documents"):
@@ -137,6 +155,15 @@ class _Items(ItemsView[str, str]):
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return self._mapping._stream()
+
+
+class _Values(ValuesView[str]):
+    """The same for the texts alone."""
+
+    _mapping: IrDocuments
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for _, text in self._mapping._stream())
 
 
 def _documents(identifier: str, field: str | None) -> IrDocuments:
@@ -250,7 +277,7 @@ def _one_at_a_time(identifier: str) -> Iterator[None]:
 
     try:
         lock = FileLock(home_path() / ".potstill.lock", is_singleton=True)
-        lock.acquire(timeout=0 if not lock.is_locked else -1)
+        lock.acquire(timeout=_PATIENCE)
     except Timeout:
         Console(stderr=True, highlight=False).print(f"waiting for another process that prepares {identifier}")
         lock.acquire()

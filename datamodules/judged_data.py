@@ -17,7 +17,7 @@ from retrieval.collection import Collection, Side
 from retrieval.errors import InputError
 from retrieval.files import require_file
 
-_IN_MEMORY = 64 * 2**20
+_IN_MEMORY = 2**28
 
 
 def bitext(path: Path) -> list[Pair] | PairSource:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Parts(Mapping[str, str]):
 
     def __getitem__(self, key: str) -> str:
         for store in self.stores:
-            if key in store:
+            with suppress(KeyError):
                 return store[key]
         raise KeyError(key)
 
@@ -76,6 +77,10 @@ class Parts(Mapping[str, str]):
         """(id, text), part after part, read in one go."""
         return _Items(self)
 
+    def values(self) -> ValuesView[str]:
+        """The texts, part after part, read in one go."""
+        return _Values(self)
+
 
 class _Items(ItemsView[str, str]):
     _mapping: Parts
@@ -83,6 +88,14 @@ class _Items(ItemsView[str, str]):
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for store in self._mapping.stores:
             yield from store.items()
+
+
+class _Values(ValuesView[str]):
+    _mapping: Parts
+
+    def __iter__(self) -> Iterator[str]:
+        for store in self._mapping.stores:
+            yield from store.values()
 
 
 def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]) -> Mapping[str, str]:

@@ -160,6 +160,18 @@ def test_a_truncated_file_is_an_input_error(home: Path) -> None:
     assert len(IrDocuments(load_dataset(ID))) == len(FILTERED)  # the attempt left no half-made store
 
 
+def test_a_store_of_a_killed_process_is_made_again(home: Path) -> None:
+    expected = dict(IrDocuments(load_dataset(ID)))
+    store = home / "neuclir/1/fas/docs.jsonl.gz.filtered.pklz4"
+    for path in store.glob("idx.*"):  # killed before the index was written
+        path.unlink()
+    assert "cat-sun" in IrDocuments(load_dataset(ID))
+    for path in store.iterdir():  # killed while documents were written
+        path.write_bytes(path.read_bytes()[:100]) if path.name == "bin" else path.unlink()
+    documents = IrDocuments(load_dataset(ID))
+    assert {key: documents[key] for key in expected} == dict(documents) == expected
+
+
 def test_repeated_queries_and_judgments(home: Path) -> None:
     path = home / "hc4/fas/test.qrels.v1-0.txt"
     path.write_text(path.read_text() + "t-red 0 red-cat 1\nt-red 0 red-sun 3\n")
