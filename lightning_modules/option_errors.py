@@ -79,7 +79,9 @@ def _problem(path: str, message: str) -> str:
         return f"cannot import the class: {found[0]}"
     if found := re.search(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message):
         return f"{found[1]} is not a subclass of {found[2]}"
-    return _wrong_value(message)
+    problem = _wrong_value(message)
+    names = re.search(r"found \"\[(.*)\]\"$", problem) if path == "data.language" else None
+    return problem if names is None else "write several languages with commas: " + re.sub("[' ]", "", names[1])
 
 
 def _wrong_value(message: str) -> str:

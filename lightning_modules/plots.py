@@ -92,7 +92,9 @@ def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], me
     return _save(figure, path)
 
 
-def _bar(axes: Any, at: float, width: float, values: list[list[float]], row: str, label: str | None = None) -> None:
+def _bar(
+    axes: Any, at: float, width: float, values: list[dict[str, float]], row: str, label: str | None = None
+) -> None:
     mean, (low, high) = macro_mean(values), macro_interval(values)
     error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
     axes.bar(at, mean, width, yerr=error, capsize=3, color=_COLOURS[row], label=label, error_kw={"lw": 1})

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +33,7 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
     metrics = list(next(iter(grouped.values()))["test"])
     table = plain_table("", "language", *metrics, title=title)
     for row, label in LABELS.items():
-        lines: dict[str, list[list[list[float]]]] = {
+        lines: dict[str, list[list[dict[str, float]]]] = {
             language: [groups({language: rows}, row, metric) for metric in metrics]
             for language, rows in grouped.items()
             if row in rows
@@ -48,7 +47,7 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
     return table
 
 
-def _cell(values: list[list[float]]) -> str:
+def _cell(values: list[dict[str, float]]) -> str:
     return format_interval(macro_mean(values), macro_interval(values)) if values else "-"
 
 
@@ -59,16 +58,15 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
         grouped: language -> row -> metric -> query id -> value.
     """
     metric = next(iter(next(iter(grouped.values()))["test"]))
-    ours = [np.array(values) for values in groups(grouped, "test", metric)]
-    theirs = [
-        np.array([rows["undistilled"][metric][query] for query in rows["test"][metric]]) for rows in grouped.values()
-    ]
+    ours, theirs = groups(grouped, "test", metric), groups(grouped, "undistilled", metric)
     mean, base = macro_mean(ours), macro_mean(theirs)
     ratio = f"{mean / base:.2f} times" if base > 0 else f"{mean:.3f}, against 0,"
     sentence = f"{metric} of the student is {ratio} that of the undistilled teacher"
     if min(map(len, ours)) < 2:
         return f"{sentence} (one query: no test)"
-    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    differences = [
+        {query: value - other[query] for query, value in one.items()} for one, other in zip(ours, theirs, strict=True)
+    ]
     p = f"paired t-test p {_p(macro_t_test(differences))}, permutation test p {_p(macro_permutation_test(differences))}"
     average = f"average of {len(ours)} languages, " if len(ours) > 1 else ""
     return f"{sentence} ({average}{sum(map(len, ours)):,} queries; {p})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, get_args
 
 import torch
@@ -17,7 +18,6 @@ from lightning_modules.distillation import DistillationModule
 from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import Teacher
 from retrieval.collection import Collection, Run
-from retrieval.macro_average import macro_mean
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
 from retrieval.rows import named
 from retrieval.search import search, search_tokens, to_run
@@ -189,7 +189,7 @@ class RetrievalEvaluation(Callback):
                 by_language[collection.split].append(result.means)
             self._log(module, name, result.means, bar=not collection.language)
         for split, means in by_language.items():
-            average = {metric: macro_mean([[each[metric]] for each in means]) for metric in means[0]}
+            average = {metric: fmean(each[metric] for each in means) for metric in means[0]}
             self._log(module, split, average, bar=True)
         self._parts.clear()
 

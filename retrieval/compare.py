@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from retrieval.collection import Qrels
@@ -211,13 +209,16 @@ def _compare_metric(runs: Sequence[ScoredRun], metric: str, baseline: ScoredRun)
             figures = (metric, run.name, queries, macro_mean(own), macro_interval(own))
             comparison = Comparison(*figures, language=language or None)
             if run is not baseline:
-                differences = [one - reference[name] for one, name in zip(own, members, strict=True)]
+                differences = [
+                    {query: value - reference[name][query] for query, value in values[run.name][name].items()}
+                    for name in members
+                ]
                 comparison = _with_tests(comparison, differences)
             found.append(comparison)
     return _holm_corrected(found)
 
 
-def _with_tests(comparison: Comparison, differences: list[NDArray[np.float64]]) -> Comparison:
+def _with_tests(comparison: Comparison, differences: list[dict[str, float]]) -> Comparison:
     return replace(
         comparison,
         difference=macro_mean(differences),
@@ -248,7 +249,7 @@ def _check_languages(runs: Sequence[ScoredRun], baseline: ScoredRun) -> None:
             )
 
 
-def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> NDArray[np.float64]:
+def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> dict[str, float]:
     """The metric of each query of a language, in the baseline's order."""
     for one in (baseline, run):
         if metric not in one.groups[language]:
@@ -265,7 +266,7 @@ def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> 
         )
     if len(wanted) < 2:
         raise InputError(f"{baseline.name} has {len(wanted)} queries{where}: a comparison needs at least 2")
-    return np.array([given[query] for query in wanted], dtype=np.float64)
+    return {query: float(given[query]) for query in wanted}
 
 
 def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> dict[str, PerQuery]:

@@ -1,36 +1,40 @@
 """Intervals and paired tests for a macro average: the mean over groups of queries, such as languages, of their means.
 
-Every group weighs the same, however many queries it has. Queries of different groups are taken to be independent; where
-the languages ask translations of the same queries, the intervals are too narrow. With one group, everything here equals
-its namesake in `retrieval.significance`.
+Every group weighs the same, however many queries it has. Queries with the same id in several groups are taken to be one
+query, as in collections whose languages ask translations of the same queries: they are drawn, or flipped, together.
+With one group, everything here equals its namesake in `retrieval.significance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from retrieval.significance import bootstrap_means, paired_permutation_test
+from retrieval.significance import Floats, bootstrap_means, paired_permutation_test
+
+Groups = Sequence[Mapping[str, float]]
+"""Query id -> value, for each group."""
 
 
-def macro_mean(groups: Sequence[ArrayLike]) -> float:
+def macro_mean(groups: Groups) -> float:
     """The mean over groups of their means.
 
-    >>> macro_mean([[1.0, 1.0, 1.0], [0.0]])
+    >>> macro_mean([{"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 0.0}])
     0.5
     """
-    return float(np.mean([np.mean(np.asarray(values, dtype=np.float64)) for values in groups]))
+    _check_groups(groups)
+    return float(np.mean([np.mean(list(values.values())) for values in groups]))
 
 
-def macro_interval(
-    groups: Sequence[ArrayLike], confidence: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the macro average: queries are drawn with replacement within each group.
+def macro_interval(groups: Groups, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the macro average.
+
+    Queries are drawn with replacement among those that the same groups have: within each group where the groups have
+    different queries, once for all groups where they have the same ones.
 
     Args:
-        groups: values of each group, one a query.
+        groups: query id -> value, for each group.
         confidence: between 0 and 1.
         samples: number of resampled sets.
         seed: of the random numbers.
@@ -39,23 +43,23 @@ def macro_interval(
         Lower and upper end.
 
     Raises:
-        ValueError: no group, or as `bootstrap_interval`.
+        ValueError: no group, an empty one, or values that are not finite.
     """
     _check_groups(groups)
     rng = np.random.default_rng(seed)
-    means = np.mean([bootstrap_means(values, samples, rng) for values in groups], axis=0)
+    means = np.sum([bootstrap_means(stratum, samples, rng) for stratum in _strata(groups)], axis=0)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def macro_t_test(differences: Sequence[ArrayLike]) -> float:
+def macro_t_test(differences: Groups) -> float:
     """Two-sided p-value of a t-test that the macro average of paired differences is 0.
 
-    The variance of the average is the mean of the groups' variances of the mean over the number of groups; its degrees
-    of freedom are Welch and Satterthwaite's (Satterthwaite 1946).
+    The variance is the sum of squares over queries of what each adds to the average beyond the means of its groups; the
+    degrees of freedom are those of the smallest group, which is on the safe side.
 
     Args:
-        differences: one run minus the other at each query, for each group; at least 2 queries a group.
+        differences: query id -> one run minus the other, for each group; at least 2 queries a group.
 
     Returns:
         p; 1 where the runs are equal at every query.
@@ -66,36 +70,59 @@ def macro_t_test(differences: Sequence[ArrayLike]) -> float:
     from scipy.special import stdtr
 
     _check_groups(differences)
-    vectors = [np.asarray(values, dtype=np.float64) for values in differences]
-    if min(len(vector) for vector in vectors) < 2:
+    smallest = min(map(len, differences))
+    if smallest < 2:
         raise ValueError("a paired t-test needs at least 2 queries in each group, there is a group with 1")
-    if not any(vector.any() for vector in vectors):
+    if not any(any(values.values()) for values in differences):
         return 1.0
-    variances = np.array([vector.var(ddof=1) / len(vector) for vector in vectors])
-    total = variances.sum()
-    if total == 0:
+    beyond: dict[str, float] = {}
+    for values in differences:
+        count, mean = len(values), float(np.mean(list(values.values())))
+        factor = 1 / (len(differences) * np.sqrt(count * (count - 1)))
+        for query, value in values.items():
+            beyond[query] = beyond.get(query, 0.0) + (value - mean) * factor
+    variance = float(np.sum(np.square(list(beyond.values()))))
+    if variance == 0:
         return 0.0
-    freedom = total**2 / sum(v**2 / (len(vector) - 1) for v, vector in zip(variances, vectors, strict=True))
-    statistic = macro_mean(vectors) * len(vectors) / np.sqrt(total)
-    return float(2 * stdtr(freedom, -abs(statistic)))
+    return float(2 * stdtr(smallest - 1, -abs(macro_mean(differences)) / np.sqrt(variance)))
 
 
-def macro_permutation_test(differences: Sequence[ArrayLike], samples: int = 10000, seed: int = 0) -> float:
+def macro_permutation_test(differences: Groups, samples: int = 10000, seed: int = 0) -> float:
     """Two-sided p-value of the paired randomisation test on the macro average; see `paired_permutation_test`.
 
     Args:
-        differences: one run minus the other at each query, for each group.
+        differences: query id -> one run minus the other, for each group.
         samples: number of random flips.
         seed: of the random numbers.
     """
     _check_groups(differences)
-    vectors = [np.asarray(values, dtype=np.float64) for values in differences]
-    longest = max(len(vector) for vector in vectors)
-    # The average is a sum over all queries, each weighted by one over the size of its group.
-    weighted = np.concatenate([vector * (longest / len(vector)) for vector in vectors])
-    return paired_permutation_test(weighted, np.zeros_like(weighted), samples, seed)
+    longest = max(map(len, differences))
+    # The average is a sum over queries; each counts by one over the size of its group.
+    added: dict[str, float] = {}
+    for values in differences:
+        for query, value in values.items():
+            added[query] = added.get(query, 0.0) + value * (longest / len(values))
+    vector = np.array(list(added.values()))
+    return paired_permutation_test(vector, np.zeros_like(vector), samples, seed)
 
 
-def _check_groups(groups: Sequence[ArrayLike]) -> None:
-    if not groups:
-        raise ValueError("there is no group of queries, expected at least one")
+def _strata(groups: Groups) -> list[Floats]:
+    """Queries by the groups that have them: the macro average is the sum of the means of the strata."""
+    owners: dict[str, list[int]] = {}
+    for number, values in enumerate(groups):
+        for query in values:
+            owners.setdefault(query, []).append(number)
+    queries: dict[tuple[int, ...], list[str]] = {}
+    for query, numbers in owners.items():
+        queries.setdefault(tuple(numbers), []).append(query)
+    strata = []
+    for numbers_, names in queries.items():
+        shares = [len(names) / (len(groups[number]) * len(groups)) for number in numbers_]
+        values_ = [[groups[number][name] for name in names] for number in numbers_]
+        strata.append(np.array(shares) @ np.array(values_, dtype=np.float64))
+    return strata
+
+
+def _check_groups(groups: Groups) -> None:
+    if not groups or not all(groups):
+        raise ValueError("there is no group of queries, or an empty one: expected at least one query in each")

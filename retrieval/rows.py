@@ -7,9 +7,9 @@ hold ``{row: ...}`` for one language and ``{"languages": {language: {row: ...}}}
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any, TypeVar
 
-from retrieval.macro_average import macro_mean
 from retrieval.metrics import PerQuery
 
 LABELS = {"undistilled": "undistilled teacher", "test": "distilled student", "teacher": "teacher on English"}
@@ -57,7 +57,7 @@ def averages(means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str
     """
     first, *others = means.values()
     return {
-        row: {metric: macro_mean([[rows[row][metric]] for rows in means.values()]) for metric in metrics}
+        row: {metric: fmean(rows[row][metric] for rows in means.values()) for metric in metrics}
         for row, metrics in first.items()
         if all(row in rows for rows in others)
     }
@@ -81,8 +81,8 @@ def from_json(content: dict[str, Any]) -> dict[str, Any]:
     return {"": content} if languages is None else languages
 
 
-def groups(grouped: Mapping[str, Rows], row: str, metric: str) -> list[list[float]]:
-    """The values of a metric in each language, for `retrieval.macro_average`; empty where a language lacks the row."""
+def groups(grouped: Mapping[str, Rows], row: str, metric: str) -> list[dict[str, float]]:
+    """The values of a metric by query in each language, for `retrieval.macro_average`; empty where a language lacks the row."""
     if not all(metric in rows.get(row, {}) for rows in grouped.values()):
         return []
-    return [list(rows[row][metric].values()) for rows in grouped.values()]
+    return [rows[row][metric] for rows in grouped.values()]
