@@ -141,7 +141,7 @@ def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_i
 
     Args:
         scores: (Q, K).
-        indices: document indices; (Q, K).
+        indices: document indices, negative where there is none; (Q, K).
         query_ids: id of each row.
         document_ids: id of each document.
     """
@@ -150,7 +150,10 @@ def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_i
             f"scores {tuple(scores.shape)}, indices {tuple(indices.shape)} and {len(query_ids)} query ids do not fit"
         )
     rows = zip(query_ids, indices.tolist(), scores.tolist(), strict=True)
-    return {query: {document_ids[i]: s for i, s in zip(found, row, strict=True)} for query, found, row in rows}
+    return {
+        query: {document_ids[i]: score for i, score in zip(found, row, strict=True) if i >= 0}
+        for query, found, row in rows
+    }
 
 
 def _search_fast(

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -48,8 +48,9 @@ class ShardSettings:
     Args:
         model: fingerprint of the model.
         dim: width D of the pooled vectors.
-        dtype: type of all vectors on disk.
+        dtype: type of the pooled vectors on disk.
         tokens: whether there are token vectors.
+        token_dtype: their type on disk.
         block: texts in a block; the last one may have fewer.
         batch_size: texts that are encoded together.
         about: anything else to write down, plain values; it is not compared.
@@ -62,13 +63,15 @@ class ShardSettings:
     dim: int
     dtype: ShardDtype = "float32"
     tokens: bool = False
+    token_dtype: ShardDtype = "float16"
     block: int = 50_000
     batch_size: int = 256
     about: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float16"):
-            raise ValueError(f"the type of vectors on disk is {self.dtype!r}, expected float32 or float16")
+        for dtype in (self.dtype, self.token_dtype):
+            if dtype not in get_args(ShardDtype):
+                raise ValueError(f"the type of vectors on disk is {dtype!r}, expected float32 or float16")
         for name in ("dim", "block", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -224,8 +227,8 @@ def _write_block(
     advance: Callable[[float], None],
 ) -> None:
     """Encode one block; its pooled vectors are written last, and say that it is complete."""
-    dtype = np.dtype(manifest["dtype"])
-    pooled = np.empty((len(texts), manifest["dim"]), dtype=dtype)
+    pooled = np.empty((len(texts), manifest["dim"]), dtype=manifest["dtype"])
+    token_dtype = getattr(torch, manifest["token_dtype"])
     tokens: list[TokenMatrix] = []
     order: list[int] = []
     for rows in _batches(texts, manifest["batch_size"]):
@@ -236,7 +239,7 @@ def _write_block(
         if manifest["tokens"]:
             if states is None:
                 raise ValueError("the encoder gave no token vectors, but the index is to hold them")
-            tokens.append(TokenMatrix(states.values.cpu().to(getattr(torch, dtype.name)), states.offsets.cpu()))
+            tokens.append(TokenMatrix(states.values.cpu().to(token_dtype), states.offsets.cpu()))
             order += rows
         advance(len(rows))
     if tokens:
@@ -262,7 +265,9 @@ def _is_complete(folder: Path, number: int, manifest: dict[str, Any]) -> bool:
         if manifest["tokens"]:
             lengths = np.load(_file(folder, "lengths", number))
             tokens = load_mapped(_file(folder, "tokens", number))
-            return bool(len(lengths) == rows and len(tokens) == lengths.sum() and tokens.dtype == manifest["dtype"])
+            return bool(
+                len(lengths) == rows and (len(tokens), tokens.dtype) == (lengths.sum(), manifest["token_dtype"])
+            )
     except (OSError, ValueError, EOFError):
         return False
     return True

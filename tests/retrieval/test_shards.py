@@ -40,7 +40,7 @@ class Encoder:
 
 
 def settings(**options) -> ShardSettings:
-    return ShardSettings(**{"model": "m1", "dim": WIDTH, "tokens": True, "block": 10, "batch_size": 4} | options)
+    return ShardSettings(**{"model": "m1", "dim": WIDTH, "tokens": True, "token_dtype": "float32", "block": 10, "batch_size": 4} | options)
 
 
 def write(folder, texts=TEXTS, encode=None, ranks=1, **options):
@@ -161,9 +161,10 @@ def test_killed_before_the_manifest(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_search_in_shards_equals_search_in_memory(tmp_path, dtype):
-    write(tmp_path / "a", dtype=dtype)
+    write(tmp_path / "a", dtype=dtype, token_dtype=dtype)
     shards, generator = Shards(tmp_path / "a"), torch.Generator().manual_seed(0)
     assert {part.dtype for part in shards.pooled} == {getattr(torch, dtype)}
+    assert {part.values.dtype for part in shards.tokens} == {getattr(torch, dtype)}
     ids = list(TEXTS)
     queries = torch.randn(5, WIDTH, generator=generator)
     expected = search(queries, torch.cat(list(shards.pooled)), 20, ids)
