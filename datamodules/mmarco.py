@@ -26,6 +26,7 @@ of the others are relevant too, and are no good negatives.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,8 @@ class MMarcoDataModule(PairsDataModule):
         dev_queries: search this many of the dev queries; 0 takes all 48,598.
         dev_documents: search this many passages for dev: the relevant ones and others by a hash; 0 takes all.
         test_documents: the same for test, for a quick look; such figures are NOT comparable with published ones.
+        ceiling: search the English passages for the English queries of test as well, which gives the row of the
+            teacher; beside ``en-x`` and ``x-x`` it costs encoding the passages a second time.
         **options: those of `PairsDataModule`.
     """
 
@@ -79,6 +82,7 @@ class MMarcoDataModule(PairsDataModule):
         dev_queries: int = 1000,
         dev_documents: int = 20_000,
         test_documents: int = 0,
+        ceiling: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -101,6 +105,7 @@ class MMarcoDataModule(PairsDataModule):
         self.query_side: Side = "teacher" if direction == "en-x" else "student"
         self.document_side: Side = "teacher" if direction == "x-en" else "student"
         self.dev_queries, self.dev_documents, self.test_documents = dev_queries, dev_documents, test_documents
+        self.ceiling = ceiling
 
     def load_pairs(self) -> PairSource:
         """The training pairs, which stay on disk."""
@@ -128,9 +133,16 @@ class MMarcoDataModule(PairsDataModule):
                 "NOT comparable with published ones",
                 stacklevel=3,
             )
-        test = self._collection("test", files, small, self.test_documents)
-        english = self._collection("english", files, small, self.test_documents)
-        return {"dev": self._collection("dev", files, dev, self.dev_documents), "test": test, "english": english}
+        collections = {
+            "dev": self._collection("dev", files, dev, self.dev_documents),
+            "test": self._collection("test", files, small, self.test_documents),
+        }
+        if self.ceiling:
+            english = self._collection("english", files, small, self.test_documents)
+            if self.document_side == "teacher":  # the very same passages, so that they are encoded once
+                english = replace(english, documents=collections["test"].documents)
+            collections["english"] = english
+        return collections
 
     def _files(self) -> MMarcoFiles:
         return IrFiles(self.version) if self.root is None else LocalFiles(self.root, self.version)

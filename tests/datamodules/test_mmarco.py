@@ -129,7 +129,9 @@ def test_collections(official: Path, direction: str, version: int, folder_name: 
     assert (english.query_side, english.document_side, english.qrels) == ("teacher", "teacher", test.qrels)
     assert english.queries == {str(n): query("english", n) for n in splits["dev.small"]}
     assert english.documents["7"] == passage("english", 7)
+    assert (english.documents is test.documents) == (direction == "x-en")
     assert collections["dev"].documents == test.documents
+    assert "english" not in built(official, direction=direction, ceiling=False).collections
 
 
 def test_dev_is_a_fixed_choice_of_queries_that_are_not_reported(official: Path) -> None:
