@@ -83,3 +83,30 @@ def test_a_bad_line_of_a_streamed_file(
     assert done.status == 2
     assert f"{folder / name}:4: found 1 column, expected 2: " in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_batches_twice_as_large(
+    process: Callable[..., object], words: list[str], tmp_path: Path
+) -> None:
+    config = yaml.safe_load((tmp_path / "stream.yaml").read_text())
+    config["model"]["student"]["init_args"]["dropout"] = 0.0
+    weights = []
+    for name, devices, batch_size in (("one", 1, 10), ("two", 2, 5)):
+        config["data"]["init_args"]["batch_size"] = batch_size
+        (tmp_path / "stream.yaml").write_text(yaml.safe_dump(config))
+        environment = {"POTSTILL_CACHE": str(tmp_path / f"cache-{name}")}  # both ranks want the index at once
+        more = ["--strategy", "mse", *words[4:], "--name", name, "--trainer.devices", devices]
+        done = process("train.py", *words[:2], *more, environment=environment)
+        assert done.status == 0, done.err
+        checkpoint = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == 20
+        weights.append(checkpoint["state_dict"])
+    far = {
+        key: (weights[1][key] - value).abs().max().item()
+        for key, value in weights[0].items()
+        # Attention does not depend on the keys' bias, so its gradient is rounding noise.
+        if isinstance(value, torch.Tensor) and value.numel() and not key.endswith("key.bias")
+    }
+    assert len(far) > 20
+    assert max(far.values()) < 1e-5, far
