@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_modules.retrieval_evaluation import Result
 from lightning_modules.text_statistics import BIN_EDGES, TextStatistics
-from retrieval.macro_average import macro_interval, macro_mean
+from retrieval.macro_average import Groups, macro_interval, macro_mean
 from retrieval.rows import AVERAGE, LABELS, Rows, by_language, groups
 
 _COLOURS = {"undistilled": "#b8b8b8", "test": "#2b6cb0", "teacher": "#e0b354"}
@@ -92,9 +92,7 @@ def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], me
     return _save(figure, path)
 
 
-def _bar(
-    axes: Any, at: float, width: float, values: list[dict[str, float]], row: str, label: str | None = None
-) -> None:
+def _bar(axes: Any, at: float, width: float, values: Groups, row: str, label: str | None = None) -> None:
     mean, (low, high) = macro_mean(values), macro_interval(values)
     error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
     axes.bar(at, mean, width, yerr=error, capsize=3, color=_COLOURS[row], label=label, error_kw={"lw": 1})

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from retrieval.macro_average import macro_interval, macro_mean, macro_permutation_test, macro_t_test
+from retrieval.macro_average import Groups, macro_interval, macro_mean, macro_permutation_test, macro_t_test
 from retrieval.rows import AVERAGE, LABELS, Rows, from_json, groups
 from retrieval.table import format_interval, format_p, metrics_table, plain_table, print_table
 
@@ -33,7 +33,7 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
     metrics = list(next(iter(grouped.values()))["test"])
     table = plain_table("", "language", *metrics, title=title)
     for row, label in LABELS.items():
-        lines: dict[str, list[list[dict[str, float]]]] = {
+        lines: dict[str, list[Groups]] = {
             language: [groups({language: rows}, row, metric) for metric in metrics]
             for language, rows in grouped.items()
             if row in rows
@@ -47,7 +47,7 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
     return table
 
 
-def _cell(values: list[dict[str, float]]) -> str:
+def _cell(values: Groups) -> str:
     return format_interval(macro_mean(values), macro_interval(values)) if values else "-"
 
 

@@ -136,15 +136,14 @@ def test_the_best_checkpoint_is_that_of_the_average(finished):
 def test_the_table(finished):
     out = (finished.parent / "out").read_text()
     values = load(finished, "per_query.json")["languages"]
-    groups = [list(values[name]["test"]["map"].values()) for name in ("sw", "ws")]
+    groups, before = ([values[name][row]["map"] for name in ("sw", "ws")] for row in ("test", "undistilled"))
     mean = load(finished, "metrics.json")["test"]["map"]
     lines = [line.split() for line in out.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:2] == ["distilled", "student"])
     assert [line[:1] for line in lines[at : at + 3]] == [["distilled"], ["ws"], ["average"]]
     assert " ".join(lines[at + 2][1:4]) == format_interval(mean, macro_interval(groups))
     assert sum(line[:1] == ["average"] for line in lines) == 3
-    before = [list(values[name]["undistilled"]["map"].values()) for name in ("sw", "ws")]
-    differences = [[a - b for a, b in zip(*both, strict=True)] for both in zip(groups, before, strict=True)]
+    differences = [{q: one[q] - other[q] for q in one} for one, other in zip(groups, before, strict=True)]
     tests = [format_p(test(differences)) for test in (macro_t_test, macro_permutation_test)]
     sentence = next(line for line in out.splitlines() if "of the undistilled teacher (average of 2 languages" in line)
     assert "12 queries" in sentence
