@@ -130,6 +130,14 @@ class IrDocuments(Mapping[str, str]):
         count = store.count() if hasattr(store, "count") else self._dataset.docs_count()
         return int(count) if count is not None else sum(1 for _ in self._stream())
 
+    def item_at(self, row: int) -> tuple[str, str]:
+        """(id, text) of a document by its place in the dataset's order, from 0."""
+        store = self._open()
+        documents = iter(store) if hasattr(store, "__iter__") else self._dataset.docs_iter()
+        with _as_input_error(self.identifier, "its documents"):
+            document = next(iter(documents[row : row + 1]))
+        return document.doc_id, self._text(document)
+
     def items(self) -> ItemsView[str, str]:
         """Ids and texts, read in one pass over the store."""
         return _Items(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
 
 _IN_MEMORY = 100_000
-_UPDATE = 4096
 
 
 @dataclass(frozen=True)
@@ -121,23 +120,34 @@ def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judg
         return judged
     wanted = {document: None for grades in judged.qrels.values() for document in grades}
     texts = {document: judged.documents[document] for document in wanted if document in judged.documents}
-    for document in _sample(judged.documents, max(0, documents - len(texts)), texts.keys(), seed):
-        texts[document] = judged.documents[document]
+    texts |= _sample(judged.documents, max(0, documents - len(texts)), texts.keys(), seed)
     return replace(judged, documents=texts)
 
 
-def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) -> list[str]:
-    """Ids chosen at random, none of which is in `without`; one pass over the ids."""
+def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) -> dict[str, str]:
+    """Documents chosen at random, none of which is in `without`."""
     count = len(documents)
     order = np.random.default_rng(seed).choice(count, size=min(count, size + len(without)), replace=False).tolist()
-    wanted, at = set(order), dict[int, str]()
-    with delayed_progress("choose documents for dev", count) as advance:
-        for number, document in enumerate(documents):
-            if number in wanted and document not in without:
-                at[number] = document
-            if number % _UPDATE == 0:
-                advance(_UPDATE)
-    return [at[number] for number in order if number in at][:size]
+    chosen: dict[str, str] = {}
+    with delayed_progress("choose documents for dev", size) as advance:
+        for document, text in _items_at(documents, order):
+            if len(chosen) >= size:
+                break
+            if document not in without:
+                chosen[document] = text
+                advance(1)
+    return chosen
+
+
+def _items_at(documents: Mapping[str, str], rows: list[int]) -> Iterator[tuple[str, str]]:
+    """Ids and texts by their places, in the given order."""
+    if hasattr(documents, "item_at"):
+        yield from map(documents.item_at, rows)
+        return
+    wanted = set(rows)
+    at = {row: identifier for row, identifier in enumerate(documents) if row in wanted}
+    for row in rows:
+        yield at[row], documents[at[row]]
 
 
 class GradedPairs(PairSource):

@@ -73,6 +73,14 @@ class Parts(Mapping[str, str]):
     def __len__(self) -> int:
         return sum(map(len, self.stores))
 
+    def item_at(self, row: int) -> tuple[str, str]:
+        """(id, text) of a row, counted over all parts, from 0."""
+        for store in self.stores:
+            if row < len(store):
+                return store.item_at(row)
+            row -= len(store)
+        raise IndexError(row)
+
     def items(self) -> ItemsView[str, str]:
         """(id, text), part after part, read in one go."""
         return _Items(self)

@@ -66,6 +66,10 @@ class TextStore(Mapping[str, str]):
                     return text
         raise KeyError(key)
 
+    def item_at(self, row: int) -> tuple[str, str]:
+        """(id, text) of a row in the order of the file, from 0: one small read."""
+        return self._parse(self._line(row), 0)
+
     def __contains__(self, key: object) -> bool:
         try:
             self[key]  # type: ignore[index]

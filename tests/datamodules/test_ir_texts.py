@@ -31,6 +31,8 @@ def test_texts_and_grades_are_those_of_the_files(home: Path) -> None:
     assert list(texts) == [f"{a}-{b}" for a, b in COUPLES if f"{a}-{b}" in FILTERED]
     assert dict(texts) == dict(texts.items())
     assert len(texts) == len(FILTERED)
+    assert [texts.item_at(row) for row in (0, 7, len(FILTERED) - 1)] == [list(texts.items())[n] for n in (0, 7, -1)]
+    assert list(texts.values()) == list(dict(texts).values())
     assert texts["cat-sun"] == "paka paka jua"  # title and text, white space normalised
     assert "cat-sun" in texts
     assert "cat-mat" not in texts
@@ -80,19 +82,16 @@ def test_two_processes_build_one_store(home: Path) -> None:
     assert len(list(IrDocuments(load_dataset(ID)))) == len(FILTERED)
 
 
-@pytest.mark.parametrize(
-    ("identifier", "words"),
-    [
+def test_ids_that_cannot_be_used(ir_home: Path) -> None:
+    for identifier, words in [
         ("neuclir/1/fa/hc4-filterd", ["knows no", ID]),
         ("!", ["knows no", "https://ir-datasets.com"]),
         ("hc4/fa", ["no queries and no qrels", "hc4/fa/dev", "hc4/fa/test"]),
         ("hc4", ["no docs and no queries and no qrels", "hc4/fa/dev"]),
-    ],
-)
-def test_ids_that_cannot_be_used(ir_home: Path, identifier: str, words: list[str]) -> None:
-    with pytest.raises(InputError) as error:
-        load_dataset(identifier)
-    assert all(word in str(error.value) for word in words)
+    ]:
+        with pytest.raises(InputError) as error:
+            load_dataset(identifier)
+        assert all(word in str(error.value) for word in words)
 
 
 def test_a_file_that_cannot_be_downloaded_is_named_with_its_place(ir_home: Path) -> None:

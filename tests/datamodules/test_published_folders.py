@@ -87,6 +87,8 @@ def test_miracl_trains_on_its_judgments_and_tests_on_its_dev_set(tmp_path: Path,
     assert list(test.documents.items()) == list(TEXTS.items())  # the parts in the order of their numbers
     assert [test.documents[key] for key in list(TEXTS)[::7]] == list(TEXTS.values())[::7]
     assert "90#0" not in test.documents
+    assert [test.documents.item_at(row) for row in range(len(TEXTS))] == list(TEXTS.items())
+    assert list(test.documents.values()) == list(TEXTS.values())
     assert words_of(test) == SWAHILI[6:]
     assert (test.query_side, test.document_side) == ("student", "student")
     trained = {pair.source for pair in data.pairs}
