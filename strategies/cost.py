@@ -62,14 +62,14 @@ def unit_tokens(embeddings: Embeddings) -> Tensor:
     """Token vectors scaled to unit length, zero at padding, at least in float32.
 
     Args:
-        embeddings: with tokens (B, T, D).
+        embeddings: with tokens (..., T, D).
 
     Returns:
-        (B, T, D).
+        (..., T, D).
 
     Raises:
         ValueError: there are no tokens.
     """
     tokens, mask = embeddings.require_tokens()
     # A vector shorter than eps is as good as zero; without eps its gradient would be huge.
-    return F.normalize(at_least_float32(tokens).masked_fill(~mask[:, :, None], 0.0), dim=-1, eps=1e-6)
+    return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=1e-6)

@@ -15,8 +15,12 @@ import torch.nn.functional as F
 from strategies import STRATEGIES
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 from strategies.contrastive import Contrastive
+from strategies.cosine import Cosine
+from strategies.kl import KL
+from strategies.margin_mse import MarginMSE
 from strategies.mse import MSE
 from strategies.ot import OptimalTransport
+from strategies.relational import Relational
 from strategies.weighted_sum import WeightedSum
 
 VARIANTS = {
@@ -29,6 +33,10 @@ VARIANTS = {
     ],
     "mse": [MSE, lambda: MSE("token"), lambda: MSE("token", pooled_weight=0.0)],
     "contrastive": [Contrastive, lambda: Contrastive(learnable=True, symmetric=True)],
+    "kl": [KL, lambda: KL(score="maxsim"), lambda: KL(passages="batch"), lambda: KL(passages="listed")],
+    "margin_mse": [MarginMSE, lambda: MarginMSE(score="maxsim")],
+    "relational": [Relational, lambda: Relational(0.0, angle_weight=1.0, similarity_weight=1.0, pooled_weight=0.0)],
+    "cosine": [Cosine],
     "weighted_sum": [
         lambda: WeightedSum({"a": OptimalTransport(marginals="idf"), "b": Contrastive()}, {"a": 2.0}),
     ],
@@ -37,6 +45,12 @@ every_strategy = pytest.mark.parametrize(
     "build",
     [pytest.param(build, id=f"{name}-{i}") for name, builds in VARIANTS.items() for i, build in enumerate(builds)],
 )
+
+
+@pytest.fixture
+def make_side(make_lists):
+    """Sides that have all that a strategy may need."""
+    return make_lists
 
 
 def loss_of(terms):
@@ -155,10 +169,20 @@ def test_widths_must_agree(build, make_side):
         build()(make_side(width=4), make_side(width=8))
 
 
+def poor(candidates):
+    return Embeddings(candidates.pooled, ids=candidates.ids)
+
+
 @every_strategy
 def test_needs_are_declared(build, make_side):
     strategy, (student, teacher) = build(), (make_side(seed=1), make_side(seed=2))
-    bare = Embeddings(student.pooled), Embeddings(teacher.pooled)
+    if strategy.needs_candidates:
+        assert strategy.uses_candidates
+        plain = (dataclasses.replace(side, candidates=None) for side in (student, teacher))
+        for sides in (plain, (Embeddings(student.pooled), Embeddings(teacher.pooled))):
+            with pytest.raises(ValueError, match="needs candidate passages"):
+                strategy(*sides)
+    bare = [dataclasses.replace(side, tokens=None, candidates=poor(side.candidates)) for side in (student, teacher)]
     if strategy.needs_tokens:
         with pytest.raises(ValueError, match="needs token states"):
             strategy(*bare)
