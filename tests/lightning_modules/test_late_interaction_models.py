@@ -328,3 +328,30 @@ def test_a_saved_projection_is_read_again(tiny_bert, tmp_path):
     (tmp_path / "saved" / "projection.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="has no matrix named weight"):
         TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=8)
+
+
+@pytest.mark.slow
+def test_a_siamese_run_on_two_devices_equals_one(tiny_config, tiny_bert, process, tmp_path):
+    """Token tensors are gathered over the ranks with gradient, padded to the longest of them."""
+    words = ["--config", tiny_config, "--strategy", "contrastive", "--strategy.score", "maxsim", "--score", "maxsim"]
+    words += ["--student.model", tiny_bert, "--student.dropout", "0", "--student.vocabulary", "keep"]
+    words += [
+        "--model.siamese",
+        "true",
+        "--data.bucket",
+        "false",
+        "--logger",
+        "csv",
+        "--output",
+        tmp_path,
+        "--checkpoint_every",
+        "5",
+    ]
+    found = {}
+    for devices, batch_size in ((1, 10), (2, 5)):
+        options = ["--trainer.devices", devices, "--data.batch_size", batch_size, "--name", devices]
+        done = process("train.py", *words, *options, *(["--trainer.strategy", "ddp"] if devices == 2 else []))
+        assert done.status == 0, done.err
+        best = torch.load(tmp_path / str(devices) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        found[devices] = best["student.model.encoder.layer.0.attention.self.query.weight"]
+    torch.testing.assert_close(found[1], found[2], atol=1e-4, rtol=1e-3)
