@@ -82,7 +82,7 @@ def from_json(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def groups(grouped: Mapping[str, Rows], row: str, metric: str) -> list[dict[str, float]]:
-    """The values of a metric by query in each language, for `retrieval.macro_average`; empty where one lacks the row."""
+    """The values of a metric by query in each language, for `retrieval.macro_average`; empty where one lacks it."""
     if not all(metric in rows.get(row, {}) for rows in grouped.values()):
         return []
     return [rows[row][metric] for rows in grouped.values()]
