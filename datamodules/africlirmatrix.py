@@ -41,10 +41,10 @@ LANGUAGES = {
 
 
 class AfriCLIRMatrixDataModule(JudgedDataModule):
-    """AfriCLIRMatrix from a folder with its published files.
+    """English queries for the teacher, articles in an African language for the student.
 
     Args:
-        root: the folder.
+        root: the folder with the published files.
         language: code of `LANGUAGES`, or the name.
         **options: those of `JudgedDataModule`.
     """

@@ -28,10 +28,10 @@ LANGUAGES = {"hau": "hausa", "som": "somali", "swa": "swahili", "yor": "yoruba"}
 
 
 class CIRALDataModule(JudgedDataModule):
-    """CIRAL from a folder with its published files.
+    """English questions for the teacher, passages of news in an African language for the student.
 
     Args:
-        root: the folder.
+        root: the folder with the published files.
         language: ``hau``, ``som``, ``swa`` or ``yor``; the two letters of the file names and the names do as well.
         test: which set to test on; ``test-a-pools`` are the queries of ``test-a`` with their deep judgments.
         **options: those of `JudgedDataModule`.

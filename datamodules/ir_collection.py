@@ -20,7 +20,7 @@ from retrieval.errors import InputError
 
 
 class IrDatasetsDataModule(JudgedDataModule):
-    """Any dataset of ir_datasets by its id.
+    """Any judged dataset of ir_datasets, by its id.
 
     Args:
         id: the dataset to test on.
@@ -37,6 +37,8 @@ class IrDatasetsDataModule(JudgedDataModule):
             English.
         **options: those of `JudgedDataModule`.
     """
+
+    training_hint = ", or a dataset with judged pairs with --data.train_id ID"
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datamodules.base import PairsDataModule
 from datamodules.judged import GradedPairs, Judged, bounded, known, split
@@ -33,8 +33,9 @@ class JudgedDataModule(PairsDataModule):
     A dataset is a subclass with `test_split` and, where it has them, `dev_split`, `train_split` and `english`.
 
     Args:
-        pairs: file of bitext, lines of source<TAB>target: what the teacher reads, and the same for the student.
-            None trains on judged (query, document) pairs, where the dataset has a split for training.
+        pairs: file of bitext, lines of source<TAB>target: what the teacher reads, and the same for the student;
+            ``{language}`` in its name stands for the language, for a mixture of several. None trains on judged
+            (query, document) pairs, where the dataset has a split for training.
         min_grade: least grade of a judged pair to train on.
         dev_share: share of the test queries, by a hash of their ids, that become ``dev`` where the dataset has no
             dev split. 0 tests on all queries, as published figures do; ``dev`` is then a part of ``test``.
@@ -44,6 +45,11 @@ class JudgedDataModule(PairsDataModule):
         document_side: which encoder reads the documents.
         **options: those of `PairsDataModule`.
     """
+
+    language: str = ""
+    """Code of the language, where the dataset has several."""
+    training_hint: ClassVar[str] = ""
+    """What else than bitext the user can give, for the error message."""
 
     def __init__(
         self,
@@ -88,12 +94,12 @@ class JudgedDataModule(PairsDataModule):
     def load_pairs(self) -> list[Pair] | PairSource:
         """Pairs of the bitext, or judged pairs."""
         if self.pairs_file is not None:
-            return bitext(self.pairs_file)
+            return bitext(Path(str(self.pairs_file).replace("{language}", self.language)))
         train = self.train_split()
         if train is None:
             raise InputError(
-                f"{self._test.name} has no judgments to train on: give a file of bitext with --data.pairs FILE "
-                "(lines of source<TAB>target: what the teacher reads, and the same for the student)"
+                "nothing to train on: give a file of bitext with --data.pairs FILE (lines of source<TAB>target: what "
+                f"the teacher reads, and the same for the student){self.training_hint}"
             )
         document_first = (self.query_side, self.document_side) == ("student", "teacher")
         return GradedPairs(train, self.min_grade, document_first).loaded()

@@ -53,10 +53,10 @@ WITHOUT_TRAIN = ("de", "yo")
 
 
 class MIRACLDataModule(JudgedDataModule):
-    """MIRACL from a folder with its published files.
+    """Queries and passages in one language, both for the student.
 
     Args:
-        root: the folder.
+        root: the folder with the published files.
         language: code of `LANGUAGES`, or the name.
         dev_share: share of the train queries (of the test queries for `WITHOUT_TRAIN`) that become ``dev``.
         query_side: which encoder reads the queries.

@@ -103,7 +103,7 @@ def test_options_that_cannot_be_used(home: Path) -> None:
         ({"id": ID, "train_id": ID}, "id and train_id are both"),
         ({"id": ID, "dev_id": ID}, "id and dev_id are both"),
         ({"id": ID, "document_side": "teacher", "pairs": "x.tsv"}, "set query_side or document_side to 'student'"),
-        ({"id": ID}, r"has no judgments to train on: give a file of bitext with --data\.pairs"),
+        ({"id": ID}, r"nothing to train on: .* --data\.pairs FILE .*, or .* --data\.train_id ID"),
         ({"id": ID, "train_id": "hc4/fa/trai"}, "knows no 'hc4/fa/trai'; the nearest ids are hc4/fa/train"),
         ({"id": "hc4/fa/dev", "train_id": "hc4/fa/train", "dev_share": 0.01}, "too few to take 1% of them for dev"),
     ]:

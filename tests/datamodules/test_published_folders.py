@@ -69,6 +69,13 @@ def test_ciral(tmp_path: Path, bitext: str) -> None:
     assert words_of(loaded(CIRALDataModule(str(tmp_path), test="test-b", pairs=bitext)).collections["test"]) == ALL[6:7]
 
 
+def test_the_bitext_of_each_language_of_a_mixture(tmp_path: Path) -> None:
+    write_ciral(tmp_path)
+    write(tmp_path / "en-swa.tsv", "cat\tpaka\n")
+    data = loaded(CIRALDataModule(str(tmp_path), "sw", pairs=str(tmp_path / "en-{language}.tsv")))
+    assert data.pairs == make_pairs([("cat", "paka")])
+
+
 def test_ciral_as_two_copied_repositories(tmp_path: Path, bitext: str) -> None:
     write_ciral(tmp_path / "root")
     for repository, folder in (("ciral", "ciral-swahili"), ("ciral-corpus", "passages-v1.0")):
@@ -110,7 +117,7 @@ def test_miracl_without_a_train_set(tmp_path: Path, bitext: str) -> None:
     write_miracl(tmp_path, parts=1)
     for name in ("topics", "qrels"):
         (tmp_path / f"miracl-v1.0-sw/{name}/{name}.miracl-v1.0-sw-train.tsv").unlink()
-    with pytest.raises(InputError, match=r"no judgments to train on: give a file of bitext with --data\.pairs"):
+    with pytest.raises(InputError, match=r"nothing to train on: give a file of bitext with --data\.pairs"):
         loaded(MIRACLDataModule(str(tmp_path)))
     data = loaded(MIRACLDataModule(str(tmp_path), pairs=bitext, dev_share=0.5))
     assert sorted(words_of(data.collections["dev"]) + words_of(data.collections["test"])) == sorted(SWAHILI[6:])
