@@ -15,7 +15,7 @@ OPTIONS: dict[str, str] = {
     "--strategy NAME": "distillation loss, see below; a class path works as well",
     "--strategy.OPTION VALUE": "an option of it, e.g. --strategy.epsilon 0.02",
     "--data NAME": "dataset, see below (default: starter)",
-    "--data.OPTION VALUE": "an option of it, e.g. --data.language sw",
+    "--data.OPTION VALUE": "an option of it, e.g. --data.language sw, or sw,so,mr for several languages",
     "--student NAME": "kind of student, see below",
     "--student.OPTION VALUE": "an option of it, e.g. --student.layers 3",
     "--teacher NAME": "a run folder, whose student teaches; starter/minilm; a model's folder or name on the hub",

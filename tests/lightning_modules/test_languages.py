@@ -185,6 +185,25 @@ def test_workers_change_nothing(finished, train, tmp_path):
         assert (tmp_path / finished.name / name).read_bytes() == (finished / name).read_bytes(), name
 
 
+@pytest.mark.slow
+def test_two_ranks_agree_with_one(finished, tongues, tiny_config, process, tmp_path):
+    """Half of the batch on each of two ranks: the same sums up to rounding, the same queries, each once."""
+    done = process(
+        "train.py", "--config", tiny_config, "--strategy", "contrastive", "--data", "tests.lightning_modules."
+        "test_languages.Tongues", "--data.root", tongues, "--data.language", "sw, ws", "--data.temperature", 3,
+        "--data.batch_size", 5, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--student.dropout", 0,
+        "--output", tmp_path, "--name", "two", "--logger", "none", timeout=500,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    assert done.err.count("pairs of an epoch") == 1
+    two, one = load(tmp_path / "two", "metrics.json"), load(finished, "metrics.json")
+    assert two["undistilled"] == pytest.approx(one["undistilled"], abs=1e-12)
+    assert {
+        name: list(rows["test"]["map"]) for name, rows in load(tmp_path / "two", "per_query.json")["languages"].items()
+    } == {name: list(rows["test"]["map"]) for name, rows in load(finished, "per_query.json")["languages"].items()}
+    assert 0 < two["test"]["map"] < 1
+
+
 def test_resume_in_mid_epoch(finished, script, tmp_path):
     """The last checkpoint is that of step 28 of 30; an epoch has 15."""
     import torch
