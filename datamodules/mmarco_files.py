@@ -37,6 +37,7 @@ FOLDERS = {1: "helsinki", 2: "google"}
 """Version -> folder, named after the translator."""
 _REVISED = {("zh", "dev"), ("pt", "dev"), ("pt", "train")}
 """Queries of version 1 that ir_datasets keeps in two forms."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def language_code(language: str, version: int) -> str:
@@ -181,6 +182,9 @@ def _existing(paths: list[Path]) -> Path:
     """The first path that is a file."""
     for path in paths:
         if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise InputError("this is a pointer of Git LFS, not the file itself: run 'git lfs pull'", path)
             return path
     others = f" (nor {', '.join(path.name for path in paths[1:])})" if paths[1:] else ""
     raise InputError(f"no such file{others}", paths[0])
