@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -62,6 +62,8 @@ class PairsDataModule(LightningDataModule):
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
 
     With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
+    shard_texts: int | None = None
+    """Larger collections' documents are left to the evaluation, which sets this; None leaves none."""
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class PairsDataModule(LightningDataModule):
             for collection in self.collections.values()
             for reader in (("teacher", "student") if collection.split == "test" else ("teacher",))
             for name, texts in sides_of(collection, reader)
-            if side in (None, name)
+            if side in (None, name) and not self._is_large(name, texts)
         ]
         pairs = self.pairs if self.caches_pairs else ()
         sources = (pair.source for pair in (pairs if side in (None, source_side) else ()))
@@ -206,6 +208,9 @@ class PairsDataModule(LightningDataModule):
         texts = chain(sources, listed, chain.from_iterable(side.values() for side in sides))
         in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
         return list(dict.fromkeys(texts)) if in_memory else texts
+
+    def _is_large(self, side: str, texts: Mapping[str, str]) -> bool:
+        return side == "documents" and self.shard_texts is not None and len(texts) > self.shard_texts
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of training pairs, from the place where the run is."""
@@ -233,7 +238,7 @@ class PairsDataModule(LightningDataModule):
 
     def _text_dataloader(self, name: str) -> DataLoader[TextBatch]:
         collections = [each for each in self.collections.values() if each.split == name]
-        batches = text_batches(collections, self.eval_batch_size, *self._rank())
+        batches = text_batches(collections, self.eval_batch_size, *self._rank(), most=self.shard_texts)
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers, generator=generator)  # type: ignore[arg-type]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -164,7 +165,9 @@ def sides_of(
         yield "documents", collection.documents
 
 
-def text_batches(collections: Iterable[Collection], batch_size: int, rank: int, world_size: int) -> list[TextBatch]:
+def text_batches(
+    collections: Iterable[Collection], batch_size: int, rank: int, world_size: int, most: int | None = None
+) -> list[TextBatch]:
     """All that the student reads of some collections, in the batches of one rank.
 
     Texts of similar length go together, the longest first, so that little is padded and too little memory shows
@@ -176,6 +179,8 @@ def text_batches(collections: Iterable[Collection], batch_size: int, rank: int, 
         batch_size: texts in a batch; the last batch of a side may have fewer.
         rank: this process, from 0.
         world_size: number of processes.
+        most: of a collection with more documents than this, only the first batch of documents is given, to keep its
+            place; None is no limit.
 
     Returns:
         The batches of this rank.
@@ -183,7 +188,9 @@ def text_batches(collections: Iterable[Collection], batch_size: int, rank: int, 
     batches = []
     for collection in collections:
         for side, texts in sides_of(collection, "student"):
-            items = sorted(texts.items(), key=lambda item: (-len(item[1]), item[0]))
+            is_large = side == "documents" and most is not None and len(texts) > most
+            given = islice(texts.items(), batch_size) if is_large else texts.items()
+            items = sorted(given, key=lambda item: (-len(item[1]), item[0]))
             for start in range(0, len(items), batch_size):
                 ids, chunk = zip(*items[start : start + batch_size], strict=True)
                 batches.append(TextBatch(collection.name, side, list(ids), list(chunk)))

@@ -154,6 +154,7 @@ class PotstillCLI(LightningCLI):
         self.datamodule.setup("fit")
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
+        self.evaluation.large.folder = self.folder
         own = config["trainer"].get("callbacks") or []
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), Diagnostics(self.folder), *own]
         logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.cached_teacher import CachedTeacher
 from lightning_modules.distillation import DistillationModule
@@ -32,19 +32,23 @@ class Reader:
 
     Args:
         module: student and teacher.
-        reader: which of the two.
+        reader: which of the two; after siamese training it is the student always.
         reads: what the texts are read as.
         tokens: whether to give token vectors as well.
     """
 
     def __init__(self, module: DistillationModule, reader: Side, reads: TextSide, tokens: bool) -> None:
         teacher = module.teacher.teacher if isinstance(module.teacher, CachedTeacher) else module.teacher
-        self.module, self.teacher, self.reader, self.reads, self.tokens = module, teacher, reader, reads, tokens
+        self.module, self.teacher, self.reads, self.tokens = module, teacher, reads, tokens
+        self.reader: Side = "student" if module.siamese else reader
 
     @property
     def dim(self) -> int:
-        """Width of the pooled vectors: the teacher's, also for the student."""
-        return self.teacher.dim
+        """Width of the pooled vectors."""
+        if self.reader == "teacher":
+            return self.teacher.dim
+        layer = self.module.projection
+        return layer.out_features if isinstance(layer, nn.Linear) else self.module.student.dim
 
     def fingerprint(self) -> str:
         """A key for the weights and the settings; 32 hexadecimal digits."""

@@ -71,7 +71,9 @@ def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = N
 
     # The config may be that of a run on many devices.
     single = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-    return PotstillCLI(Arguments([f"--config={config}", *single, *extra], configs=[config]), evaluate_only=True)
+    cli = PotstillCLI(Arguments([f"--config={config}", *single, *extra], configs=[config]), evaluate_only=True)
+    cli.evaluation.large.folder = Path(folder)
+    return cli
 
 
 def load_weights(model: Any, path: Path) -> None:

@@ -16,11 +16,13 @@ from torch import Tensor
 from datamodules.pairs import TextBatch
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.encoder import TextSide
+from lightning_modules.large_collections import LargeCollections, merge_runs, own_share
 from lightning_modules.teacher import Teacher
 from retrieval.collection import Collection, Run
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
 from retrieval.rows import named
 from retrieval.search import search, search_tokens, to_run
+from retrieval.shards import Shards
 from retrieval.tokens import TokenMatrix
 from strategies.base import Embeddings
 
@@ -52,6 +54,12 @@ class EncodedTexts:
         tokens = [part.tokens for part in parts if part.tokens is not None]
         merged = TokenMatrix.concatenate(tokens).select(rows) if tokens else None
         return cls(sorted(first), torch.cat([part.pooled for part in parts])[rows], merged)
+
+    def own_share(self) -> EncodedTexts:
+        """The texts of this rank: r, r + W, ..."""
+        rows = torch.tensor(own_share(range(len(self.ids))), dtype=torch.int64)
+        tokens = None if self.tokens is None else self.tokens.select(rows)
+        return EncodedTexts([self.ids[row] for row in rows.tolist()], self.pooled[rows], tokens)
 
     @classmethod
     def from_embeddings(cls, ids: Sequence[str], embeddings: Embeddings) -> EncodedTexts:
@@ -91,34 +99,49 @@ def encode_with_teacher(
 
 
 def rank(
-    queries: EncodedTexts, documents: EncodedTexts, collection: Collection, metrics: Sequence[str], score: str, k: int
+    queries: EncodedTexts,
+    documents: EncodedTexts | Shards,
+    collection: Collection,
+    metrics: Sequence[str],
+    score: str,
+    k: int,
 ) -> Result:
     """Search and score.
 
     Args:
         queries: the encoded queries.
-        documents: the encoded documents.
+        documents: the encoded documents. Where they are shards, the ranks search together, each for some queries.
         collection: gives the judgments.
         metrics: names as in `retrieval.metrics.parse_metric`.
         score: ``pooled``, ``maxsim`` or ``both``; with ``both`` the metrics of MaxSim are named ``maxsim/...``.
         k: documents to retrieve for each query.
     """
-    runs: dict[str, Run] = {}
-    depth = min(k, len(documents.ids))
-    if score in ("pooled", "both"):
-        found = search(queries.pooled, documents.pooled, depth, documents.ids, progress=False)
-        runs["pooled"] = to_run(*found, queries.ids, documents.ids)
-    if score in ("maxsim", "both"):
-        if queries.tokens is None or documents.tokens is None:
-            raise ValueError("MaxSim needs token states, but the texts were encoded without")
-        found = search_tokens(queries.tokens, documents.tokens, depth, documents.ids, progress=False)
-        runs["maxsim"] = to_run(*found, queries.ids, documents.ids)
+    if isinstance(documents, EncodedTexts):
+        runs = _search(queries, documents, score, k)
+    else:
+        runs = merge_runs(_search(queries.own_share(), documents, score, k), queries.ids)
     per_query: PerQuery = {}
     for name, run in runs.items():
         prefix = "maxsim/" if name == "maxsim" and score == "both" else ""
         values = evaluate_run(run, collection.qrels, metrics)
         per_query.update({prefix + metric: by_query for metric, by_query in values.items()})
     return Result(mean_over_queries(per_query), per_query, runs)
+
+
+def _search(queries: EncodedTexts, documents: EncodedTexts | Shards, score: str, k: int) -> dict[str, Run]:
+    runs: dict[str, Run] = {}
+    if len(queries.ids) == 0:
+        return runs
+    bar = isinstance(documents, Shards)
+    if score in ("pooled", "both"):
+        scores, indices = search(queries.pooled, documents.pooled, k, documents.ids, progress=bar)
+        runs["pooled"] = to_run(scores, indices, queries.ids, documents.ids)
+    if score in ("maxsim", "both"):
+        if queries.tokens is None or documents.tokens is None:
+            raise ValueError("MaxSim needs token states, but the texts were encoded without")
+        scores, indices = search_tokens(queries.tokens, documents.tokens, k, documents.ids, progress=bar)
+        runs["maxsim"] = to_run(scores, indices, queries.ids, documents.ids)
+    return runs
 
 
 class RetrievalEvaluation(Callback):
@@ -131,18 +154,25 @@ class RetrievalEvaluation(Callback):
     Args:
         metrics: what to compute; see `retrieval.metrics.parse_metric`.
         k: documents to retrieve for each query.
+        shard_texts: documents up to which a collection is held in memory; those of a larger one are encoded into
+            files, spread over the ranks, and searched in blocks.
 
     Raises:
-        ValueError: no such metric.
+        ValueError: no such metric, or a number is out of range.
     """
 
-    def __init__(self, metrics: Sequence[str] = DEFAULT_METRICS, k: int = 100) -> None:
+    def __init__(self, metrics: Sequence[str] = DEFAULT_METRICS, k: int = 100, shard_texts: int = 200_000) -> None:
         self.metrics, self.k = list(metrics), k
+        self.large = LargeCollections(shard_texts)
         for metric in self.metrics:
             parse_metric(metric)
         self.results: dict[str, Result] = {}
         self._parts: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
-        self._read_by_teacher: dict[tuple[str, str], EncodedTexts] = {}
+        self._read_by_teacher: dict[tuple[str, str], EncodedTexts | Shards] = {}
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Tell the datamodule what not to give."""
+        trainer.datamodule.shard_texts = self.large.most  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Forget what was encoded with older weights."""
@@ -172,18 +202,20 @@ class RetrievalEvaluation(Callback):
         for collection in collections.values():
             row = named(rows.get(collection.split, ""), collection.language)
             if collection.split in rows and row not in self.results:  # the teacher does not change
-                self.results[row] = self._rank_with_teacher(pl_module, collection)
+                self.results[row] = self._rank_with_teacher(trainer, pl_module, collection)
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule) -> None:
         parts = _merged_over_ranks(dict(self._parts))
         by_language: dict[str, list[dict[str, float]]] = defaultdict(list)
-        for name in dict.fromkeys(name for name, _ in parts):
-            collection: Collection = trainer.datamodule.collections[name]  # type: ignore[attr-defined]
-            sides: dict[TextSide, EncodedTexts] = {
-                side: parts.get((name, side)) or self._teacher_reads(module, collection, side)
+        names = {name for name, _ in parts}
+        for name, collection in trainer.datamodule.collections.items():  # type: ignore[attr-defined]
+            if name not in names:
+                continue
+            sides: dict[TextSide, EncodedTexts | Shards] = {
+                side: self._side(trainer, module, collection, side, parts.get((name, side)))
                 for side in get_args(TextSide)
             }
-            result = rank(sides["queries"], sides["documents"], collection, self.metrics, module.score, self.k)
+            result = self._rank(sides, collection, module.score)
             self.results[name] = result
             if collection.language:
                 by_language[collection.split].append(result.means)
@@ -192,20 +224,47 @@ class RetrievalEvaluation(Callback):
             average = {metric: fmean(each[metric] for each in means) for metric in means[0]}
             self._log(module, split, average, bar=True)
         self._parts.clear()
+        self.large.clean(trainer)
+
+    def _side(
+        self,
+        trainer: Trainer,
+        module: DistillationModule,
+        collection: Collection,
+        side: TextSide,
+        found: EncodedTexts | None,
+    ) -> EncodedTexts | Shards:
+        """One side of a collection, encoded by whoever reads it; ``found`` is what the student encoded in batches."""
+        if found is None:
+            return self._teacher_reads(trainer, module, collection, side)
+        if side == "documents" and self.large.has(collection):
+            return self.large.read(trainer, module, collection, "student")
+        return found
 
     def _log(self, module: DistillationModule, name: str, means: dict[str, float], bar: bool) -> None:
         # Every rank has all vectors, hence the same values; there is nothing to reduce.
         for metric, value in means.items():
             module.log(f"{name}/{metric}", value, prog_bar=bar and metric == self.metrics[0])
 
-    def _rank_with_teacher(self, module: DistillationModule, collection: Collection) -> Result:
-        queries, documents = (self._teacher_reads(module, collection, side) for side in get_args(TextSide))
-        return rank(queries, documents, collection, self.metrics, module.score, self.k)
+    def _rank_with_teacher(self, trainer: Trainer, module: DistillationModule, collection: Collection) -> Result:
+        sides = {side: self._teacher_reads(trainer, module, collection, side) for side in get_args(TextSide)}
+        return self._rank(sides, collection, module.score)
 
-    def _teacher_reads(self, module: DistillationModule, collection: Collection, side: TextSide) -> EncodedTexts:
+    def _rank(self, sides: Mapping[TextSide, EncodedTexts | Shards], collection: Collection, score: str) -> Result:
+        queries = sides["queries"]
+        assert isinstance(queries, EncodedTexts)
+        return rank(queries, sides["documents"], collection, self.metrics, score, self.k)
+
+    def _teacher_reads(
+        self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide
+    ) -> EncodedTexts | Shards:
         """What the teacher makes of one side; the teacher does not change, so this is done once."""
         key = (collection.name, side)
-        if key not in self._read_by_teacher:
+        if key in self._read_by_teacher:
+            return self._read_by_teacher[key]
+        if side == "documents" and self.large.has(collection):
+            self._read_by_teacher[key] = self.large.read(trainer, module, collection, "teacher")
+        else:
             texts = collection.queries if side == "queries" else collection.documents
             self._read_by_teacher[key] = encode_with_teacher(module.teacher, texts, module.score != "pooled", side)
         return self._read_by_teacher[key]

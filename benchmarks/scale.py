@@ -1,0 +1,159 @@
+"""Size: memory of training input, search in blocks against brute force and FAISS, encoding that is killed and resumed.
+
+python -m benchmarks.scale [--json FILE]      # a million vectors, 2 GB of pairs; needs 6 GB of disk
+python -m benchmarks.scale --small            # seconds
+
+Everything is made on the spot in a temporary folder, and removed. A bound that does not hold gives exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from retrieval.files import write_whole
+
+FULL: dict[str, Any] = {
+    "documents": 1_000_000, "width": 384, "queries": 1000, "k": 100, "memory_mb": 256, "checked": 20, "repeats": 3,
+    "pair_bytes": 2 * 10**9, "batches": 2000, "some": 50_000, "encoded": 200_000, "block": 20_000,
+}  # fmt: skip
+SMALL: dict[str, Any] = FULL | {
+    "documents": 60_000, "width": 64, "queries": 100, "k": 20, "memory_mb": 16, "repeats": 1,
+    "pair_bytes": 5 * 10**6, "batches": 20, "some": 5000, "encoded": 20_000, "block": 2000,
+}  # fmt: skip
+INPUT_MB = 1000
+RECALL = 0.8
+
+
+class Report:
+    """Rows of results, and the bounds that did not hold."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+
+    def add(self, name: str, ours: float, unit: str, peer: float | None = None) -> None:
+        """A row; the peer is what ours is compared with."""
+        ratio = None if peer is None else ours / peer
+        self.rows.append({"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit})
+        compared = "" if peer is None or ratio is None else f"   peer {peer:.3f}   ratio {ratio:.3f}"
+        print(f"{name:52} {ours:14.3f} {unit}{compared}", flush=True)
+
+    def require(self, holds: bool, bound: str) -> None:
+        """Note a bound."""
+        if not holds:
+            self.failures.append(bound)
+            print(f"FAILED: {bound}", flush=True)
+
+
+def run_part(name: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Run a part in a process of its own."""
+    done = subprocess.run(
+        _command(name, settings | more), capture_output=True, text=True, check=False, env=_variables(settings)
+    )
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure_input(report: Report, settings: dict[str, Any]) -> None:
+    """Training input from a large file."""
+    run_part("make_pairs", settings)
+    found = run_part("training_input", settings)
+    report.add("training input: peak memory", found["peak_mb"], "MiB", INPUT_MB)
+    report.add("training input: validate and index", found["index_mb_per_s"], "MB/s")
+    report.add("training input: pairs", found["pairs_per_s"], "pairs/s")
+    report.add("training input: text", found["mb_per_s"], "MB/s")
+    report.require(found["peak_mb"] < INPUT_MB, f"training input stays below {INPUT_MB} MiB")
+    (Path(settings["folder"]) / "pairs.tsv").unlink()
+
+
+def measure_search(report: Report, settings: dict[str, Any]) -> None:
+    """Search in blocks: memory, exactness, speed."""
+    run_part("make_collection", settings)
+    memory, budget = run_part("search_memory", settings)["growth_mb"], settings["memory_mb"]
+    report.add("search: memory above the start", memory, "MiB", budget)
+    report.require(memory <= budget, f"search stays within its {budget} MiB")
+    wrong = run_part("brute_force", settings)["wrong"]
+    report.add(f"search: queries unlike brute force, of {settings['checked']}", wrong, "queries")
+    report.require(wrong == 0, "search gives the ids and scores of brute force")
+    times = run_part("against_faiss", settings)
+    ratios = [ours / faiss for ours, faiss in zip(times["ours"], times["faiss"], strict=True)]
+    size = f"{settings['documents']:,} x {settings['width']}, {settings['queries']} queries"
+    report.add(f"search: {size}", min(times["ours"]), "s", min(times["faiss"]))
+    print(f"  ratio to faiss.IndexFlatIP in each repeat: {', '.join(f'{r:.2f}' for r in ratios)}", flush=True)
+    report.add("search: median ratio to faiss.IndexFlatIP", statistics.median(ratios), "times its time")
+    found = run_part("approximate", settings)
+    for kind in ("ivf", "hnsw"):
+        report.add(f"{kind}: recall@100 of {found['documents']:,} vectors", found[kind]["recall"], "share")
+        report.add(f"{kind}: search, against exact", found[kind]["seconds"], "s", found["exact"])
+        report.add(f"{kind}: build", found[kind]["build"], "s")
+        report.require(found[kind]["recall"] >= RECALL, f"recall@100 of {kind} is at least {RECALL}")
+
+
+def measure_encoding(report: Report, settings: dict[str, Any]) -> None:
+    """Encode without interruption, and killed and resumed."""
+    whole, killed = Path(settings["folder"]) / "whole", Path(settings["folder"]) / "killed"
+    report.add("encode: static student", run_part("encode", settings, into=str(whole))["per_s"], "vectors/s")
+    blocks = -(-settings["encoded"] // settings["block"])
+    command = _command("encode", settings | {"into": str(killed)})
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_variables(settings)
+    ) as process:
+        while process.poll() is None and len(list(killed.glob("pooled-*.npy"))) < 2:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    done = len(list(killed.glob("pooled-*.npy")))
+    report.require(2 <= done < blocks, f"the process is killed before the end (it had {done} of {blocks} blocks)")
+    again = run_part("encode", settings, into=str(killed))["texts"]
+    report.add("encode: texts encoded after the kill", again, "texts", settings["encoded"])
+    report.require(again == settings["encoded"] - done * settings["block"], "no complete block is encoded again")
+    same = {path.name: path.read_bytes() for path in whole.iterdir()} == {
+        path.name: path.read_bytes() for path in killed.iterdir()
+    }
+    report.require(same, "killed and resumed encoding gives the same bytes")
+    report.add("encode: same bytes after a kill", float(same), "1 is yes")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; 1 if a bound does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--small", action="store_true", help="a small collection, for a test")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each search")
+    options = parser.parse_args(arguments)
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="potstill-scale-") as folder:
+        settings = (SMALL if options.small else FULL) | {"folder": folder, "threads": options.threads}
+        for measure in (measure_encoding, measure_search, measure_input):
+            measure(report, settings)
+    if options.json:
+        with write_whole(options.json) as file:
+            json.dump(report.rows, file, indent=1)
+            file.write("\n")
+    for bound in report.failures:
+        print(f"benchmarks.scale: does not hold: {bound}", file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+def _command(name: str, settings: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.scale_parts", name, json.dumps(settings)]
+
+
+def _variables(settings: dict[str, Any]) -> dict[str, str]:
+    """What is derived of the files goes into the temporary folder as well."""
+    return os.environ | {"POTSTILL_CACHE": settings["folder"] + "/cache", "OMP_NUM_THREADS": str(settings["threads"])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
