@@ -120,19 +120,21 @@ def test_a_rank_parses_its_own_rows_alone() -> None:
     assert source.parsed == list(itertools.chain(*own))
 
 
-def test_seeds_epochs_and_windows_have_orders_of_their_own() -> None:
+def test_seeds_and_epochs_have_orders_of_their_own() -> None:
     orders = [batches(at=Position(epoch), seed=seed) for epoch, seed in itertools.product(range(3), range(3))]
     assert all(first != second for first, second in itertools.combinations(orders, 2))
     assert batches(seed=4) == batches(seed=4)
 
 
-def test_the_shuffle_stays_in_windows_of_the_buffer() -> None:
+def test_each_window_of_the_buffer_is_shuffled_by_itself() -> None:
     source = Numbers(SIZES)
     rows = list(itertools.chain(*batches(source=source, bucket=False)))
     order = [row for chunk in source.epoch_chunks(0, 0) for row in Numbers(SIZES).read_chunk(chunk)]
+    shuffles = []
     for start in range(0, 120, 40):
         assert sorted(rows[start : start + 40]) == sorted(order[start : start + 40])
-        assert rows[start : start + 40] != order[start : start + 40]
+        shuffles.append([order.index(row) - start for row in rows[start : start + 40]])
+    assert all(first != second for first, second in itertools.combinations([list(range(40)), *shuffles], 2))
 
 
 def test_batches_hold_rows_of_similar_length() -> None:
@@ -313,3 +315,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
     assert rows == 100_000 // 256 * 256
     # A window of 8,192 rows is 5 MB; the rows of the whole file would be 60 MB.
     assert after - before < 25
+
+
+class ListData(StreamData):
+    def load_pairs(self) -> Any:
+        return make_pairs((f"s {n}", f"t {n}") for n in range(5))
+
+
+def test_pairs_in_memory_need_not_be_encoded_before_training() -> None:
+    sources = {f"s {n}" for n in range(5)}
+    for cache_pairs, expected in ((None, True), (True, True), (False, False)):
+        data = ListData(batch_size=2, cache_pairs=cache_pairs)
+        data.setup()
+        assert data.caches_pairs == expected
+        assert (sources <= set(data.teacher_texts())) == expected
+        assert len(data.sample_pairs()) == 5
