@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
     Raises:
         InputError: an unknown id (with the nearest ones), or a dataset that lacks something in needs.
     """
-    import ir_datasets
-
+    ir_datasets = _library()
     logging.getLogger("ir_datasets").addFilter(_is_news)
     try:
         with _as_input_error(identifier, "the list of its files", but=KeyError):
@@ -59,6 +59,20 @@ def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
         hint = f"; these have all: {', '.join(complete[:6])}" if complete else ""
         raise InputError(f"the dataset {identifier!r} of ir_datasets has no {' and no '.join(lacking)}{hint}")
     return dataset
+
+
+def _library() -> Any:
+    """The package, which makes its folder when it is imported."""
+    try:
+        return import_module("ir_datasets")
+    except OSError as error:
+        raise _no_folder(error) from error
+
+
+def _no_folder(error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    home = os.environ.get("IR_DATASETS_HOME", "~/.ir_datasets")
+    return InputError(f"ir_datasets cannot write to its folder: {reason}; set IR_DATASETS_HOME to another", home)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -290,10 +304,7 @@ def _one_at_a_time(identifier: str) -> Iterator[None]:
         Console(stderr=True, highlight=False).print(f"waiting for another process that prepares {identifier}")
         lock.acquire()
     except OSError as error:
-        raise InputError(
-            f"ir_datasets cannot write to its folder: {error.strerror or error}; set IR_DATASETS_HOME to another",
-            home_path(),
-        ) from error
+        raise _no_folder(error) from error
     try:
         yield
     finally:

@@ -94,6 +94,14 @@ def test_ids_that_cannot_be_used(ir_home: Path) -> None:
         assert all(word in str(error.value) for word in words)
 
 
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_used(ir_home: Path, monkeypatch, name: str) -> None:
+    (ir_home / "file").write_text("")
+    monkeypatch.setenv("IR_DATASETS_HOME", str(ir_home / name))
+    with pytest.raises(InputError, match=r"ir_datasets cannot write to its folder: .*; set IR_DATASETS_HOME"):
+        ir_queries(load_dataset(ID))
+
+
 def test_a_file_that_cannot_be_downloaded_is_named_with_its_place(ir_home: Path) -> None:
     for _ in range(2):  # a failure leaves nothing that the next attempt takes for the data
         with pytest.raises(InputError) as error:
