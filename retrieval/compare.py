@@ -107,12 +107,18 @@ def load_runs(
     if times > 1:
         raise InputError(f"the run {spec} is given twice: expected different runs")
     scored = [_load(spec, judgments, metrics or DEFAULT_METRICS) for spec in specs]
-    names = [Path(spec).name for spec in specs]
+    names = [_short(spec) for spec in specs]
     distinct = len(set(names)) == len(names)
     return [
         ScoredRun(name if distinct else spec, groups.get("", {}), {} if "" in groups else groups)
         for name, spec, groups in zip(names, specs, scored, strict=True)
     ]
+
+
+def _short(spec: str) -> str:
+    """The last folder or file, and the row behind it: ``ot:test/sw`` of ``runs/ot:test/sw``."""
+    folder, colon, row = spec.rpartition(":")
+    return Path(spec).name if Path(spec).exists() or not colon else f"{Path(folder).name}:{row}"
 
 
 def compare_runs(

@@ -57,6 +57,7 @@ def test_a_language_by_name_against_a_run_of_that_language(folders, script):
     done = script("compare.py", folders / "single", f"{folders / 'b'}:test/sw", "--json", folders / "out.json")
     assert done.status == 0, done.err
     assert "language" not in done.out
+    assert " b:test/sw " in done.out
     content = json.loads((folders / "out.json").read_text())["comparisons"]
     assert [(one["queries"], one["language"]) for one in content] == [(40, None), (40, None)]
 
