@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def test_triples_with_passages_for_the_student(official: Path, direction: str) -
     for pair in data.pairs:
         assert [each.target for each in pair.candidates] == [passage("hindi", each.id) for each in pair.candidates]
         assert [each.source for each in pair.candidates] == [passage("english", each.id) for each in pair.candidates]
+
+
+@pytest.mark.parametrize("kind", ["both", "triples"])
+def test_other_processes_read_the_same(official: Path, kind: str) -> None:
+    """Worker processes that are not forked get the pairs by pickle, used before or not."""
+    pairs = built(official, pairs=kind, direction="x-x").pairs
+    expected = list(pairs)
+    assert list(pickle.loads(pickle.dumps(pairs))) == expected
 
 
 SIDES = {"x-en": ("student", "teacher"), "en-x": ("teacher", "student"), "x-x": ("student", "student")}
