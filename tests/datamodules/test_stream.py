@@ -126,6 +126,15 @@ def test_seeds_and_epochs_have_orders_of_their_own() -> None:
     assert batches(seed=4) == batches(seed=4)
 
 
+@pytest.mark.parametrize("buffer", [40, 1000])
+def test_one_loader_goes_from_epoch_to_epoch(buffer: int) -> None:
+    positions = [Position(), Position(1), Position(1, 27), Position(2), Position()]
+    remaining = iter(positions)
+    loader = stream_loader(Numbers(SIZES), 5, buffer=buffer, position=lambda: next(remaining))
+    for position in positions:
+        assert [batch.ids.tolist() for batch in loader] == batches(at=position, buffer=buffer)
+
+
 def test_each_window_of_the_buffer_is_shuffled_by_itself() -> None:
     source = Numbers(SIZES)
     rows = list(itertools.chain(*batches(source=source, bucket=False)))
