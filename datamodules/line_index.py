@@ -86,7 +86,6 @@ def _table(path: Path, check: Check | None, chunk_rows: int) -> IntArray:
         if check is not None:
             check(line, number)
         if count % chunk_rows == 0:
-            # The byte order mark is at offset 0, so the first chunk begins there whatever precedes its first line.
-            rows.append((offset, count, number) if count else (0, 0, 1))
+            rows.append((offset, count, number))
         count += 1
     return np.array([*rows, (path.stat().st_size, count, number + 1)], dtype=np.int64)
