@@ -7,7 +7,8 @@ import numpy as np
 from datamodules.derived import IntArray, clean_line
 from datamodules.judgments import BoolArray, Judgments
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, stream_id
+from datamodules.source import PairSource
+from datamodules.text import text_id
 from datamodules.text_store import TextStore
 
 
@@ -55,7 +56,7 @@ class ArticlePairs(PairSource):
         """The texts of a judgment; sources that differ only in case and white space share an id."""
         source, target = (column.decode("utf-8") for column in row.split()[:2][self._columns])
         text = self.sources[source]
-        return Pair(text, self.targets[target], stream_id(text))
+        return Pair(text, self.targets[target], text_id(text))
 
     def row_length(self, row: bytes) -> int:  # noqa: ARG002
         """0: a line names its texts and does not say how long they are."""

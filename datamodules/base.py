@@ -21,7 +21,7 @@ from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
 
-_MOST_CHECKED = 1_000_000
+_MOST_CHECKED = 250_000
 """Streamed pairs that are looked at for leaks."""
 
 
@@ -133,7 +133,7 @@ class PairsDataModule(LightningDataModule):
     ) -> tuple[list[Pair] | PairSource, Leaks | None]:
         """Look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
 
-        Of streamed pairs only the first million are looked at, unless leaks are to be dropped.
+        Of streamed pairs only the first 250,000 are looked at, unless leaks are to be dropped.
 
         Args:
             pairs: the training pairs.

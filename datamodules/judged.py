@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, stream_id
-from datamodules.text import hash_share
+from datamodules.source import PairSource
+from datamodules.text import hash_share, text_id
 from retrieval.collection import Qrels
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
@@ -193,7 +193,7 @@ class GradedPairs(PairSource):
         """The texts of a judgment; sources that differ only in case and white space share an id."""
         texts = self.judged.queries[row[0]], self.judged.documents[row[1]]
         source, target = texts[self.document_first], texts[not self.document_first]
-        return Pair(source, target, stream_id(source))
+        return Pair(source, target, text_id(source))
 
     def loaded(self) -> list[Pair] | PairSource:
         """All pairs in memory where they are few, else the source."""

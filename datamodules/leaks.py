@@ -18,6 +18,8 @@ from retrieval.progress import delayed_progress
 from retrieval.words import words
 
 _EXAMPLES = 3
+_STRETCH = 4
+"""A text so many times as long as the longest query is not looked at: its words cannot be those of a query."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def find_leaks(
 ) -> tuple[Leaks, list[int]]:
     """Look for evaluation queries among training texts.
 
-    A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads.
+    A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads;
+    a query inside a longer text is no leak.
     The English twin collection is not looked at: that a translation of a query's word is in training is the task.
 
     Args:
@@ -81,6 +84,7 @@ def find_leaks(
         for query in collection.queries.values():
             readers[collection.query_side].add(_key(query))
             exact.add(normalise(query))
+    longest = _STRETCH * max((len(query) for query in exact), default=0)
     rows, number_exact, checked, examples = [], 0, 0, dict[str, None]()
     with delayed_progress("look for leaks", _size(pairs, limit)) as advance:
         for row, pair in enumerate(itertools.islice(pairs, limit)):
@@ -90,7 +94,7 @@ def find_leaks(
             found = [
                 text
                 for text, queries in ((pair.target, readers["student"]), (pair.source, readers["teacher"]))
-                if queries and _key(text) in queries
+                if queries and len(text) <= longest and _key(text) in queries
             ]
             if found:
                 rows.append(row)

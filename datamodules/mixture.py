@@ -34,7 +34,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import PairsDataModule
 from datamodules.leaks import Leaks
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, Row, stream_id
+from datamodules.source import PairSource, Row
+from datamodules.text import text_id
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 
@@ -144,7 +145,7 @@ class Mixture(PairSource):
     its n pairs, and a random choice of q % n of them that is drawn for each epoch anew. Parts that lie on disk are
     drawn by chunks, so their last chunk may bring a few pairs more than their share.
 
-    Ids of the parts mean nothing here: the id of a pair is the hash of its source, see `stream_id`. So equal English
+    Ids of the parts mean nothing here: the id of a pair is the hash of its source, see `text_id`. So equal English
     texts are the same source in every language, and different ones are not.
 
     Args:
@@ -174,8 +175,8 @@ class Mixture(PairSource):
         """The pair of a row, with an id that holds for all parts."""
         part, inner = row
         pair = self._parts[part].parse(inner)
-        candidates = tuple(replace(each, id=stream_id(each.source)) for each in pair.candidates)
-        renewed: Pair = replace(pair, id=stream_id(pair.source), candidates=candidates)
+        candidates = tuple(replace(each, id=text_id(each.source)) for each in pair.candidates)
+        renewed: Pair = replace(pair, id=text_id(pair.source), candidates=candidates)
         return renewed
 
     def row_length(self, row: Row) -> int:

@@ -11,7 +11,8 @@ from datamodules.derived import IntArray
 from datamodules.line_index import LineIndex
 from datamodules.pairs import Candidate, Pair
 from datamodules.scores import scores_line
-from datamodules.source import PairSource, stream_id
+from datamodules.source import PairSource
+from datamodules.text import text_id
 from datamodules.text_store import TextStore
 from datamodules.unpacked import unpacked
 from retrieval.errors import InputError
@@ -51,7 +52,7 @@ class ListTexts:
         source = _text(self.queries, "query", query, path, line)
         target = _text(self.foreign_queries, "query", query, path, line)
         candidates = tuple(self._candidate(passage, score, path, line) for passage, score in passages)
-        return Pair(source, target, stream_id(source), candidates)
+        return Pair(source, target, text_id(source), candidates)
 
     def _candidate(self, passage: str, score: float | None, path: Path, line: int) -> Candidate:
         source = _text(self.passages, "passage", passage, path, line)

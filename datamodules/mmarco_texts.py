@@ -10,8 +10,8 @@ from pathlib import Path
 from datamodules.derived import IntArray
 from datamodules.line_index import LineIndex
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, stream_id
-from datamodules.text import normalise
+from datamodules.source import PairSource
+from datamodules.text import normalise, text_id
 from datamodules.text_store import TextStore
 from retrieval.errors import InputError
 from retrieval.files import require_file
@@ -96,7 +96,7 @@ class Translations(PairSource):
         """The pair of a translation; English texts that differ only in case and white space share an id."""
         identifier, target = self._parse(row, 0)
         source = self.english[identifier]
-        return Pair(source, target, stream_id(source))
+        return Pair(source, target, text_id(source))
 
 
 def _check(path: Path, english: TextStore, next_line: Callable[[], bytes], line: bytes, number: int) -> None:

@@ -119,11 +119,6 @@ class SampledSource(PairSource):
         return order or super().epoch_chunks(epoch, seed)
 
 
-stream_id = text_id
-"""The id of a source text where not all of them are known: two of N texts share one by chance with probability
-N^2 / 2^64, 1 in 1800 for 100 million texts."""
-
-
 def stream_pair(source: str, target: str) -> Pair:
     """The pair of two texts, normalised as by `make_pairs`, with an id that needs no other pair."""
-    return Pair(normalise(source), normalise(target), stream_id(source))
+    return Pair(normalise(source), normalise(target), text_id(source))

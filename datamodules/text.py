@@ -46,5 +46,11 @@ def hash_share(key: str, salt: str) -> float:
 
 
 def text_id(text: str) -> int:
-    """63 bits of a text, the same for texts that differ only in case and white space: an id without counting."""
+    """63 bits of a text, the same for texts that differ only in case and white space: an id without counting.
+
+    Two of N texts share one by chance with probability N^2 / 2^64, 1 in 1800 for 100 million texts.
+
+    >>> text_id("Water") == text_id(" water")
+    True
+    """
     return int.from_bytes(hashlib.blake2b(fold(text).encode(), digest_size=8).digest(), "big") >> 1

@@ -19,9 +19,9 @@ from datamodules.base import PairsDataModule
 from datamodules.pair_file import PairFile
 from datamodules.pairs import Pair, PairBatch, make_pairs
 from datamodules.sampler import PairLoader, Position
-from datamodules.source import PairSource, SampledSource, stream_id, stream_pair
+from datamodules.source import PairSource, SampledSource, stream_pair
 from datamodules.stream import StreamDataset, StreamSampler, stream_loader
-from datamodules.text import fold
+from datamodules.text import fold, text_id
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 
@@ -209,9 +209,9 @@ def test_a_sample_reads_few_chunks_and_all_parts_of_the_file() -> None:
 
 
 def test_ids_are_those_of_the_folded_source() -> None:
-    assert stream_pair(" Maji\u00a0 safi", "b ") == Pair("Maji safi", "b", stream_id("maji SAFI"))
-    assert stream_id("maji") != stream_id("majj")
-    ids = [stream_id(str(n)) for n in range(1000)]
+    assert stream_pair(" Maji\u00a0 safi", "b ") == Pair("Maji safi", "b", text_id("maji SAFI"))
+    assert text_id("maji") != text_id("majj")
+    ids = [text_id(str(n)) for n in range(1000)]
     assert len(set(ids)) == 1000
     assert torch.tensor(ids, dtype=torch.int64).min() >= 0
     assert max(ids) > 2**62
@@ -234,7 +234,7 @@ def test_a_file_gives_the_pairs_that_reading_it_whole_gives(pair_file: PairFile)
     rows = [line.split("\t") for line in pair_file.path.read_text().splitlines()]
     expected = make_pairs((source, target) for source, target in rows)
     assert [(pair.source, pair.target) for pair in pair_file] == [(pair.source, pair.target) for pair in expected]
-    assert [pair.id for pair in pair_file] == [stream_id(fold(pair.source)) for pair in expected]
+    assert [pair.id for pair in pair_file] == [text_id(fold(pair.source)) for pair in expected]
     sampler = StreamSampler(pair_file, 8)
     dataset = pickle.loads(pickle.dumps(StreamDataset(pair_file, sampler, 256)))
     loader = PairLoader(dataset, sampler, 2, Position)
