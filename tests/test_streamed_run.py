@@ -44,6 +44,7 @@ def words(tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) ->
            "--logger", "none", "--output", str(tmp_path)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_streamed_run_resumes_in_mid_epoch(
     script: Callable[..., object], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
