@@ -153,15 +153,8 @@ def listed_folder(tsv_folder, tmp_path) -> Path:
 @pytest.mark.parametrize(("strategy", "term"), [("kl", "kl_listed"), ("margin_mse", "margin_mse")])
 def test_train_on_a_folder_with_candidates(script, tiny_config, listed_folder, tmp_path, strategy, term):
     words = ["--config", tiny_config, "--data.root", listed_folder, "--output", tmp_path, "--name", "run"]
-    done = script(
-        "train.py",
-        *words,
-        "--strategy",
-        strategy,
-        "--logger",
-        "csv",
-        *"--trainer.max_epochs 1 --trainer.log_every_n_steps 1".split(),
-    )
+    words += ["--strategy", strategy, "--logger", "csv", "--trainer.max_epochs", "1"]
+    done = script("train.py", *words, "--trainer.log_every_n_steps", "1")
     assert done.status == 0, done.err
     assert f"train/{term}" in next((tmp_path / "run").rglob("metrics.csv")).read_text()
     assert (tmp_path / "run" / "metrics.json").is_file()
