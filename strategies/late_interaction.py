@@ -33,17 +33,20 @@ def maxsim(
     tokens = queries[query_mask]
     document_bytes = len(tokens) * documents.shape[1] * documents.element_size()
     size = max(1, int(memory_mb * 2**20) // document_bytes)
-    blocks = list(zip(documents.split(size), document_mask.split(size), strict=True))
+    blocks = list(zip(torch.split(documents, size), torch.split(document_mask, size), strict=True))
     if len(blocks) == 1:
         best = _best(tokens, *blocks[0])
     else:
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        best = torch.cat([checkpoint(_best, tokens, *block, **options) for block in blocks], dim=1)
+        parts = [
+            checkpoint(_best, tokens, *block, use_reentrant=False, preserve_rng_state=False)  # computed again backwards
+            for block in blocks
+        ]
+        best = torch.cat(parts, dim=1)
     sums = best.new_zeros(len(queries), len(documents)).index_add(0, query_mask.nonzero()[:, 0], best)
     return sums / query_mask.sum(1, keepdim=True)
 
 
 def _best(tokens: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
     """The largest product of each of R query tokens with a token of each document; (R, N)."""
-    products = F.linear(tokens, documents.flatten(0, 1)).unflatten(1, mask.shape)
+    products = F.linear(tokens, documents.flatten(0, 1)).view(-1, *mask.shape)
     return products.masked_fill(~mask, -torch.inf).amax(2)
