@@ -19,6 +19,11 @@ PAGE = ROOT / "docs" / "results.md"
 PLOT = ROOT / "docs" / "images" / "strategies.png"
 BASELINE = "mse"
 COMMAND = "python -m benchmarks.strategies"
+TITLES = {
+    "static": "Static student",
+    "contextual": "Contextual student",
+    "late": "Late-interaction teacher, static student",
+}
 Key = tuple[str, str, str]
 """Student, score, language."""
 
@@ -33,17 +38,18 @@ class Figures:
     def __init__(self, results: list[dict[str, Any]]) -> None:
         self.per_query: dict[Key, dict[str, np.ndarray[Any, Any]]] = defaultdict(dict)
         self.per_seed: dict[Key, dict[str, list[float]]] = defaultdict(dict)
-        self.undistilled: dict[tuple[str, str], float] = {}
-        self.teacher: dict[tuple[str, str], float] = {}
+        self.undistilled: dict[Key, float] = {}
+        self.teacher: dict[Key, float] = {}
         self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
         by_condition: dict[tuple[Key, str], list[dict[str, float]]] = defaultdict(list)
         for result in results:
             cell = result["cell"]
             self.seconds[cell["student"], cell["strategy"]].append(result["seconds"])
             for score, values in result["test"].items():
-                by_condition[(cell["student"], score, cell["language"]), cell["strategy"]].append(values)
-                self.undistilled[score, cell["language"]] = float(np.mean(list(result["undistilled"][score].values())))
-                self.teacher[score, cell["language"]] = float(np.mean(list(result["teacher"][score].values())))
+                key = (cell["student"], score, cell["language"])
+                by_condition[key, cell["strategy"]].append(values)
+                self.undistilled[key] = float(np.mean(list(result["undistilled"][score].values())))
+                self.teacher[key] = float(np.mean(list(result["teacher"][score].values())))
         for (key, strategy), seeds in by_condition.items():
             queries = sorted(seeds[0])
             matrix = np.array([[seed[query] for query in queries] for seed in seeds])
@@ -87,7 +93,7 @@ class Figures:
                     "strategy": strategy, "metric": "map", "value": float(values.mean()), "low": low, "high": high,
                     "seeds": self.per_seed[key][strategy], "queries": len(values),
                     "p_against_mse": self.p_values.get((key, strategy)),
-                    "undistilled": self.undistilled[key[1], key[2]], "teacher_on_english": self.teacher[key[1], key[2]],
+                    "undistilled": self.undistilled[key], "teacher_on_english": self.teacher[key],
                 })  # fmt: skip
         return rows
 
@@ -121,7 +127,7 @@ def _sections(figures: Figures, results: list[dict[str, Any]]) -> str:
         epochs = ", ".join(str(e) for e in _ordered(c["epochs"] for c in cells if c["student"] == student))
         seconds = np.median([s for (kind, _), values in figures.seconds.items() if kind == student for s in values])
         for score in ("pooled", "maxsim"):
-            title = f"### {student} student, {'pooled' if score == 'pooled' else 'MaxSim'} scoring"
+            title = f"### {TITLES[student]}, {'pooled' if score == 'pooled' else 'MaxSim'} scoring"
             lines += ["", title, "", _table(figures, student, score)]
         seeds = len({cell["seed"] for cell in cells if cell["student"] == student})
         lines += [
@@ -151,13 +157,11 @@ def _table(figures: Figures, student: str, score: str) -> str:
         + " |"
     ]
     lines.append("| --- |" + " --- |" * len(keys))
-    lines.append(
-        "| undistilled teacher | " + " | ".join(f"{figures.undistilled[score, key[2]]:.3f}" for key in keys) + " |"
-    )
+    lines.append("| undistilled teacher | " + " | ".join(f"{figures.undistilled[key]:.3f}" for key in keys) + " |")
     for strategy in strategies:
         cells = [figures.cell(key, strategy) if strategy in figures.per_query[key] else "" for key in keys]
         lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
-    lines.append("| teacher on English | " + " | ".join(f"{figures.teacher[score, key[2]]:.3f}" for key in keys) + " |")
+    lines.append("| teacher on English | " + " | ".join(f"{figures.teacher[key]:.3f}" for key in keys) + " |")
     return "\n".join(lines)
 
 
@@ -190,14 +194,14 @@ def _panel(axes: Any, figures: Figures, student: str, score: str) -> None:
             at, means, width, yerr=errors, label=strategy, color=colours[index % len(colours)], error_kw={"lw": 0.8}
         )
     for place, key in enumerate(keys):
-        before = figures.undistilled[score, key[2]]
+        before = figures.undistilled[key]
         axes.plot([place - 0.45, place + 0.45], [before, before], color="black", lw=1.2, ls=":")
     # Room for three groups at least: the bars of a single language would fill the panel.
     middle, half = (len(keys) - 1) / 2, max(len(keys), 3) / 2
     axes.set_xlim(middle - half, middle + half)
     axes.set_xticks(range(len(keys)), [key[2] for key in keys])
     axes.set_title(
-        f"{student} student, {'pooled' if score == 'pooled' else 'MaxSim'} scoring (dotted: undistilled)", fontsize=9
+        f"{TITLES[student]}, {'pooled' if score == 'pooled' else 'MaxSim'} scoring (dotted: undistilled)", fontsize=9
     )
     axes.set_ylabel("MAP")
     axes.spines[["top", "right"]].set_visible(False)
