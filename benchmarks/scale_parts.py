@@ -18,7 +18,7 @@ from torch import Tensor
 from retrieval.shards import Shards, ShardSettings, prepare_shards, write_shards
 
 _MIB = 2**20
-_CENTRES = 500
+_CENTRES = 50
 _WORDS = [a + b + c + d for a in "bklmn" for b in "aeiou" for c in "t" for d in "ou"]
 
 
