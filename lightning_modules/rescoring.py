@@ -13,6 +13,7 @@ from retrieval.errors import InputError
 from retrieval.files import write_json
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
 from retrieval.rows import Rows, averages, by_language, to_json
+from retrieval.table import metrics_table, print_table
 from retrieval.trec import read_qrels, read_run
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def score_checkpoint(
     if cli.trainer.is_global_zero:
         results = cli.evaluation.results
         grouped = by_language({name: result.per_query for name, result in results.items()})
-        _print(grouped, f"{path}: test queries", json_file)
+        print_rows(grouped, f"{path}: test queries")
+        _write(grouped, json_file)
 
 
 def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
@@ -110,7 +112,8 @@ def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: s
     """
     _check_metrics(metrics)
     per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
-    _print({"": {"test": per_query}}, run, json_file)
+    print_table(metrics_table({Path(run).name: per_query}, title=f"{run} against {qrels}"))
+    _write({"": {"test": per_query}}, json_file)
 
 
 def _check_metrics(metrics: list[str] | None) -> None:
@@ -121,8 +124,8 @@ def _check_metrics(metrics: list[str] | None) -> None:
             raise InputError(str(error)) from error
 
 
-def _print(grouped: dict[str, Rows], title: str, json_file: str | None) -> None:
-    print_rows(grouped, title)
+def _write(grouped: dict[str, Rows], json_file: str | None) -> None:
+    """Write means and values per query, where a file was asked for."""
     if json_file:
         means = _each(grouped, mean_over_queries)
         content = _each(grouped, lambda values: {"means": mean_over_queries(values), "per_query": values})

@@ -40,7 +40,10 @@ class Encoder:
 
 
 def settings(**options) -> ShardSettings:
-    return ShardSettings(**{"model": "m1", "dim": WIDTH, "tokens": True, "token_dtype": "float32", "block": 10, "batch_size": 4} | options)
+    return ShardSettings(
+        **{"model": "m1", "dim": WIDTH, "tokens": True, "token_dtype": "float32", "block": 10, "batch_size": 4}
+        | options
+    )
 
 
 def write(folder, texts=TEXTS, encode=None, ranks=1, **options):
