@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,10 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_config_is_accepted(config: Path) -> None:
+def test_config_is_accepted(config: Path, script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     name = "starter_help" if config.stem == "starter_help" else "starter"
-    arguments = ["--data", name, "--config", str(config), "--print_config"]
-    done = subprocess.run(
-        [sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "class_path" in done.stdout
+    done = script("train.py", "--data", name, "--config", config, "--print_config")
+    assert done.status == 0, done.err
+    assert "class_path" in done.out

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,20 +33,27 @@ def test_every_command_is_of_a_known_kind() -> None:
         assert known, line
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", TRAIN)
-def test_train_command_is_accepted(line: str, tmp_path: Path) -> None:
-    package = tmp_path / "my_package"
-    package.mkdir()
+@pytest.fixture(scope="module")
+def user_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package that docs/strategies.md writes."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "my_package").mkdir()
     text = (ROOT / "docs" / "strategies.md").read_text("utf-8")
-    (package / "huber.py").write_text(re.findall(r"```python\n(.*?)```", text, re.S)[0], "utf-8")
-    words = [*shlex.split(line)[1:], *([] if "--print_config" in line else ["--print_config"])]
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "class_path" in done.stdout
+    (folder / "my_package" / "huber.py").write_text(re.findall(r"```python\n(.*?)```", text, re.S)[0], "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("line", TRAIN)
+def test_train_command_is_accepted(
+    line: str, script, user_package: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(user_package)
+    # The run that a command before it would have made.
+    words = [str(finished_run) if word == "runs/late-en" else word for word in shlex.split(line)[1:]]
+    done = script(*words, *([] if "--print_config" in line else ["--print_config"]))
+    assert done.status == 0, done.err
+    assert "class_path" in done.out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
