@@ -111,7 +111,7 @@ def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
         One pair for each item, in the same order.
 
     >>> make_pairs([("Water", "maji"), ("fire", "moto"), ("water ", "maji")])[2]
-    Pair(source='water', target='maji', id=0)
+    Pair(source='water', target='maji', id=0, candidates=())
     """
     ids: dict[str, int] = {}
     pairs = []

@@ -255,7 +255,8 @@ def process() -> Callable[..., Done]:
     def run(
         name: str, *arguments: object, environment: dict[str, str | None] | None = None, timeout: float = 300
     ) -> Done:
-        variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | (environment or {})
+        own = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SERVICE": None}  # a service of its own
+        variables = os.environ | own | (environment or {})
         variables = {key: value for key, value in variables.items() if value is not None}
         done = subprocess.run(
             [sys.executable, str(ROOT / name), *map(str, arguments)],
