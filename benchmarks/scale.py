@@ -11,16 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from retrieval.files import write_whole
+from benchmarks.pages import replace_section
+from retrieval.files import write_json
 
 FULL: dict[str, Any] = {
     "documents": 1_000_000, "width": 384, "queries": 1000, "k": 100, "memory_mb": 256, "checked": 20, "repeats": 3,
@@ -30,6 +33,7 @@ SMALL: dict[str, Any] = FULL | {
     "documents": 60_000, "width": 64, "queries": 100, "k": 20, "memory_mb": 16, "repeats": 1,
     "pair_bytes": 5 * 10**6, "batches": 20, "some": 5000, "encoded": 20_000, "block": 2000,
 }  # fmt: skip
+PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 INPUT_MB = 1000
 RECALL = 0.8
 
@@ -138,12 +142,36 @@ def main(arguments: list[str] | None = None) -> int:
         for measure in (measure_encoding, measure_search, measure_input):
             measure(report, settings)
     if options.json:
-        with write_whole(options.json) as file:
-            json.dump(report.rows, file, indent=1)
-            file.write("\n")
+        write_json(options.json, report.rows)
+    if not options.small:
+        write_page(report.rows, options.threads)
     for bound in report.failures:
         print(f"benchmarks.scale: does not hold: {bound}", file=sys.stderr)
     return 1 if report.failures else 0
+
+
+def write_page(rows: list[dict[str, Any]], threads: int) -> None:
+    """Write the figures into docs/scale.md.
+
+    Args:
+        rows: one a figure.
+        threads: of the search.
+    """
+    lines = [
+        f"Measured on {platform.machine()}, {threads} threads, torch {version('torch')}, faiss-cpu "
+        f"{version('faiss-cpu')}. Ratio: ours to the peer (of time: below 1 is faster; of memory: the share of the bound).",
+        "",
+        "| | ours | peer or bound | ratio | unit |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        peer, ratio = ("", "") if row["peer"] is None else (_short(row["peer"]), f"{row['ratio']:.2f}")
+        lines.append(f"| {row['name']} | {_short(row['ours'])} | {peer} | {ratio} | {row['unit']} |")
+    replace_section(PAGE, "python -m benchmarks.scale", "\n".join(lines))
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _command(name: str, settings: dict[str, Any]) -> list[str]:
