@@ -159,7 +159,8 @@ def write_page(rows: list[dict[str, Any]], threads: int) -> None:
     """
     lines = [
         f"Measured on {platform.machine()}, {threads} threads, torch {version('torch')}, faiss-cpu "
-        f"{version('faiss-cpu')}. Ratio: ours to the peer (of time: below 1 is faster; of memory: the share of the bound).",
+        f"{version('faiss-cpu')}. Ratio: ours to the peer (of time: below 1 is faster; of memory: the share of the "
+        "bound).",
         "",
         "| | ours | peer or bound | ratio | unit |",
         "| --- | --- | --- | --- | --- |",
