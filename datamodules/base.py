@@ -64,6 +64,8 @@ class PairsDataModule(LightningDataModule):
     With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
     shard_texts: int | None = None
     """Larger collections' documents are left to the evaluation, which sets this; None leaves none."""
+    undistilled: bool = True
+    """Whether the teacher will read the student's side of ``test`` too; the evaluation sets this."""
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class PairsDataModule(LightningDataModule):
         sides = [
             texts
             for collection in self.collections.values()
-            for reader in (("teacher", "student") if collection.split == "test" else ("teacher",))
+            for reader in (("teacher", "student") if collection.split == "test" and self.undistilled else ("teacher",))
             for name, texts in sides_of(collection, reader)
             if side in (None, name) and not self._is_large(name, texts)
         ]

@@ -156,13 +156,21 @@ class RetrievalEvaluation(Callback):
         k: documents to retrieve for each query.
         shard_texts: documents up to which a collection is held in memory; those of a larger one are encoded into
             files, spread over the ranks, and searched in blocks.
+        undistilled: let the teacher read the student's side of the test as well, for the row to compare with. For
+            millions of foreign documents that takes as long as encoding them with the student.
 
     Raises:
         ValueError: no such metric, or a number is out of range.
     """
 
-    def __init__(self, metrics: Sequence[str] = DEFAULT_METRICS, k: int = 100, shard_texts: int = 200_000) -> None:
-        self.metrics, self.k = list(metrics), k
+    def __init__(
+        self,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        k: int = 100,
+        shard_texts: int = 200_000,
+        undistilled: bool = True,
+    ) -> None:
+        self.metrics, self.k, self.undistilled = list(metrics), k, undistilled
         self.large = LargeCollections(shard_texts)
         for metric in self.metrics:
             parse_metric(metric)
@@ -172,7 +180,8 @@ class RetrievalEvaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Tell the datamodule what not to give."""
-        trainer.datamodule.shard_texts = self.large.most  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.shard_texts, data.undistilled = self.large.most, self.undistilled
 
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Forget what was encoded with older weights."""
@@ -198,7 +207,7 @@ class RetrievalEvaluation(Callback):
         """Rank and log, the two rows to compare with as well."""
         self._evaluate(trainer, pl_module)
         collections: dict[str, Collection] = trainer.datamodule.collections  # type: ignore[attr-defined]
-        rows = {"test": "undistilled", "english": "teacher"}
+        rows = {"test": "undistilled", "english": "teacher"} if self.undistilled else {"english": "teacher"}
         for collection in collections.values():
             row = named(rows.get(collection.split, ""), collection.language)
             if collection.split in rows and row not in self.results:  # the teacher does not change

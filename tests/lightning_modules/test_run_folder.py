@@ -178,3 +178,12 @@ def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch)
     (folder / "metrics.json").write_text("{}")
     assert is_finished(folder)
     assert new_run_folder(str(tmp_path), "a") == tmp_path / "a-17-2"
+
+
+def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
+    words = ("--output", tmp_path, "--name", "run", "--logger", "none", "--trainer.max_epochs", "1")
+    done = script("train.py", "--config", tiny_config, "--strategy", "mse", *words, "--evaluation.undistilled", "false")
+    assert done.status == 0, done.err
+    assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())) == {"test", "teacher"}
+    assert "undistilled teacher" not in done.out
+    assert (tmp_path / "run" / "results.png").is_file()
