@@ -71,9 +71,14 @@ def language_names(languages: str) -> list[str]:
 
 
 def in_folder_name(data: Namespace) -> str | None:
-    """The languages of a datamodule's configuration as a part of a folder's name, e.g. ``sw+so+mr``; None without."""
+    """The languages of a datamodule's configuration as a part of a folder's name, e.g. ``sw+so+mr``.
+
+    A dataset that is chosen by an id has the id there, e.g. ``neuclir-1-fa-hc4-filtered``; None without either.
+    """
     options = data.get("init_args") or _namespace()
     language: str | None = options.get("language")
+    if language is None and isinstance(identifier := options.get("id"), str):
+        return re.sub(r"[^\w.-]+", "-", identifier)
     if data.class_path == MIXTURE:
         names = list(options.get("parts") or ())
     elif isinstance(language, str) and "," in language:

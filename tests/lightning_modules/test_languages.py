@@ -316,3 +316,9 @@ def test_folder_names(language, name):
 def test_wrong_list_has_an_input_error():
     with pytest.raises(InputError, match="empty list"):
         expand_languages(Namespace(class_path="a.B", init_args=Namespace(language=" , ")))
+
+
+def test_the_id_of_a_dataset_is_in_the_folder_name():
+    data = Namespace(class_path="a.B", init_args=Namespace(id="neuclir/1/fa/hc4-filtered"))
+    assert in_folder_name(data) == "neuclir-1-fa-hc4-filtered"
+    assert in_folder_name(Namespace(class_path="a.B", init_args=Namespace(root="/x"))) is None
