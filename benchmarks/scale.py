@@ -28,12 +28,16 @@ from retrieval.files import write_json
 FULL: dict[str, Any] = {
     "documents": 1_000_000, "width": 384, "queries": 1000, "k": 100, "memory_mb": 256, "checked": 20, "repeats": 3,
     "pair_bytes": 2 * 10**9, "batches": 2000, "some": 50_000, "encoded": 200_000, "block": 20_000,
+    "rated": 512,
 }  # fmt: skip
 SMALL: dict[str, Any] = FULL | {
     "documents": 60_000, "width": 64, "queries": 100, "k": 20, "memory_mb": 16, "repeats": 1,
     "pair_bytes": 5 * 10**6, "batches": 20, "some": 5000, "encoded": 20_000, "block": 2000,
+    "rated": 64,
 }  # fmt: skip
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
+RATE = "encode passages: "
+MMARCO = 8_841_823
 INPUT_MB = 1000
 RECALL = 0.8
 
@@ -129,6 +133,13 @@ def measure_encoding(report: Report, settings: dict[str, Any]) -> None:
     report.add("encode: same bytes after a kill", float(same), "1 is yes")
 
 
+def measure_encoders(report: Report, settings: dict[str, Any]) -> None:
+    """Passages a second of encoders of usual sizes, for the arithmetic of whole collections."""
+    found = run_part("encoder_rates", settings)
+    for name, rate in found["rates"].items():
+        report.add(f"{RATE}{name}, {found['tokens']:.0f} tokens", rate, "passages/s")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 if a bound does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
@@ -139,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report()
     with tempfile.TemporaryDirectory(prefix="potstill-scale-") as folder:
         settings = (SMALL if options.small else FULL) | {"folder": folder, "threads": options.threads}
-        for measure in (measure_encoding, measure_search, measure_input):
+        for measure in (measure_encoders, measure_encoding, measure_search, measure_input):
             measure(report, settings)
     if options.json:
         write_json(options.json, report.rows)
@@ -169,6 +180,20 @@ def write_page(rows: list[dict[str, Any]], threads: int) -> None:
         peer, ratio = ("", "") if row["peer"] is None else (_short(row["peer"]), f"{row['ratio']:.2f}")
         lines.append(f"| {row['name']} | {_short(row['ours'])} | {peer} | {ratio} | {row['unit']} |")
     replace_section(PAGE, "python -m benchmarks.scale", "\n".join(lines))
+    rates = {row["name"].removeprefix(RATE): row["ours"] for row in rows if row["name"].startswith(RATE)}
+    table = [f"| reader | r on {threads} cores | N / r | with 8 such machines |", "| --- | --- | --- | --- |"]
+    for name, rate in rates.items():
+        table.append(f"| {name} | {_short(rate)} /s | {_duration(MMARCO / rate)} | {_duration(MMARCO / rate / 8)} |")
+    table.append("| yours, r on your GPU | r | N / r s | N / (8 r) s |")
+    replace_section(PAGE, "python -m benchmarks.scale (encoders)", "\n".join(table))
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that fits: minutes, hours or days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _short(number: float) -> str:

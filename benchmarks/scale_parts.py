@@ -182,13 +182,40 @@ def encode(settings: Mapping[str, Any]) -> dict[str, Any]:
     from lightning_modules.static_encoder import StaticEncoder
 
     torch.set_num_threads(settings["threads"])
-    model = StaticEncoder(_tiny_model(Path(settings["folder"]) / "model", settings["width"]), max_length=64).eval()
+    model = StaticEncoder(_model(Path(settings["folder"]) / "model", settings["width"]), max_length=64).eval()
     folder, texts = Path(settings["into"]), NumberedTexts(settings["encoded"])
     prepare_shards(folder, texts, ShardSettings("static", settings["width"], block=settings["block"]))
     start = time.perf_counter()
     with torch.no_grad():
         count = write_shards(folder, texts, lambda batch: (model(model.tokenize(batch)).pooled, None))
     return {"texts": count, "per_s": count / (time.perf_counter() - start)}
+
+
+def encoder_rates(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Passages a second of readers of three shapes; weights are random, which changes no rate."""
+    from lightning_modules.encoder import TextEncoder, TransformerEncoder
+    from lightning_modules.static_encoder import StaticEncoder
+
+    torch.set_num_threads(settings["threads"])
+    folder, texts = Path(settings["folder"]), NumberedTexts(10**6)
+    model = str(_model(folder / "shape-12", 384, layers=12, heads=12, inner=1536))
+    readers: dict[str, tuple[TextEncoder, int]] = {
+        "static": (StaticEncoder(model, max_length=128), 64),
+        "12 layers of 384 (e5-small)": (TransformerEncoder(model, max_length=128), 1),
+        "6 layers of 384 (MiniLM)": (TransformerEncoder(model, max_length=128, layers=6), 2),
+    }
+    found: dict[str, Any] = {}
+    for name, (reader, factor) in readers.items():
+        passages = [" ".join(texts[f"d{3 * i + j}"] for j in range(3)) for i in range(factor * settings["rated"])]
+        reader.eval()
+        with torch.no_grad():
+            inputs = reader.tokenize(passages[:64])
+            reader(inputs)  # the first call allocates
+            start = time.perf_counter()
+            for first in range(0, len(passages), 64):
+                reader(reader.tokenize(passages[first : first + 64]))
+        found[name] = len(passages) / (time.perf_counter() - start)
+    return {"rates": found, "tokens": float(inputs["attention_mask"].sum(1).float().mean())}
 
 
 class PeakMemory:
@@ -215,8 +242,8 @@ class PeakMemory:
             self.peak = max(self.peak, _status("RssAnon"))
 
 
-def _tiny_model(folder: Path, width: int) -> str:
-    """A BERT of one layer with random weights, whose word embeddings a static student takes."""
+def _model(folder: Path, width: int, layers: int = 1, heads: int = 4, inner: int | None = None) -> str:
+    """A BERT with random weights and few pieces."""
     if (folder / "config.json").is_file():
         return str(folder)
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -233,8 +260,9 @@ def _tiny_model(folder: Path, width: int) -> str:
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(pieces), hidden_size=width, num_hidden_layers=1, num_attention_heads=4, intermediate_size=width
-    )
+        vocab_size=len(pieces), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=inner or width,
+    )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     write_tokenizer(folder, tokenizer, special, 512)
     return str(folder)
@@ -264,7 +292,8 @@ def _status(name: str) -> float:
 PARTS = {
     part.__name__: part
     for part in (
-        make_collection, make_pairs, training_input, search_memory, brute_force, against_faiss, approximate, encode
+        make_collection, make_pairs, training_input, search_memory, brute_force, against_faiss, approximate, encode,
+        encoder_rates,
     )
 }  # fmt: skip
 
