@@ -12,7 +12,7 @@ from datamodules.line_index import LineIndex
 from datamodules.pairs import Pair
 from datamodules.source import PairSource
 from datamodules.text import normalise, text_id
-from datamodules.text_store import TextStore
+from datamodules.text_store import TextStore, two_columns
 from retrieval.errors import InputError
 from retrieval.files import require_file
 
@@ -42,13 +42,7 @@ def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
     Raises:
         InputError: see `marco_texts`.
     """
-    try:
-        columns = line.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected {TEXT_LINE}", path, number or None) from None
-    if len(columns) != 2:
-        plural = "" if len(columns) == 1 else "s"
-        raise InputError(f"found {len(columns)} column{plural}, expected 2: {TEXT_LINE}", path, number or None)
+    columns = two_columns(line, number, path, TEXT_LINE)
     if not (columns[0].isascii() and columns[0].isdigit()):
         raise InputError(f"the id is {columns[0]!r}, expected {TEXT_LINE}", path, number or None)
     return columns[0], normalise(columns[1])

@@ -138,6 +138,28 @@ def tsv_line(path: str | Path) -> ParseLine:
     return partial(_parse_tsv, Path(path))
 
 
+def two_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[str, str]:
+    """The two columns of a line as they are, empty ones too.
+
+    Args:
+        line: without its end.
+        number: of the line, for the error messages; 0 where it is not known.
+        path: of the file, for the error messages.
+        expected: what a line holds, e.g. ``id<TAB>text``.
+
+    Raises:
+        InputError: invalid UTF-8, or another number of columns.
+    """
+    try:
+        columns = line.decode("utf-8").split("\t")
+    except UnicodeDecodeError as error:
+        raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number or None) from None
+    if len(columns) != 2:
+        plural = "" if len(columns) == 1 else "s"
+        raise InputError(f"found {len(columns)} column{plural}, expected 2: {expected}", path, number or None)
+    return columns[0], columns[1]
+
+
 def tsv_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[str, str]:
     """The two columns of a line, without white space around them.
 
@@ -150,13 +172,7 @@ def tsv_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[st
     Raises:
         InputError: invalid UTF-8, another number of columns, or an empty column.
     """
-    try:
-        columns = line.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number or None) from None
-    if len(columns) != 2:
-        plural = "" if len(columns) == 1 else "s"
-        raise InputError(f"found {len(columns)} column{plural}, expected 2: {expected}", path, number or None)
+    columns = two_columns(line, number, path, expected)
     first, second = columns[0].strip(), columns[1].strip()
     if not first or not second:
         which = "second" if first else "first"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.cached_teacher import CachedTeacher
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import OnlineTeacher
+from lightning_modules.vectors import unit_token_matrix
 from retrieval.collection import Side
 from retrieval.shards import ShardDtype, Shards, ShardSettings, prepare_shards, write_shards
 from retrieval.tokens import TokenMatrix
@@ -65,10 +65,7 @@ class Reader:
             found = self.module(texts, tokens=self.tokens, side=self.reads)
         else:
             found = self.teacher.encode(texts, tokens=self.tokens, side=self.reads)
-        if not self.tokens:
-            return found.pooled, None
-        states, mask = found.require_tokens()
-        return found.pooled, TokenMatrix.from_padded(F.normalize(states.float(), dim=-1).half().cpu(), mask.cpu())
+        return found.pooled, unit_token_matrix(found) if self.tokens else None
 
     def encode(
         self,

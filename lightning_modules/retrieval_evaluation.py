@@ -18,6 +18,7 @@ from lightning_modules.distillation import DistillationModule
 from lightning_modules.encoder import TextSide
 from lightning_modules.large_collections import LargeCollections, merge_runs, own_share
 from lightning_modules.teacher import Teacher
+from lightning_modules.vectors import unit_token_matrix
 from retrieval.collection import Collection, Run
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
 from retrieval.rows import named
@@ -64,10 +65,7 @@ class EncodedTexts:
     @classmethod
     def from_embeddings(cls, ids: Sequence[str], embeddings: Embeddings) -> EncodedTexts:
         """The vectors of a batch, moved to the CPU; tokens are kept in half precision."""
-        tokens = None
-        if embeddings.tokens is not None and embeddings.mask is not None:
-            unit = torch.nn.functional.normalize(embeddings.tokens.detach().float(), dim=-1)
-            tokens = TokenMatrix.from_padded(unit.half().cpu(), embeddings.mask.cpu())
+        tokens = None if embeddings.tokens is None else unit_token_matrix(embeddings)
         return cls(list(ids), embeddings.pooled.detach().float().cpu(), tokens)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrieval.errors import InputError
+from retrieval.tokens import TokenMatrix
 from strategies.base import Embeddings
 
 PROJECTION = "projection.safetensors"
@@ -74,3 +75,16 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """
     weights = mask.to(torch.float32)[..., None]
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def unit_token_matrix(embeddings: Embeddings) -> TokenMatrix:
+    """The real tokens of some texts for MaxSim: unit vectors in half precision, on the CPU.
+
+    Args:
+        embeddings: with tokens (B, T, D) and their mask.
+
+    Raises:
+        ValueError: there are no token states.
+    """
+    states, mask = embeddings.require_tokens()
+    return TokenMatrix.from_padded(F.normalize(states.detach().float(), dim=-1).half().cpu(), mask.cpu())

@@ -13,6 +13,7 @@ from lightning_modules.encoder import TransformerEncoder
 from lightning_modules.retrieval_evaluation import EncodedTexts, RetrievalEvaluation, rank
 from lightning_modules.teacher import OnlineTeacher
 from retrieval.collection import Collection
+from strategies.base import Embeddings
 from strategies.mse import MSE
 
 QUERIES = {"q1": "paka", "q2": "maji ni uhai", "q3": "jua kubwa", "q4": "rafiki"}
@@ -168,7 +169,7 @@ def test_the_teacher_reads_the_documents_once(module, monkeypatch):
 def test_concatenated_texts_are_sorted_and_unique():
     tokens = torch.arange(12.0).reshape(3, 2, 2) + 1
     mask = torch.tensor([[True, False], [True, True], [True, False]])
-    embeddings = SimpleNamespace(pooled=torch.arange(6.0).reshape(3, 2), tokens=tokens, mask=mask)
+    embeddings = Embeddings(pooled=torch.arange(6.0).reshape(3, 2), tokens=tokens, mask=mask)
     part = EncodedTexts.from_embeddings(["b", "c", "a"], embeddings)
     merged = EncodedTexts.concatenate([part, part])
     assert merged.ids == ["a", "b", "c"]
