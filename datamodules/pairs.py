@@ -38,16 +38,18 @@ class Pair:
     """One training pair.
 
     Args:
-        source: the text that the teacher reads.
+        source: the text that the teacher reads, or an image (`datamodules.images`).
         target: the text that the student reads; it should land where the teacher puts the source.
-        id: equal ids are the same source text.
+        id: equal ids are the same source text, or the same image.
         candidates: passages to score with the pair; the first is relevant, where that is known (``triples``).
+        noisy: whether noise made the target belong to another source; None where nobody knows.
     """
 
     source: str
     target: str
     id: int
     candidates: tuple[Candidate, ...] = ()
+    noisy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,18 @@ class PairBatch:
     """What the training dataloader gives: B pairs as plain texts, for the encoders to tokenise.
 
     Args:
-        source: B texts for the teacher.
+        source: B texts or images for the teacher.
         target: B texts for the student.
-        ids: equal ids are the same source text; (B,), int64.
+        ids: equal ids are the same source; (B,), int64.
         candidates: passages to score with the pairs; None where no pair of the batch lists any.
+        noisy: True at pairs that noise put together wrongly; (B,), or None where that is not known.
     """
 
     source: list[str]
     target: list[str]
     ids: Tensor
     candidates: CandidateBatch | None = None
+    noisy: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -72,7 +76,8 @@ class PairBatch:
     def to(self, device: torch.device | str, **options: Any) -> PairBatch:
         """The batch with its tensors on a device; Lightning moves nothing in a frozen dataclass by itself."""
         candidates = None if self.candidates is None else self.candidates.to(device, **options)
-        return replace(self, ids=self.ids.to(device, **options), candidates=candidates)
+        noisy = None if self.noisy is None else self.noisy.to(device, **options)
+        return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
         One pair for each item, in the same order.
 
     >>> make_pairs([("Water", "maji"), ("fire", "moto"), ("water ", "maji")])[2]
-    Pair(source='water', target='maji', id=0, candidates=())
+    Pair(source='water', target='maji', id=0, candidates=(), noisy=None)
     """
     ids: dict[str, int] = {}
     pairs = []
@@ -135,7 +140,9 @@ def collate(pairs: Sequence[Pair]) -> PairBatch:
     sources = [pair.source for pair in pairs]
     ids = torch.tensor([pair.id for pair in pairs], dtype=torch.int64)
     candidates = collate_candidates(sources, [pair.candidates for pair in pairs])
-    return PairBatch(sources, [pair.target for pair in pairs], ids, candidates)
+    is_known = all(pair.noisy is not None for pair in pairs)
+    noisy = torch.tensor([pair.noisy for pair in pairs]) if is_known else None
+    return PairBatch(sources, [pair.target for pair in pairs], ids, candidates, noisy)
 
 
 class PairDataset(Dataset[Pair]):

@@ -141,7 +141,7 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The sum of the strategy's terms for one batch of pairs."""
         tokens = self.distillation.needs_tokens
-        student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids)
+        student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,26 @@ Qrels = dict[str, dict[str, int]]
 """Query id -> document id -> grade; a grade above 0 is relevant."""
 Run = dict[str, dict[str, float]]
 """Query id -> document id -> score; higher is better."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Another way to score the encoded texts of a collection.
+
+    Args:
+        name: goes before the metrics, e.g. ``image_to_text`` in ``image_to_text/success@1``.
+        qrels: the judgments of this view, by the ids of who asks.
+        transposed: the documents ask for the queries: ``qrels`` is by document id.
+        candidates: id of who asks -> the only ids that are ranked for it (the regions of its own image); None ranks
+            all. Not with ``transposed``.
+        groups: id of who asks -> its group (the type of a phrase); every group has a mean of its own.
+    """
+
+    name: str
+    qrels: Qrels = field(repr=False)
+    transposed: bool = False
+    candidates: Mapping[str, Sequence[str]] | None = field(default=None, repr=False)
+    groups: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -24,6 +44,7 @@ class Collection:
         qrels: query id -> document id -> grade.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
+        views: the ways to score it; without any it is scored once, by ``qrels``.
     """
 
     name: str
@@ -32,6 +53,7 @@ class Collection:
     qrels: Qrels = field(repr=False)
     query_side: Side = "student"
     document_side: Side = "teacher"
+    views: tuple[View, ...] = field(default=(), repr=False)
 
     @property
     def split(self) -> str:

@@ -25,6 +25,8 @@ class Embeddings:
         mask: True at real tokens; (B, T). Each row has at least one True. Special tokens are not real.
         ids: equal ids are the same source (five captions of one image); (B,), int64, or None where all differ.
         weights: inverse document frequency of each token, > 0 at real tokens; (B, T), or None.
+        noisy: True at pairs that are known to be put together wrongly, since the noise was made on purpose; (B,),
+            bool, or None where that is not known. For diagnostics alone: a loss must not look at it.
     """
 
     pooled: Tensor
@@ -32,6 +34,7 @@ class Embeddings:
     mask: Tensor | None = None
     ids: Tensor | None = None
     weights: Tensor | None = None
+    noisy: Tensor | None = None
 
     def require_tokens(self) -> tuple[Tensor, Tensor]:
         """The token states and their mask.
