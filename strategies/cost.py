@@ -8,6 +8,9 @@ from torch import Tensor
 from strategies.base import Embeddings
 from strategies.options import at_least_float32
 
+SHORTEST = 1e-6
+"""A vector shorter than this is as good as zero: it is divided by this, or its gradient would be huge."""
+
 
 def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
     """1 - cosine between each teacher token and each student token, 0 to 2.
@@ -71,5 +74,4 @@ def unit_tokens(embeddings: Embeddings) -> Tensor:
         ValueError: there are no tokens.
     """
     tokens, mask = embeddings.require_tokens()
-    # A vector shorter than eps is as good as zero; without eps its gradient would be huge.
-    return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=1e-6)
+    return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=SHORTEST)

@@ -7,18 +7,19 @@ from typing import get_args
 from torch import Tensor
 
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import pooled_cost, token_cost
+from strategies.cost import pooled_cost
 from strategies.marginals import Marginals, token_marginals
 from strategies.options import check_choice, check_number, without_autocast
-from strategies.transport import SOLVERS, Solver, solve
+from strategies.transport import SOLVERS, Solver, Transport, solve
+from strategies.transport.gradient import Gradient, transport_loss
 
 
 class OptimalTransport(DistillationStrategy):
     """Pulls each student token to the teacher tokens that optimal transport aligns it with.
 
     The loss of a pair is <P, C> = sum_st P_st C_st, with C_st = 1 - cosine(teacher token s, student token t) and P the
-    transport plan for C whose marginals are the tokens' masses; mean over the batch. P is held fixed in the gradient,
-    which is then that of the optimal value (envelope theorem), and memory does not grow with iterations.
+    transport plan for C whose marginals are the tokens' masses; mean over the batch. The gradient is analytic, so
+    that memory does not grow with iterations.
     ``pooled_weight`` adds the squared distance of the pooled vectors, summed over dimensions.
 
     Source: OPTICAL (Huang et al. 2023, arXiv 2301.12566), for the token loss alone (``pooled_weight=0``), which there
@@ -37,6 +38,9 @@ class OptimalTransport(DistillationStrategy):
         iterations: the most iterations of ``sinkhorn`` and ``ipot``.
         tolerance: largest L1 error of the plan's marginals; 1e-2 gives the gradient to within half a percent.
         pooled_weight: weight of the pooled term; 0 leaves it out.
+        gradient: two objectives of the same value. ``envelope`` holds P fixed, which gives the gradient of the optimal
+            entropic value <P, C> - epsilon * H(P) (envelope theorem). ``implicit`` gives the derivative of <P(C), C> as
+            the plan follows the cost, through the optimality conditions; for soft plans alone, and dearer.
 
     Inputs: student and teacher with tokens and masks, in the same width; ``weights`` on both sides for ``idf``.
 
@@ -70,6 +74,7 @@ class OptimalTransport(DistillationStrategy):
         iterations: int = 1000,
         tolerance: float = 1e-2,
         pooled_weight: float = 1.0,
+        gradient: Gradient = "envelope",
     ) -> None:
         super().__init__()
         check_choice("marginals", marginals, get_args(Marginals))
@@ -78,30 +83,43 @@ class OptimalTransport(DistillationStrategy):
         check_number("iterations", iterations)
         check_number("tolerance", tolerance)
         check_number("pooled_weight", pooled_weight, inclusive=True)
+        check_choice("gradient", gradient, get_args(Gradient))
+        if gradient == "implicit" and solver in ("exact", "ipot"):
+            raise ValueError(
+                f"gradient implicit is the derivative of a soft plan, and solver {solver} gives another kind"
+            )
         self.marginals: Marginals = marginals
         self.solver: Solver = solver
         self.epsilon = epsilon
         self.iterations = iterations
         self.tolerance = tolerance
         self.pooled_weight = pooled_weight
+        self.gradient: Gradient = gradient
         self.needs_weights = marginals == "idf"
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The transport cost, and the pooled term if it has a weight."""
         with without_autocast(student.pooled):
-            cost = token_cost(teacher, student)
-            transport = solve(
-                cost,
-                token_marginals(teacher, self.marginals),
-                token_marginals(student, self.marginals),
-                solver=self.solver,
-                epsilon=self.epsilon,
-                iterations=self.iterations,
-                tolerance=self.tolerance,
+            costs, transport = transport_loss(
+                teacher,
+                student,
+                lambda cost: self._solve(cost, student, teacher),
+                epsilon=self.epsilon if self.gradient == "implicit" else None,
             )
-            terms = {"ot": (transport.plan * cost).sum((1, 2)).mean()}
+            terms = {"ot": costs.mean()}
             if self.pooled_weight > 0:
                 terms["pooled"] = self.pooled_weight * pooled_cost(teacher, student)
         terms["info/ot_violation"] = transport.violation.max()
         terms["info/ot_converged"] = transport.converged.float().mean()
         return terms
+
+    def _solve(self, cost: Tensor, student: Embeddings, teacher: Embeddings) -> Transport:
+        return solve(
+            cost,
+            token_marginals(teacher, self.marginals),
+            token_marginals(student, self.marginals),
+            solver=self.solver,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+        )
