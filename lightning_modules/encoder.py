@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules import vocabulary as vocabularies
+from lightning_modules.encodings import Encoding, EncodingMemory, padded_inputs
 from lightning_modules.folders import new_folder
 from lightning_modules.pretrained import load_model, load_tokenizer, max_positions, quiet_transformers
 from lightning_modules.text_statistics import Reading
@@ -71,6 +73,7 @@ class TextEncoder(nn.Module, ABC):
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
         self.texts_seen = self.texts_truncated = 0
         self._adapted: str | None = None  # the adapted tokenizer as JSON
+        self._memory = EncodingMemory()
         tokenizer, self.special_tokens = load_tokenizer(model)
         self._use_tokenizer(tokenizer)
         self.register_buffer("idf", torch.empty(0))
@@ -111,18 +114,13 @@ class TextEncoder(nn.Module, ABC):
         Raises:
             ValueError: there are no texts.
         """
-        encodings = self._encode(texts, side)
+        if not texts:
+            raise ValueError("there are no texts to tokenize")
+        prefix = self.prefixes[side]
+        encodings = self._memory.get(texts, prefix, lambda new: self._encode(new, prefix))
         self.texts_seen += len(encodings)
-        self.texts_truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-        ids = torch.tensor([encoding.ids for encoding in encodings])
-        attention = torch.tensor([encoding.attention_mask for encoding in encodings])
-        special = torch.tensor([encoding.special_tokens_mask for encoding in encodings])
-        mask = attention.bool() & ~special.bool()
-        if self.prefixes[side]:
-            ends = torch.tensor([[end for _, end in encoding.offsets] for encoding in encodings])
-            mask &= ends > len(self.prefixes[side])
-        mask = torch.where(mask.any(1, keepdim=True), mask, attention.bool())
-        inputs = {"input_ids": ids, "attention_mask": attention, "token_mask": mask}
+        self.texts_truncated += sum(encoding.cut for encoding in encodings)
+        inputs = padded_inputs(encodings, self.pad_id)
         return self._augmented(inputs) if side == "queries" and self.query_augmentation else inputs
 
     def _augmented(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -230,13 +228,10 @@ class TextEncoder(nn.Module, ABC):
             self.idf = torch.empty_like(idf, device=self.idf.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _encode(self, texts: Sequence[str], side: TextSide) -> list[Any]:
-        if not texts:
-            raise ValueError("there are no texts to tokenize")
-        prefix = self.prefixes[side]
+    def _encode(self, texts: Sequence[str], prefix: str) -> list[Encoding]:
         normal = [prefix + unicodedata.normalize("NFC", text) for text in texts]
         encode = self.tokenizer.encode_batch if prefix else self.tokenizer.encode_batch_fast
-        return list(encode(normal))
+        return [_encoding(each, len(prefix)) for each in encode(normal)]
 
     def _weights(self, inputs: dict[str, Tensor]) -> Tensor | None:
         """IDF of each token, (B, T), zero where there is no real token."""
@@ -246,12 +241,13 @@ class TextEncoder(nn.Module, ABC):
         return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 
     def _use_tokenizer(self, tokenizer: Any) -> None:
-        """Take a tokenizer; texts are cut and padded by it."""
+        """Take a tokenizer; texts are cut by it."""
         pad = self.special_tokens.get("pad_token", "")
         self.pad_id = tokenizer.token_to_id(pad) or 0
         tokenizer.enable_truncation(self.max_length)
-        tokenizer.enable_padding(pad_id=self.pad_id, pad_token=pad)
+        tokenizer.no_padding()
         self.tokenizer = tokenizer
+        self._memory.clear()
 
     def _use_adapted(self, tokenizer: str) -> None:
         self._use_tokenizer(type(self.tokenizer).from_str(tokenizer))
@@ -259,6 +255,16 @@ class TextEncoder(nn.Module, ABC):
         for table in self.token_tables():
             if table.padding_idx is not None:
                 table.padding_idx = self.pad_id
+
+
+def _encoding(encoding: Any, prefix: int) -> Encoding:
+    """What the tokenizers library made of a text that follows a prefix of so many characters."""
+    real = np.array(encoding.special_tokens_mask) == 0
+    if prefix:
+        real &= np.array([end for _, end in encoding.offsets]) > prefix
+    if not real.any():
+        real[:] = True
+    return Encoding(np.array(encoding.ids, dtype=np.int32), real, bool(encoding.overflowing))
 
 
 def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | None) -> dict[TextSide, str]:
