@@ -21,6 +21,7 @@ from datamodules.stream import StreamSampler, stream_loader
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
+from retrieval.views import check_views
 
 _MOST_CHECKED = 250_000
 """Streamed pairs that are looked at for leaks."""
@@ -299,6 +300,7 @@ def _check_collection(collection: Collection) -> None:
     ):
         if not found:
             raise InputError(f"the collection {collection.name!r} has no {what}, expected at least one")
+    check_views(collection)
     if {collection.query_side, collection.document_side} == {"teacher"} and collection.split != "english":
         raise ValueError(
             f"collection {collection.name!r}: the teacher reads queries and documents, so nothing is left for the "

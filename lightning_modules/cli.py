@@ -23,6 +23,7 @@ from lightning_modules.front_door import SHORT_NAMES, Arguments
 from lightning_modules.languages import expand_languages, in_folder_name
 from lightning_modules.loggers import make_loggers, parse_names
 from lightning_modules.option_errors import OptionError, explain, keys_of
+from lightning_modules.precision import default_precision
 from lightning_modules.progress import progress_callbacks
 from lightning_modules.reproducibility import StepSeed
 from lightning_modules.retrieval_evaluation import RetrievalEvaluation
@@ -130,6 +131,13 @@ class PotstillCLI(LightningCLI):
             parser.exit(0)
         super().parse_arguments(parser, args)
 
+    def before_instantiate_classes(self) -> None:
+        """Choose the precision where nobody did; the run's config.yaml has it."""
+        trainer = self.config["trainer"]
+        if trainer["precision"] is None:
+            student = self.config["model"]["student"]["class_path"]
+            trainer["precision"] = default_precision(str(trainer["accelerator"]), student)
+
     def instantiate_classes(self) -> None:
         """Build everything; a wrong option is an InputError."""
         try:
@@ -152,6 +160,7 @@ class PotstillCLI(LightningCLI):
             return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
         self.datamodule.setup("fit")
+        self.evaluation.check(self.datamodule.collections)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         self.evaluation.large.folder = self.folder
@@ -181,7 +190,7 @@ class PotstillCLI(LightningCLI):
     def _checkpoints(self) -> list[Checkpoint]:
         folder, metric = self.folder / "checkpoints", self.evaluation.metrics[0]
         return [
-            Checkpoint(folder, "best", monitor=f"dev/{metric}", mode="max"),
+            Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
             Checkpoint(folder, "last", every_n_train_steps=self.config["checkpoint_every"]),
         ]
 

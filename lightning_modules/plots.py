@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.retrieval_evaluation import Result
+from lightning_modules.ranking import Result
 from lightning_modules.text_statistics import BIN_EDGES, TextStatistics
 from retrieval.macro_average import Groups, macro_interval, macro_mean
 from retrieval.rows import AVERAGE, LABELS, Rows, by_language, groups

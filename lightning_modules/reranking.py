@@ -9,7 +9,7 @@ import torch
 
 from datamodules.pairs import TextBatch
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.retrieval_evaluation import EncodedTexts, encode_with_teacher
+from lightning_modules.encoded_texts import EncodedTexts, encode_with_teacher
 from retrieval.collection import Collection, Run
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress

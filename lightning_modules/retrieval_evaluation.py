@@ -4,142 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
 
 from datamodules.pairs import TextBatch
 from lightning_modules.distillation import DistillationModule
+from lightning_modules.encoded_texts import EncodedTexts, encode_with_teacher
 from lightning_modules.encoder import TextSide
-from lightning_modules.large_collections import LargeCollections, merge_runs, own_share
-from lightning_modules.teacher import Teacher
-from lightning_modules.vectors import unit_token_matrix
-from retrieval.collection import Collection, Run
-from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from lightning_modules.large_collections import LargeCollections
+from lightning_modules.ranking import Result, rank
+from retrieval.collection import Collection
+from retrieval.errors import InputError
+from retrieval.metrics import DEFAULT_METRICS, parse_metric
 from retrieval.rows import named
-from retrieval.search import search, search_tokens, to_run
 from retrieval.shards import Shards
-from retrieval.tokens import TokenMatrix
-from strategies.base import Embeddings
-
-_CHUNK = 256
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """The texts of one side of a collection, encoded.
-
-    Args:
-        ids: N ids.
-        pooled: (N, D).
-        tokens: the tokens of the N texts, or None where only pooled vectors are compared.
-    """
-
-    ids: list[str]
-    pooled: Tensor
-    tokens: TokenMatrix | None
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[EncodedTexts]) -> EncodedTexts:
-        """Parts as one, each id once, in the order of the ids."""
-        ids = [name for part in parts for name in part.ids]
-        first: dict[str, int] = {}
-        for row, name in enumerate(ids):
-            first.setdefault(name, row)
-        rows = torch.tensor([first[name] for name in sorted(first)])
-        tokens = [part.tokens for part in parts if part.tokens is not None]
-        merged = TokenMatrix.concatenate(tokens).select(rows) if tokens else None
-        return cls(sorted(first), torch.cat([part.pooled for part in parts])[rows], merged)
-
-    def own_share(self) -> EncodedTexts:
-        """The texts of this rank: r, r + W, ..."""
-        rows = torch.tensor(own_share(range(len(self.ids))), dtype=torch.int64)
-        tokens = None if self.tokens is None else self.tokens.select(rows)
-        return EncodedTexts([self.ids[row] for row in rows.tolist()], self.pooled[rows], tokens)
-
-    @classmethod
-    def from_embeddings(cls, ids: Sequence[str], embeddings: Embeddings) -> EncodedTexts:
-        """The vectors of a batch, moved to the CPU; tokens are kept in half precision."""
-        tokens = None if embeddings.tokens is None else unit_token_matrix(embeddings)
-        return cls(list(ids), embeddings.pooled.detach().float().cpu(), tokens)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How one system did on one collection.
-
-    Args:
-        means: metric -> mean over the queries.
-        per_query: metric -> query id -> value.
-        runs: ``pooled`` or ``maxsim`` -> the ranked lists.
-    """
-
-    means: dict[str, float]
-    per_query: PerQuery
-    runs: dict[str, Run]
-
-
-def encode_with_teacher(
-    teacher: Teacher, texts: Mapping[str, str], tokens: bool, side: TextSide = "queries"
-) -> EncodedTexts:
-    """Encode one side of a collection with the teacher."""
-    items = list(texts.items())
-    parts = []
-    for start in range(0, len(items), _CHUNK):
-        ids, chunk = zip(*items[start : start + _CHUNK], strict=True)
-        parts.append(EncodedTexts.from_embeddings(ids, teacher.encode(list(chunk), tokens=tokens, side=side)))
-    return EncodedTexts.concatenate(parts)
-
-
-def rank(
-    queries: EncodedTexts,
-    documents: EncodedTexts | Shards,
-    collection: Collection,
-    metrics: Sequence[str],
-    score: str,
-    k: int,
-) -> Result:
-    """Search and score.
-
-    Args:
-        queries: the encoded queries.
-        documents: the encoded documents. Where they are shards, the ranks search together, each for some queries.
-        collection: gives the judgments.
-        metrics: names as in `retrieval.metrics.parse_metric`.
-        score: ``pooled``, ``maxsim`` or ``both``; with ``both`` the metrics of MaxSim are named ``maxsim/...``.
-        k: documents to retrieve for each query.
-    """
-    if isinstance(documents, EncodedTexts):
-        runs = _search(queries, documents, score, k)
-    else:
-        runs = merge_runs(_search(queries.own_share(), documents, score, k), queries.ids)
-    per_query: PerQuery = {}
-    for name, run in runs.items():
-        prefix = "maxsim/" if name == "maxsim" and score == "both" else ""
-        values = evaluate_run(run, collection.qrels, metrics)
-        per_query.update({prefix + metric: by_query for metric, by_query in values.items()})
-    return Result(mean_over_queries(per_query), per_query, runs)
-
-
-def _search(queries: EncodedTexts, documents: EncodedTexts | Shards, score: str, k: int) -> dict[str, Run]:
-    runs: dict[str, Run] = {}
-    if len(queries.ids) == 0:
-        return runs
-    bar = isinstance(documents, Shards)
-    if score in ("pooled", "both"):
-        scores, indices = search(queries.pooled, documents.pooled, k, documents.ids, progress=bar)
-        runs["pooled"] = to_run(scores, indices, queries.ids, documents.ids)
-    if score in ("maxsim", "both"):
-        if queries.tokens is None or documents.tokens is None:
-            raise ValueError("MaxSim needs token states, but the texts were encoded without")
-        scores, indices = search_tokens(queries.tokens, documents.tokens, k, documents.ids, progress=bar)
-        runs["maxsim"] = to_run(scores, indices, queries.ids, documents.ids)
-    return runs
+from retrieval.views import check_metrics, with_plain
 
 
 class RetrievalEvaluation(Callback):
@@ -172,14 +54,38 @@ class RetrievalEvaluation(Callback):
         self.large = LargeCollections(shard_texts)
         for metric in self.metrics:
             parse_metric(metric)
+        if not self.metrics:
+            raise ValueError("metrics is empty, expected at least one: the best checkpoint is chosen by the first")
         self.results: dict[str, Result] = {}
         self._parts: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
         self._read_by_teacher: dict[tuple[str, str], EncodedTexts | Shards] = {}
 
+    @property
+    def monitor_mode(self) -> Literal["min", "max"]:
+        """Whether the best checkpoint has the smallest or the largest value of the first metric."""
+        return "min" if self.metrics[0] == "median_rank" else "max"
+
+    def check(self, collections: Mapping[str, Collection]) -> None:
+        """Look whether all collections can be scored.
+
+        Raises:
+            InputError: a metric does not fit one of them, or one with views is too large.
+        """
+        for collection in collections.values():
+            check_metrics(self.metrics, collection)
+            needs_all = collection.views or "median_rank" in self.metrics
+            if needs_all and self.large.has(collection):
+                raise InputError(
+                    f"the collection {collection.name!r} has {len(collection.documents):,} documents, and "
+                    f"{'its views need' if collection.views else 'median_rank needs'} all of them in memory: raise "
+                    f"evaluation.shard_texts above {self.large.most:,}"
+                )
+
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
-        """Tell the datamodule what not to give."""
+        """Tell the datamodule what not to give, and look whether the metrics fit the collections."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.shard_texts, data.undistilled = self.large.most, self.undistilled
+        self.check(data.collections)
 
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Forget what was encoded with older weights."""
@@ -224,9 +130,10 @@ class RetrievalEvaluation(Callback):
             }
             result = self._rank(sides, collection, module.score)
             self.results[name] = result
+            logged = with_plain(self.metrics[0], result.means, collection)
             if collection.language:
-                by_language[collection.split].append(result.means)
-            self._log(module, name, result.means, bar=not collection.language)
+                by_language[collection.split].append(logged)
+            self._log(module, name, logged, bar=not collection.language)
         for split, means in by_language.items():
             average = {metric: fmean(each[metric] for each in means) for metric in means[0]}
             self._log(module, split, average, bar=True)

@@ -15,12 +15,14 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_modules.loggers import log_config, log_results
 from lightning_modules.plots import plot_curves, plot_rows
-from lightning_modules.retrieval_evaluation import Result, RetrievalEvaluation
+from lightning_modules.ranking import Result
+from lightning_modules.retrieval_evaluation import RetrievalEvaluation
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.files import write_json, write_whole
 from retrieval.rows import averages, by_language, to_json
 from retrieval.trec import write_qrels, write_run
+from retrieval.views import views_of
 
 PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
 
@@ -124,8 +126,8 @@ class RunFolder(Callback):
 def write_results(folder: Path, results: dict[str, Result], collections: Mapping[str, Collection]) -> None:
     """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student, and the judgments.
 
-    With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``; see `retrieval.rows`
-    for the JSON files.
+    With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``, and with views for
+    each of those, ``test.text_to_image.pooled.run``; see `retrieval.rows` for the JSON files.
 
     Args:
         folder: the run folder.
@@ -137,7 +139,8 @@ def write_results(folder: Path, results: dict[str, Result], collections: Mapping
             stem = name.replace("/", ".")
             for score, run in result.runs.items():
                 write_run(folder / f"{stem}.{score}.run", run, "potstill")
-            write_qrels(folder / f"{stem}.qrels", collections[name].qrels)
+            for view in views_of(collections[name]):
+                write_qrels(folder / ".".join(filter(None, (stem, view.name, "qrels"))), view.qrels)
     per_query = by_language({name: result.per_query for name, result in results.items()})
     write_json(folder / "per_query.json", to_json(per_query))
     means = means_of(results)

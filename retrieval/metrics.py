@@ -26,10 +26,24 @@ DEFAULT_METRICS = ("map", "ndcg@10", "mrr@10", "recall@100")
 PerQuery = dict[str, dict[str, float]]
 """Metric -> query id -> value."""
 
-_FAMILIES = ("map", "ndcg", "mrr", "recall", "precision")
-_NEED_CUTOFF = ("recall", "precision")
-_ALIASES = {"ap": "map", "p": "precision", "prec": "precision", "r": "recall", "rr": "mrr", "dcg": "ndcg"}
-_KNOWN = "map, ndcg, mrr (with @k or without), recall@k, precision@k"
+SUMMARIES = ("rsum", "median_rank", "upper_bound")
+"""What `retrieval.views` makes of several views, of the full ranking, or of the candidates."""
+_RANKED = ("map", "ndcg", "mrr", "recall", "precision", "success")
+_FAMILIES = (*_RANKED, *SUMMARIES)
+_NEED_CUTOFF = ("recall", "precision", "success")
+_ALIASES = {
+    "ap": "map",
+    "p": "precision",
+    "prec": "precision",
+    "r": "recall",
+    "rr": "mrr",
+    "dcg": "ndcg",
+    "hit": "success",
+    "hits": "success",
+}
+_KNOWN = (
+    "map, ndcg, mrr (with @k or without), recall@k, precision@k, success@k; of images rsum, median_rank, upper_bound"
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Metric:
     """A metric of ranked lists.
 
     Args:
-        family: ``map``, ``ndcg``, ``mrr``, ``recall`` or ``precision``.
+        family: ``map``, ``ndcg``, ``mrr``, ``recall``, ``precision``, ``success``, or a summary of `SUMMARIES`.
         cutoff: only the first documents count; None for the whole list.
     """
 
@@ -53,8 +67,10 @@ def parse_metric(name: str) -> Metric:
 
     Definitions are those of trec_eval: a grade above 0 is relevant, nDCG's gain is the grade itself and its
     discount log2(rank + 1), average precision divides by all relevant documents of the query (also with a
-    cutoff), precision@k divides by k. Ties are broken by descending document id. One exception, which follows
-    `ir_measures`: ``mrr@k`` breaks ties as the MS MARCO script does, by ascending id.
+    cutoff), precision@k divides by k, success@k is 1 where any of the first k is relevant (the R@k of image-text
+    retrieval and of grounding). ``rsum``, ``median_rank`` and ``upper_bound`` are defined in `retrieval.views`.
+    Ties are broken by descending document id. One exception, which follows `ir_measures`: ``mrr@k`` breaks ties
+    as the MS MARCO script does, by ascending id.
 
     Raises:
         ValueError: no such metric; the message names the nearest one.
@@ -63,10 +79,12 @@ def parse_metric(name: str) -> Metric:
     Metric(family='ndcg', cutoff=10)
     """
     family, at, cutoff = name.partition("@")
-    right_cutoff = not at or re.fullmatch(r"[1-9][0-9]*", cutoff) is not None
+    right_cutoff = not at or (family not in SUMMARIES and re.fullmatch(r"[1-9][0-9]*", cutoff) is not None)
     if family in _FAMILIES and right_cutoff and (at or family not in _NEED_CUTOFF):
         return Metric(family, int(cutoff) if at else None)
     if family in _FAMILIES:
+        if family in SUMMARIES:
+            raise ValueError(f"metric {name!r}: {family} has no cutoff; the metrics are {_KNOWN}")
         problem = "the cutoff after @ must be a whole number from 1" if at else "it needs a cutoff"
         raise ValueError(f"metric {name!r}: {problem}, for example {family}@10; the metrics are {_KNOWN}")
     raise ValueError(f"unknown metric {name!r}{_did_you_mean(family, cutoff)}; the metrics are {_KNOWN}")
@@ -137,7 +155,11 @@ def _parse_all(metrics: Sequence[str], queries: Qrels | list[str]) -> list[Metri
         raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
     if not queries:
         raise ValueError("the qrels are empty: there is no query to score")
-    return [parse_metric(name) for name in metrics]
+    parsed = [parse_metric(name) for name in metrics]
+    for metric in parsed:
+        if metric.family in SUMMARIES:
+            raise ValueError(f"{metric} is not a metric of a ranked list: it belongs to a run's evaluation.metrics")
+    return parsed
 
 
 def _values(metric: Metric, relevance: RankedRelevance) -> Floats:
@@ -175,12 +197,19 @@ def _precision(relevance: RankedRelevance, cutoff: int | None) -> Floats:
     return _sum(relevance, _within(relevance.rank, cutoff)) / cutoff
 
 
+def _success(relevance: RankedRelevance, cutoff: int | None) -> Floats:
+    best = np.zeros(relevance.queries)
+    np.maximum.at(best, relevance.query, _within(relevance.rank, cutoff))
+    return best
+
+
 _FORMULAS = {
     "map": _average_precision,
     "ndcg": _ndcg,
     "mrr": _reciprocal_rank,
     "recall": _recall,
     "precision": _precision,
+    "success": _success,
 }
 
 

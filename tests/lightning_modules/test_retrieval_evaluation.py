@@ -9,8 +9,10 @@ import torch
 from datamodules.pairs import TextBatch, text_batches
 from lightning_modules import retrieval_evaluation
 from lightning_modules.distillation import DistillationModule
+from lightning_modules.encoded_texts import EncodedTexts
 from lightning_modules.encoder import TransformerEncoder
-from lightning_modules.retrieval_evaluation import EncodedTexts, RetrievalEvaluation, rank
+from lightning_modules.ranking import rank
+from lightning_modules.retrieval_evaluation import RetrievalEvaluation
 from lightning_modules.teacher import OnlineTeacher
 from retrieval.collection import Collection
 from strategies.base import Embeddings
