@@ -1,0 +1,144 @@
+"""One cell of a sweep: its run folder, and how it is run, resumed, or left alone."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from retrieval.errors import InputError
+from retrieval.files import write_json
+from studies.grid import Cell, difference
+
+RECORD = "cell.json"
+LOG = "log.txt"
+_SECONDS_TO_WAIT = 10
+Train = Callable[[list[str]], None]
+"""What trains, given a command line: ``train`` of train.py."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the cells of a sweep are run.
+
+    Args:
+        output: folder of the run folders.
+        logger: of the runs, as in ``train.py --logger``.
+        test_noise: what finished runs are tested under, see `studies.test_noise`; None for nothing.
+    """
+
+    output: Path
+    logger: str = "none"
+    test_noise: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Args:
+        name: of the cell.
+        status: ``finished``, ``failed``, or ``busy`` if another process was at it.
+        seconds: of work.
+        message: of the error, in one line.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    message: str = ""
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a cell's training and test came to their end: the metrics are written last."""
+    return (folder / "metrics.json").is_file()
+
+
+def check_records(cells: Sequence[Cell], output: Path) -> None:
+    """Compare the cells with those that were run in the same folders.
+
+    Raises:
+        InputError: a folder has a run with other settings, or one that no sweep made.
+    """
+    for cell in cells:
+        folder = output / cell.name
+        if not is_done(folder) and not (folder / "checkpoints").is_dir():
+            continue  # nothing was trained
+        record = folder / RECORD
+        if not record.is_file():
+            raise InputError(f"not a run of a sweep: it has no {RECORD}; choose another --output", folder)
+        before = json.loads(record.read_text(encoding="utf-8"))["settings"]
+        if changed := difference(before, _plain(cell.settings())):
+            raise InputError(f"was run with other settings: {changed}. Choose another --output, or remove it", folder)
+
+
+def run_cell(cell: Cell, place: Place, train: Train) -> Outcome:
+    """Run a cell, or the rest of it; never raises but for an interrupt.
+
+    A cell with metrics is not trained again. One that was cut off goes on at its last checkpoint. What is printed goes
+    to ``log.txt`` in the run folder.
+
+    Args:
+        cell: what to run.
+        place: where.
+        train: trains, given a command line.
+    """
+    folder, began = place.output / cell.name, time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    status, message = "finished", ""
+    try:
+        with FileLock(folder / ".lock", timeout=_SECONDS_TO_WAIT), _logged(folder / LOG):
+            _run(cell, folder, place, train)
+    except Timeout:
+        status, message = "busy", "another process is running it"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a cell must not end the others, whatever it does
+        with (folder / LOG).open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        lines = str(error).strip().splitlines()
+        status, message = "failed", f"{type(error).__name__}: {lines[0] if lines else ''}"
+    gc.collect()
+    return Outcome(cell.name, status, time.monotonic() - began, message)
+
+
+def _run(cell: Cell, folder: Path, place: Place, train: Train) -> None:
+    if not is_done(folder):
+        write_json(folder / RECORD, {"name": cell.name, "labels": cell.labels, "options": cell.options,
+                                     "settings": _plain(cell.settings())})  # fmt: skip
+        train([
+            *cell.arguments, f"--output={place.output}", f"--name={cell.name}", f"--logger={place.logger}",
+            "--trainer.enable_progress_bar=false", "--resume",
+        ])  # fmt: skip
+        if not is_done(folder):
+            raise RuntimeError("the run ended without metrics.json")
+    if place.test_noise is not None:
+        from studies.test_noise import test_under_noise
+
+        test_under_noise(folder, cell.labels, place.test_noise)
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send what is printed to a file, and hide SLURM from train.py: a cell is one process, in a folder of its name."""
+    slurm = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_")}
+    try:
+        with path.open("a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+            yield
+    finally:
+        os.environ.update(slurm)

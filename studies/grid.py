@@ -1,0 +1,216 @@
+"""Sweep files: a grid of options of train.py, in the format of W&B sweeps, and the cells that it stands for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_modules.front_door import did_you_mean, parse
+from retrieval.errors import InputError
+from retrieval.files import require_file
+
+PROGRAM = "train.py"
+KEYS = ("program", "method", "parameters", "command", "name", "description", "project", "entity", "metric", "run_cap",
+        "early_terminate", "controller", "job", "image_uri", "apiVersion", "kind")  # fmt: skip
+"""The top-level keys of a W&B sweep file; W&B calls a file with another one malformed."""
+_SHORT_KEYS = {"seed_everything": "seed"}
+_NOT_SETTINGS = ("output", "name", "logger", "resume")
+"""Options that do not change what a run measures."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Args:
+        name: of the run folder; made of the values that the sweep varies, so always the same.
+        options: option of train.py -> value.
+        labels: short name of what is varied, e.g. ``language`` or ``rate`` -> value as people read it.
+    """
+
+    name: str
+    options: dict[str, Any]
+    labels: dict[str, str]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line for train.py, without output and name."""
+        return [f"--{key}={_as_argument(value)}" for key, value in self.options.items()]
+
+    def settings(self) -> dict[str, Any]:
+        """Dotted key -> value of all that the cell's config files and options say, to compare two cells by.
+
+        Raises:
+            InputError: a config file or a short name does not exist.
+        """
+        found: dict[str, Any] = {}
+        parsed = parse(self.arguments)
+        for path in parsed.configs:
+            found |= _flat(read_yaml(path))
+        options = [argument.removeprefix("--").partition("=") for argument in parsed.cli]
+        found |= {key: yaml.safe_load(value) for key, _, value in options if key != "config"}
+        return {key: value for key, value in found.items() if key not in _NOT_SETTINGS}
+
+
+def read_sweep(path: str | Path) -> list[Cell]:
+    """The cells of a sweep file, in the order of the grid: the last parameter varies fastest.
+
+    Args:
+        path: YAML with ``program: train.py``, ``method: grid`` and ``parameters``, each with a ``value`` or ``values``.
+
+    Raises:
+        InputError: the file is no such sweep, or two cells would have the same name.
+    """
+    content = read_yaml(path)
+    for key in content:
+        if key not in KEYS:
+            raise InputError(f"unknown key {key!r}{did_you_mean(str(key), KEYS)} of a sweep", path)
+    for key, expected in (("program", PROGRAM), ("method", "grid")):
+        if content.get(key) != expected:
+            raise InputError(f"{key} is {content.get(key)!r}, expected {expected}", path)
+    parameters = content.get("parameters")
+    if not isinstance(parameters, dict) or not parameters:
+        raise InputError("expected parameters: a mapping from options of train.py to values", path)
+    fixed = {key: spec["value"] for key, spec in parameters.items() if _kind(key, spec, path) == "value"}
+    varied = {key: spec["values"] for key, spec in parameters.items() if key not in fixed}
+    cells: dict[str, Cell] = {}
+    for values in itertools.product(*varied.values()):
+        chosen = dict(zip(varied, values, strict=True))
+        cell = _cell({key: chosen.get(key, fixed.get(key)) for key in parameters}, chosen)
+        if cell.name in cells:
+            raise InputError(f"two cells have the name {cell.name!r}: the values of a parameter must differ", path)
+        cells[cell.name] = cell
+    return list(cells.values())
+
+
+def read_sweeps(paths: Sequence[str | Path]) -> list[Cell]:
+    """The cells of several sweep files; a cell that two files have counts once.
+
+    Raises:
+        InputError: a file is no sweep, or two files mean different things by the same name.
+    """
+    cells: dict[str, Cell] = {}
+    for path in paths:
+        for cell in read_sweep(path):
+            other = cells.setdefault(cell.name, cell)
+            if changed := "" if other == cell else difference(other, cell):
+                raise InputError(f"{cell.name} is another cell in an earlier file: {changed}", path)
+    return list(cells.values())
+
+
+def difference(first: Cell | Mapping[str, Any], second: Cell | Mapping[str, Any]) -> str:
+    """What differs between the settings of two cells, in words; "" if nothing does."""
+    one, other = (each.settings() if isinstance(each, Cell) else each for each in (first, second))
+    absent = "not set"
+    changed = [key for key in dict.fromkeys([*one, *other]) if one.get(key, absent) != other.get(key, absent)]
+    shown = [f"{key} was {one.get(key, absent)} and is {other.get(key, absent)}" for key in changed[:5]]
+    return ", ".join([*shown, *([f"{len(changed) - 5} more"] if len(changed) > 5 else [])])
+
+
+def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
+    """The cells that all conditions hold for.
+
+    Args:
+        cells: of a sweep.
+        conditions: such as ``language=sw`` or ``data.noise.rate=0,0.4``; by the short name of what is varied, or the
+            full one, and the value as it stands in names.
+
+    Raises:
+        InputError: no condition, nothing of that name is varied, or no cell is left.
+    """
+    for condition in conditions:
+        key, equals, values = condition.partition("=")
+        if not equals:
+            raise InputError(f"{condition!r} is no condition, expected KEY=VALUE, e.g. language=sw")
+        short = _short(key)
+        names = list(dict.fromkeys(name for cell in cells for name in cell.labels))
+        if short not in names:
+            raise InputError(f"the sweep does not vary {key!r}{did_you_mean(short, names)} choices: {', '.join(names)}")
+        wanted = values.split(",")
+        choices = list(dict.fromkeys(cell.labels[short] for cell in cells if short in cell.labels))
+        for value in wanted:
+            if value not in choices:
+                raise InputError(
+                    f"no cell has {key}={value}{did_you_mean(value, choices)} choices: {', '.join(choices)}"
+                )
+        cells = [cell for cell in cells if cell.labels.get(short) in wanted]
+    if not cells:
+        raise InputError("no cell is left by these conditions")
+    return list(cells)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: there is no such file, it is no YAML, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(require_file(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"no YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"invalid UTF-8 ({error.reason})", path) from None
+    if not isinstance(content, dict):
+        raise InputError("expected YAML with keys and values", path)
+    return content
+
+
+def _kind(key: Any, spec: Any, path: str | Path) -> str:
+    """``value`` or ``values``; everything else is an error."""
+    if isinstance(spec, dict) and list(spec) == ["value"]:
+        return "value"
+    if not isinstance(spec, dict) or list(spec) != ["values"]:
+        raise InputError(f"parameter {key}: expected value: ... or values: [...], as in a grid of W&B", path)
+    if not isinstance(spec["values"], list) or not spec["values"]:
+        raise InputError(
+            f"parameter {key}: values is {spec['values']!r}, expected a list with at least one value", path
+        )
+    return "values"
+
+
+def _cell(options: dict[str, Any], varied: dict[str, Any]) -> Cell:
+    labels = {_short(key): _label(value) for key, value in varied.items()}
+    parts = [_part(key, value) for key, value in varied.items()]
+    return Cell("-".join(parts) or "run", options, labels)
+
+
+def _short(key: str) -> str:
+    """``language`` of ``data.language``."""
+    return _SHORT_KEYS.get(key, key.rpartition(".")[2])
+
+
+def _label(value: Any) -> str:
+    """A value as people read it; of a file the name without folder and suffix."""
+    if isinstance(value, str):
+        return Path(value).stem if Path(value).suffix in (".yaml", ".yml", ".npy", ".tsv") else value
+    return _as_argument(value)
+
+
+def _part(key: str, value: Any) -> str:
+    """A value as a part of a folder's name; what is no word has its key before it."""
+    text = re.sub(r"[^\w.+-]+", "_", _label(value))
+    return text if isinstance(value, str) else _short(key) + text
+
+
+def _as_argument(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,97 @@
+"""Finished runs under test-time noise: which kinds and severities, and where the results are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.errors import InputError
+from studies.grid import read_yaml
+
+TEST_NOISE_SUFFIX = ".test_noise.yaml"
+"""The file beside ``noise.yaml`` is ``noise.test_noise.yaml``; W&B's format has no place for it."""
+FOLDER = "test_noise"
+_KEYS = ("runs", "text", "image", "severities", "seed")
+
+
+@dataclass(frozen=True)
+class TestNoiseSpec:
+    """What runs are tested under.
+
+    Args:
+        runs: label -> values that a run must have one of, e.g. ``{"rate": ["0.0"]}`` for runs on clean pairs.
+        text: kinds of text noise.
+        image: kinds of image noise.
+        severities: 1 to 5.
+        seed: of the noise.
+    """
+
+    runs: dict[str, list[str]]
+    text: list[str]
+    image: list[str]
+    severities: list[int]
+    seed: int
+
+    __test__ = False  # not a test class
+
+    def conditions(self) -> list[tuple[str, str, int]]:
+        """``text`` or ``image``, kind, severity of each test."""
+        kinds = [("text", kind) for kind in self.text] + [("image", kind) for kind in self.image]
+        return [(side, kind, severity) for side, kind in kinds for severity in self.severities]
+
+    def applies(self, labels: Mapping[str, str]) -> bool:
+        """Whether a run is among those to test."""
+        return all(labels.get(key) in values for key, values in self.runs.items())
+
+
+def read_test_noise(path: Path) -> TestNoiseSpec:
+    """Read a ``.test_noise.yaml``.
+
+    Raises:
+        InputError: a key or value is not what it should be.
+    """
+    content = read_yaml(path)
+    for key in content:
+        if key not in _KEYS:
+            raise InputError(f"unknown key {key!r}, expected {', '.join(_KEYS)}", path)
+    severities = content.get("severities", [1, 2, 3, 4, 5])
+    if not isinstance(severities, list) or not all(isinstance(each, int) and 1 <= each <= 5 for each in severities):
+        raise InputError(f"severities is {severities!r}, expected a list of numbers from 1 to 5", path)
+    kinds = {side: content.get(side) or [] for side in ("text", "image")}
+    for side, names in kinds.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{side} is {names!r}, expected a list of kinds of noise", path)
+    runs = content.get("runs") or {}
+    if not isinstance(runs, dict):
+        raise InputError(f"runs is {runs!r}, expected labels and their values, e.g. rate: [0.0]", path)
+    wanted = {
+        key: [str(value) for value in (values if isinstance(values, list) else [values])]
+        for key, values in runs.items()
+    }
+    return TestNoiseSpec(wanted, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
+
+
+def result_file(folder: Path, side: str, kind: str, severity: int) -> Path:
+    """Where the result of one test of a run is."""
+    return folder / FOLDER / f"{side}-{kind}-{severity}.json"
+
+
+def is_tested(folder: Path, labels: Mapping[str, str], path: Path) -> bool:
+    """Whether a run was tested under everything that it should be."""
+    spec = read_test_noise(path)
+    return not spec.applies(labels) or all(result_file(folder, *each).is_file() for each in spec.conditions())
+
+
+def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> None:
+    """Test a finished run under each condition that it was not tested under yet.
+
+    Args:
+        folder: the run folder.
+        labels: of the cell.
+        path: the ``.test_noise.yaml``.
+    """
+    raise NotImplementedError
+
+
+test_under_noise.__test__ = False  # type: ignore[attr-defined]
