@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.images import is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
+from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, sides_of, text_batches
 from datamodules.sampler import PairLoader, PairSampler, Position
 from datamodules.source import PairSource, SampledSource
@@ -22,6 +23,9 @@ from retrieval.collection import Collection
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
 from retrieval.views import check_views
+
+if TYPE_CHECKING:
+    from datamodules.noise.transform import NoiseReport
 
 _MOST_CHECKED = 250_000
 """Streamed pairs that are looked at for leaks."""
@@ -54,10 +58,14 @@ class PairsDataModule(LightningDataModule):
         temperature: with several languages, 1 samples them by their size, more evens them out; see
             `datamodules.mixture`.
         remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
+        noise: put noise into the training pairs that are left by limit_pairs and remove_leaks; see `TrainingNoise`.
+        test_noise: put noise into what the student reads of ``test``, and into images; see `TestNoise`.
     """
 
     leaks: Leaks | None = None
     """Evaluation queries among the training pairs, after `setup`; None where they were not looked for."""
+    noise_report: NoiseReport | None = None
+    """What noise did to the training pairs, after `setup`; None where none was asked for."""
     pairs: list[Pair] | PairSource
     """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
@@ -82,6 +90,8 @@ class PairsDataModule(LightningDataModule):
         vocabulary_sample: int = 200_000,
         temperature: float = 1.0,
         remove_leaks: bool = False,
+        noise: TrainingNoise | None = None,
+        test_noise: TestNoise | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -101,6 +111,7 @@ class PairsDataModule(LightningDataModule):
         self.bucket, self.temperature = bucket, temperature
         self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
         self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks
+        self.noise, self.test_noise = noise, test_noise
         self._resumed = Position()
         self._is_loaded = False
 
@@ -130,7 +141,21 @@ class PairsDataModule(LightningDataModule):
         pairs = self._limited(pairs)
         self.pairs, self.leaks = self.check_leaks(pairs, collections) if stage != "test" else (pairs, None)
         self.collections = collections
+        self.add_noise()
         self._is_loaded = True
+
+    def add_noise(self) -> None:
+        """Put noise into `pairs` and `collections`, where it was asked for.
+
+        Raises:
+            InputError: see `datamodules.noise.transform.noisy_pairs` and `noisy_collections`.
+        """
+        from datamodules.noise.transform import noisy_collections, noisy_pairs
+
+        if self.noise is not None:
+            self.pairs, self.noise_report = noisy_pairs(self.pairs, self.noise)
+        if self.test_noise is not None:
+            self.collections = noisy_collections(self.collections, self.test_noise)
 
     def check_leaks(
         self, pairs: list[Pair] | PairSource, collections: dict[str, Collection]

@@ -86,12 +86,15 @@ class MixtureDataModule(PairsDataModule):
         """The pairs of all parts, as a `Mixture`."""
         for name, part in self.parts.items():
             part.seed = self.seed
+            noises, part.noise, part.test_noise = (part.noise, part.test_noise), None, None
             try:
-                part.setup("test")  # without the check for leaks, which needs the queries of all parts
+                # Without the check for leaks, which needs the queries of all parts, and noise, which comes after it.
+                part.setup("test")
             except InputError as error:
                 if error.path is not None or name in str(error):
                     raise
                 raise InputError(f"{name}: {error}") from error
+            part.noise, part.test_noise = self.noise or noises[0], self.test_noise or noises[1]
         self._refuse_same_parts()
         if self.cache_pairs is None:
             self.cache_pairs = not any(isinstance(part.pairs, PairSource) for part in self.parts.values())
@@ -120,6 +123,17 @@ class MixtureDataModule(PairsDataModule):
             found += [] if leaks is None else [leaks]
         leaks = Leaks.of_parts(found) if found else None
         return (self._mixture() if leaks is not None and leaks.dropped else pairs), leaks
+
+    def add_noise(self) -> None:
+        """Put the noise of each part, or of the mixture where it has its own, into the parts."""
+        parts = self.parts.values()
+        if all(part.noise is None and part.test_noise is None for part in parts):
+            return
+        for part in parts:
+            part.add_noise()
+        reports = [part.noise_report for part in parts if part.noise_report is not None]
+        self.noise_report = None if not reports else reports[0].of_parts(reports)
+        self.pairs, self.collections = self._mixture(), self.load_collections()
 
     def _mixture(self) -> Mixture:
         mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature)

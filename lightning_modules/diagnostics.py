@@ -42,6 +42,8 @@ class Diagnostics(Callback):
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
             print(line)
+        if data.noise_report is not None:
+            print(f"train noise: {data.noise_report}")
         plot = plot_lengths(self.folder / "lengths.png", rows)
         content: dict[str, Any] = {"texts": {name: asdict(figures) for name, figures in rows.items()}}
         content["length_bins_from"] = list(BIN_EDGES)
@@ -49,6 +51,9 @@ class Diagnostics(Callback):
         if data.leaks is not None:
             content["leaks"] = asdict(data.leaks)
             values["diagnostics/leaks"] = float(data.leaks.pairs)
+        if data.noise_report is not None:
+            content["noise"] = asdict(data.noise_report) | {"rates": data.noise_report.rates}
+            values |= {f"noise/{name}": rate for name, rate in data.noise_report.rates.items()}
         write_json(self.folder / "diagnostics.json", content)
         log_values(trainer.loggers, values, [plot])
 

@@ -1,0 +1,95 @@
+"""Texts as words, and words as what readers see as characters: marks stay with their base."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+from itertools import groupby
+
+import regex  # type: ignore[import-untyped]
+
+from datamodules.scripts import script_of
+
+_CLUSTER = regex.compile(r"\X")
+_PIECES = {"Han": 2, "Cjk": 2, "Hiragana": 2, "Katakana": 2, "Thai": 4, "Lao": 4, "Khmer": 3, "Myanmar": 3}
+"""Scripts that put no space between words -> characters that stand for a word."""
+
+
+def clusters(text: str) -> list[str]:
+    """The extended grapheme clusters of a text (Unicode Standard Annex 29).
+
+    >>> clusters("पानी")
+    ['पा', 'नी']
+    """
+    found: list[str] = _CLUSTER.findall(text)
+    return found
+
+
+def split_words(text: str) -> tuple[list[str], list[str]]:
+    """The words of a text, and what stands before each of them: a space, or nothing.
+
+    In scripts without spaces some characters (2 of Han and kana, 4 of Thai) count as a word.
+
+    >>> split_words("maji 水資源 x")
+    (['maji', '水資', '源', 'x'], ['', ' ', '', ' '])
+    """
+    words: list[str] = []
+    gaps: list[str] = []
+    for number, run in enumerate(text.split()):
+        for place, piece in enumerate(_pieces(run)):
+            words.append(piece)
+            gaps.append(" " if number and not place else "")
+    return words, gaps
+
+
+def join_words(words: list[str], gaps: list[str]) -> str:
+    """The text of words, with what stands before each."""
+    return "".join(gap + word for gap, word in zip(gaps, words, strict=True))
+
+
+def _pieces(run: str) -> list[str]:
+    if run.isascii() or not any(script_of(character) in _PIECES for character in run):
+        return [run]
+    found = []
+    for script, group in groupby(clusters(run), key=lambda cluster: script_of(cluster[0])):
+        parts = list(group)
+        size = _PIECES.get(script or "", len(parts))
+        found += ["".join(parts[start : start + size]) for start in range(0, len(parts), size)]
+    return found
+
+
+def has_letter_base(cluster: str) -> bool:
+    """Whether a cluster is a letter or a digit, with its marks."""
+    return unicodedata.category(cluster[0])[0] in "LN"
+
+
+@lru_cache(maxsize=4096)
+def chart_neighbours(character: str) -> tuple[str, ...]:
+    """Letters (or marks) of the same script that stand at most two places away in Unicode's chart.
+
+    This stands in for a layout or an alphabet where none is known here.
+
+    >>> chart_neighbours("ა")
+    ('ბ', 'გ')
+    """
+    script, kind = script_name(character), unicodedata.category(character)[0]
+    if script is None or kind not in "LM":
+        return ()
+    near = [chr(ord(character) + step) for step in (-2, -1, 1, 2) if 0 <= ord(character) + step < 0x110000]
+    return tuple(
+        each
+        for each in near
+        if unicodedata.category(each)[0] == kind
+        and script_name(each) == script
+        and unicodedata.is_normalized("NFC", each)
+        and each.isupper() == character.isupper()
+    )
+
+
+@lru_cache(maxsize=4096)
+def script_name(character: str) -> str | None:
+    """The script of a letter or of a mark that belongs to one script."""
+    if unicodedata.category(character)[0] == "L":
+        return script_of(character)
+    first = unicodedata.name(character, "").partition(" ")[0]
+    return None if first in ("", "COMBINING") or unicodedata.category(character)[0] != "M" else first.capitalize()

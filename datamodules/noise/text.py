@@ -1,0 +1,217 @@
+"""Text noise at severities 0 to 5, each script with its own.
+
+A kind with characters changes each word with a probability of 0.05 x severity (MMRobustness, Qiu et al. 2022), and in a
+chosen word 0.3 of its characters, at least one. A character is a grapheme cluster: marks stay with their base. Kinds
+that stand for another way of writing (``diacritics``, ``transliteration``) or for another text (``mt``) act with a
+probability of 0.2 x severity, so severity 5 changes everything.
+
+The random numbers come from a hash of the text, the kind and the seed. The words that are chosen at a severity are
+chosen at each higher one too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+
+from datamodules.noise.diacritics import without_diacritics
+from datamodules.noise.graphemes import clusters, has_letter_base, join_words, split_words
+from datamodules.noise.replacements import misread, mistyped, other_letters
+from datamodules.noise.romanise import romanise
+from datamodules.text import fold, normalise
+
+_WORDS = 0.05
+_CHARACTERS = 0.3
+_WHOLE = 0.2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a kind of noise works with.
+
+    Args:
+        severity: 1 to 5.
+        generator: random numbers for this text.
+        lexicon: folded word -> translation.
+        translations: folded text -> machine translation.
+    """
+
+    severity: int
+    generator: Random
+    lexicon: Mapping[str, str] = field(default_factory=dict, repr=False)
+    translations: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def draw(self, count: int, share: float) -> list[bool]:
+        """Which of some things are chosen, each with a probability of share x severity."""
+        return [self.generator.random() < share * self.severity for _ in range(count)]
+
+
+Change = Callable[[str, Setting], str]
+
+
+class TextNoise:
+    """One kind of noise at one severity: gives the noisy text for a text, always the same.
+
+    Args:
+        kind: a key of `TEXT_NOISES`.
+        severity: 0 to 5; 0 gives the text itself.
+        seed: of the random numbers.
+        lexicon: for ``code_switch``: folded word -> translation.
+        translations: for ``mt``: folded text -> machine translation.
+
+    Raises:
+        ValueError: no such kind or severity.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        severity: int,
+        seed: int = 0,
+        lexicon: Mapping[str, str] | None = None,
+        translations: Mapping[str, str] | None = None,
+    ) -> None:
+        if kind not in TEXT_NOISES:
+            raise ValueError(f"the text noise {kind!r} is unknown; choices: {', '.join(TEXT_NOISES)}")
+        if severity not in range(6):
+            raise ValueError(f"the severity of {kind} is {severity}, expected a whole number from 0 to 5")
+        self.kind, self.severity, self.seed = kind, severity, seed
+        self._lexicon, self._translations = lexicon or {}, translations or {}
+
+    def __call__(self, text: str) -> str:
+        """The text with noise, in NFC and never empty; the text as it is at severity 0.
+
+        Args:
+            text: any.
+        """
+        if not self.severity:
+            return text
+        digest = hashlib.blake2b(f"{self.seed}\0{self.kind}\0{text}".encode(), digest_size=8).digest()
+        generator = Random(int.from_bytes(digest, "big"))
+        changed = TEXT_NOISES[self.kind](text, Setting(self.severity, generator, self._lexicon, self._translations))
+        return normalise(changed) or text
+
+
+def _characters(text: str, setting: Setting, edit: Callable[[list[str], list[int], Random], None]) -> str:
+    """The text with some characters of some words edited."""
+    words, gaps = split_words(text)
+    for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
+        if is_chosen:
+            parts = clusters(words[number])
+            edit(parts, [place for place, part in enumerate(parts) if has_letter_base(part)], setting.generator)
+            words[number] = "".join(parts)
+    return join_words(words, gaps)
+
+
+def _some(places: Sequence[int], generator: Random) -> list[int]:
+    """0.3 of the places, at least one (where there is any), in ascending order."""
+    count = max(1, int(_CHARACTERS * len(places)))
+    keys = [(generator.random(), place) for place in places]
+    return sorted(place for _, place in sorted(keys)[:count])
+
+
+def _replace(parts: list[str], places: list[int], generator: Random, choices: Callable[[str], Sequence[str]]) -> None:
+    """Put one of the choices for a character in its place; characters without a choice stay."""
+    for place in _some([place for place in places if choices(parts[place])], generator):
+        options = choices(parts[place])
+        parts[place] = options[int(generator.random() * len(options))]
+
+
+def _insert(parts: list[str], places: list[int], generator: Random) -> None:
+    for place in _some([place for place in places if other_letters(parts[place])], generator):
+        options = other_letters(parts[place])
+        letter = clusters(options[int(generator.random() * len(options))])[0][0]
+        parts[place] = letter + parts[place] if generator.random() < 0.5 else parts[place] + letter
+
+
+def _delete(parts: list[str], places: list[int], generator: Random) -> None:
+    if len(places) > 1:
+        for place in _some(places, generator):
+            parts[place] = ""
+
+
+def _swap(parts: list[str], places: list[int], generator: Random) -> None:
+    following = [place for place in places if place + 1 in places and parts[place] != parts[place + 1]]
+    for place in _some(following, generator):
+        parts[place], parts[place + 1] = parts[place + 1], parts[place]
+
+
+def word_drop(text: str, setting: Setting) -> str:
+    """Leave out words; one stays."""
+    words, gaps = split_words(text)
+    chosen = setting.draw(len(words), _WORDS)
+    if all(chosen) and words:
+        chosen[int(setting.generator.random() * len(words))] = False
+    kept, gap = "", ""
+    for word, before, is_chosen in zip(words, gaps, chosen, strict=True):
+        gap = gap or before
+        if not is_chosen:
+            kept, gap = kept + gap + word, ""
+    return kept
+
+
+def word_order(text: str, setting: Setting) -> str:
+    """Exchange words with the next one."""
+    words, gaps = split_words(text)
+    for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
+        if is_chosen and len(words) > 1:
+            other = number + 1 if number + 1 < len(words) else number - 1
+            words[number], words[other] = words[other], words[number]
+    return join_words(words, gaps)
+
+
+def code_switch(text: str, setting: Setting) -> str:
+    """Put words of the other language of a lexicon in the place of words; signs around them stay."""
+    words, gaps = text.split(), [" "] * len(text.split())
+    for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
+        if is_chosen:
+            start, bare, end = _bare(words[number])
+            words[number] = start + setting.lexicon.get(fold(bare), bare) + end
+    return join_words(words, gaps)
+
+
+def _bare(word: str) -> tuple[str, str, str]:
+    """Signs before a word, the word, signs behind it."""
+    parts = clusters(word)
+    places = [place for place, part in enumerate(parts) if has_letter_base(part)] or [0]
+    first, last = places[0], places[-1] + 1
+    return "".join(parts[:first]), "".join(parts[first:last]), "".join(parts[last:])
+
+
+def _whole_words(text: str, setting: Setting, write: Callable[[str], str]) -> str:
+    words = text.split()
+    chosen = setting.draw(len(words), _WHOLE)
+    return " ".join(write(word) if is_chosen else word for word, is_chosen in zip(words, chosen, strict=True))
+
+
+def machine_translation(text: str, setting: Setting) -> str:
+    """The machine translation of the text, if the file has one."""
+    return setting.translations.get(fold(text), text) if setting.draw(1, _WHOLE)[0] else text
+
+
+def mixed(text: str, setting: Setting) -> str:
+    """One of the kinds that need no file and no other way of writing, by chance."""
+    return TEXT_NOISES[MIXED[int(setting.generator.random() * len(MIXED))]](text, setting)
+
+
+TEXT_NOISES: dict[str, Change] = {
+    "keyboard": partial(_characters, edit=partial(_replace, choices=mistyped)),
+    "insert": partial(_characters, edit=_insert),
+    "delete": partial(_characters, edit=_delete),
+    "swap": partial(_characters, edit=_swap),
+    "substitute": partial(_characters, edit=partial(_replace, choices=other_letters)),
+    "ocr": partial(_characters, edit=partial(_replace, choices=misread)),
+    "word_drop": word_drop,
+    "word_order": word_order,
+    "code_switch": code_switch,
+    "diacritics": partial(_whole_words, write=without_diacritics),
+    "transliteration": partial(_whole_words, write=romanise),
+    "mt": machine_translation,
+    "mixed": mixed,
+}
+"""Every kind of text noise."""
+MIXED = ("keyboard", "insert", "delete", "swap", "substitute", "ocr", "word_drop", "word_order")
+"""The kinds that ``mixed`` chooses from."""

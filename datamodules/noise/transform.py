@@ -1,0 +1,307 @@
+"""Noise put into pairs and collections; text noise and image noise depend on the text or image and the seed alone.
+
+So they are the same for any number of workers and ranks, after a resume, with another `limit_pairs`, and for pairs that
+are streamed. Equal texts are changed alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.images import ImageReference, is_image
+from datamodules.noise.correspondence import mismatch
+from datamodules.noise.files import read_lexicon, read_translations
+from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.text import TextNoise
+from datamodules.pairs import Pair
+from datamodules.source import PairSource, Row
+from retrieval.collection import Collection
+from retrieval.errors import InputError
+from retrieval.progress import delayed_progress
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """What noise did to the training pairs.
+
+    Args:
+        pairs: number of pairs.
+        mismatched: of them, those whose source really changed; None without wrong correspondence.
+        targets_changed: pairs whose target text noise changed; None where none was asked for, or pairs are streamed.
+        sources_changed: pairs whose image was corrupted; the same.
+        options: what was asked for.
+    """
+
+    pairs: int
+    mismatched: int | None
+    targets_changed: int | None
+    sources_changed: int | None
+    options: TrainingNoise
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[NoiseReport]) -> NoiseReport:
+        """What noise did to several datasets together; the options are those of the first."""
+
+        def total(values: list[int | None]) -> int | None:
+            known = [value for value in values if value is not None]
+            return sum(known) if known else None
+
+        return cls(
+            sum(part.pairs for part in parts),
+            total([part.mismatched for part in parts]),
+            total([part.targets_changed for part in parts]),
+            total([part.sources_changed for part in parts]),
+            parts[0].options,
+        )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Realised shares of the pairs: ``mismatched``, ``targets_changed``, ``sources_changed``, where known."""
+        counts = {
+            "mismatched": self.mismatched,
+            "targets_changed": self.targets_changed,
+            "sources_changed": self.sources_changed,
+        }
+        return {name: count / self.pairs for name, count in counts.items() if count is not None}
+
+    def __str__(self) -> str:
+        noise, rates, parts = self.options, self.rates, []
+        if "mismatched" in rates:
+            asked = f"file {noise.index_file}" if noise.index_file else f"rate {noise.rate:g}"
+            parts.append(f"{rates['mismatched']:.4f} of them with another's source ({noise.level} level, {asked})")
+        if noise.changes_texts:
+            share = f"{rates['targets_changed']:.4f}" if "targets_changed" in rates else "as they are read, some"
+            parts.append(f"{share} with a changed target ({noise.text}, severity {noise.text_severity})")
+        if noise.changes_images:
+            share = f"{rates['sources_changed']:.4f}" if "sources_changed" in rates else "as they are read, all"
+            parts.append(f"{share} with a corrupted image ({noise.image}, severity {noise.image_severity})")
+        return f"{self.pairs:,} pairs, {'; '.join(parts) or 'none changed'}; seed {noise.seed}"
+
+
+class PairNoise:
+    """Text noise in the target and image noise in the source of a pair.
+
+    Args:
+        noise: what to do; files are read here.
+
+    Raises:
+        InputError: a lexicon or a file of translations is not what it should be.
+    """
+
+    def __init__(self, noise: TestNoise) -> None:
+        self.noise = noise
+        self._text: TextNoise | None = None
+        if noise.changes_texts:
+            lexicon = read_lexicon(noise.lexicon) if noise.text == "code_switch" and noise.lexicon else {}
+            mt = read_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
+            self._text = TextNoise(noise.text, noise.text_severity, noise.seed, lexicon, mt)
+
+    def __call__(self, pair: Pair, index: int = 0) -> Pair:  # noqa: ARG002  (the text itself gives the random numbers)
+        """The pair with noise; the pair itself where nothing changes.
+
+        Args:
+            pair: a pair.
+            index: of the pair; it plays no role.
+        """
+        source, target = self.image(pair.source), self.text(pair.target)
+        if source == pair.source and target == pair.target:
+            return pair
+        return replace(pair, source=source, target=target)
+
+    def text(self, text: str) -> str:
+        """A text with noise; an image, or a text without letters to change, stays."""
+        return text if self._text is None or is_image(text) else self._text(text)
+
+    def image(self, text: str) -> str:
+        """The string of an image that `load_image` will corrupt; a text stays as it is.
+
+        The seed is a hash of the file's name (not its folder) and the box, so every image has noise of its own.
+        """
+        if not self.noise.changes_images or not is_image(text):
+            return text
+        reference = ImageReference.parse(text)
+        key = f"{self.noise.seed}\0{PurePath(reference.path).name}\0{reference.box}"
+        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
+        return str(replace(reference, noise=self.noise.image, severity=self.noise.image_severity, seed=seed))
+
+
+def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[list[Pair] | PairSource, NoiseReport]:
+    """Training pairs with all the noise that is asked for.
+
+    Args:
+        pairs: all pairs, in the dataset's order.
+        noise: what to do.
+
+    Returns:
+        The pairs (the very same object where nothing is asked for), and what was done.
+
+    Raises:
+        InputError: wrong correspondence of pairs that are streamed, image noise without images, or a wrong file.
+    """
+    if isinstance(pairs, PairSource):
+        return _noisy_source(pairs, noise)
+    matched = mismatch(pairs, noise)
+    mismatched = sum(pair.noisy is True for pair in matched) if noise.changes_correspondence else None
+    if not (noise.changes_texts or noise.changes_images):
+        return matched, NoiseReport(len(pairs), mismatched, None, None, noise)
+    _need_images(noise, any(is_image(pair.source) for pair in matched))
+    change = PairNoise(noise)
+    changed: list[Pair] = []
+    with delayed_progress("add noise", len(pairs)) as advance:
+        for row, pair in enumerate(matched):
+            changed.append(change(pair, row))
+            if row % 1024 == 0:
+                advance(1024)
+    both = list(zip(matched, changed, strict=True))
+    targets = sum(old.target != new.target for old, new in both) if noise.changes_texts else None
+    sources = sum(old.source != new.source for old, new in both) if noise.changes_images else None
+    return changed, NoiseReport(len(pairs), mismatched, targets, sources, noise)
+
+
+def _noisy_source(pairs: PairSource, noise: TrainingNoise) -> tuple[PairSource, NoiseReport]:
+    if noise.changes_correspondence:
+        raise InputError(
+            "wrong correspondence shuffles the sources of all pairs, but these are streamed from disk: "
+            "set noise.rate to 0, or use data that fits into memory"
+        )
+    report = NoiseReport(len(pairs), None, None, None, noise)
+    if not (noise.changes_texts or noise.changes_images):
+        return pairs, report
+    _need_images(noise, is_image(next(iter(pairs)).source))
+    return NoisySource(pairs, PairNoise(noise)), report
+
+
+def noisy_collection(collection: Collection, change: PairNoise) -> Collection:
+    """A collection of ``test`` or ``english`` with noise in what models read.
+
+    The texts that the student reads get text noise, if the collection is ``test``; images get image noise on both
+    sides, whoever reads them.
+
+    Args:
+        collection: any; those of other splits come back as they are.
+        change: the noise.
+    """
+    if collection.split not in ("test", "english"):
+        return collection
+    sides: dict[str, Any] = {}
+    for side, reader in (("queries", collection.query_side), ("documents", collection.document_side)):
+        is_text = collection.split == "test" and reader == "student" and change.noise.changes_texts
+        if is_text or change.noise.changes_images:
+            texts: Mapping[str, str] = getattr(collection, side)
+            noisy = NoisyTexts(texts, change, is_text)
+            sides[side] = dict(noisy.items()) if isinstance(texts, dict) else noisy
+    return replace(collection, **sides) if sides else collection
+
+
+def noisy_collections(collections: Mapping[str, Collection], noise: TestNoise) -> dict[str, Collection]:
+    """The collections with noise in ``test`` (and in the images of ``english``).
+
+    Args:
+        collections: by name.
+        noise: what to do.
+
+    Raises:
+        InputError: image noise where no collection of ``test`` has an image, or a wrong file.
+    """
+    if not (noise.changes_texts or noise.changes_images):
+        return dict(collections)
+    tests = [each for each in collections.values() if each.split == "test"]
+    _need_images(
+        noise,
+        any(is_image(next(iter(side.values()))) for each in tests for side in (each.queries, each.documents)),
+        "test",
+    )
+    change = PairNoise(noise)
+    return {name: noisy_collection(collection, change) for name, collection in collections.items()}
+
+
+def _need_images(noise: TestNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
+    if noise.changes_images and not found:
+        what = "no training pair's source is one" if where == "pair" else "the test collection has none"
+        raise InputError(f"the noise {noise.image} is for images, but {what}")
+
+
+class NoisySource(PairSource):
+    """Streamed pairs with text and image noise, made when a row is parsed.
+
+    Args:
+        source: the pairs.
+        change: the noise.
+    """
+
+    def __init__(self, source: PairSource, change: PairNoise) -> None:
+        self.source, self.change = source, change
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of rows of each chunk; (C,)."""
+        return self.source.chunk_sizes()
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk, without noise."""
+        return self.source.read_chunk(number)
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row, with noise."""
+        return self.change(self.source.parse(row))
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row before the noise."""
+        return self.source.row_length(row)
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The source's order of chunks."""
+        return self.source.epoch_chunks(epoch, seed)
+
+
+class NoisyTexts(Mapping[str, str]):
+    """Texts and images by id with noise, made when one is asked for.
+
+    Args:
+        texts: without noise; any mapping.
+        change: the noise.
+        is_text: whether texts are changed; images are in any case.
+    """
+
+    def __init__(self, texts: Mapping[str, str], change: PairNoise, is_text: bool) -> None:
+        self.texts, self.change, self.is_text = texts, change, is_text
+
+    def noisy(self, text: str) -> str:
+        """One text or image with noise."""
+        return self.change.image(self.change.text(text) if self.is_text else text)
+
+    def __getitem__(self, key: str) -> str:
+        return self.noisy(self.texts[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def items(self) -> ItemsView[str, str]:
+        """(id, text), read in one go."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[str]:
+        """The texts, read in one go."""
+        return _Values(self)
+
+
+class _Items(ItemsView[str, str]):
+    _mapping: NoisyTexts
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((key, self._mapping.noisy(text)) for key, text in self._mapping.texts.items())
+
+
+class _Values(ValuesView[str]):
+    _mapping: NoisyTexts
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._mapping.noisy(text) for text in self._mapping.texts.values())
