@@ -10,7 +10,7 @@ from strategies.base import DistillationStrategy, Embeddings
 from strategies.cost import pooled_cost
 from strategies.marginals import Marginals, token_marginals
 from strategies.options import check_choice, check_number, without_autocast
-from strategies.transport import SOLVERS, Solver, Transport, solve
+from strategies.transport import Solver, Transport, solve
 from strategies.transport.gradient import Gradient, transport_loss
 
 
@@ -32,10 +32,11 @@ class OptimalTransport(DistillationStrategy):
     Args:
         marginals: mass of a token: ``uniform``, ``norm`` (norm of its vector), or ``idf``
             (inverse document frequency of its piece).
-        solver: ``sinkhorn`` (soft plans), ``exact`` (linear program, on the CPU) or ``ipot`` (proximal point).
-        epsilon: softness of a ``sinkhorn`` plan, or step size of ``ipot`` (which wants about 0.5), in units of the
+        solver: ``auto`` (soft plans, by the fastest solver for the device), another of `strategies.transport`, such as
+            ``exact`` (linear program, on the CPU), or ``ipot`` (proximal point).
+        epsilon: softness of a plan, or step size of ``ipot`` (which wants about 0.5), in units of the
             cost, which is 0 to 2.
-        iterations: the most iterations of ``sinkhorn`` and ``ipot``.
+        iterations: the most iterations of the solver.
         tolerance: largest L1 error of the plan's marginals; 1e-2 gives the gradient to within half a percent.
         pooled_weight: weight of the pooled term; 0 leaves it out.
         gradient: two objectives of the same value. ``envelope`` holds P fixed, which gives the gradient of the optimal
@@ -69,7 +70,7 @@ class OptimalTransport(DistillationStrategy):
         self,
         *,
         marginals: Marginals = "uniform",
-        solver: Solver = "sinkhorn",
+        solver: Solver = "auto",
         epsilon: float = 0.05,
         iterations: int = 1000,
         tolerance: float = 1e-2,
@@ -78,7 +79,7 @@ class OptimalTransport(DistillationStrategy):
     ) -> None:
         super().__init__()
         check_choice("marginals", marginals, get_args(Marginals))
-        check_choice("solver", solver, SOLVERS)
+        check_choice("solver", solver, get_args(Solver))
         check_number("epsilon", epsilon)
         check_number("iterations", iterations)
         check_number("tolerance", tolerance)

@@ -1,35 +1,53 @@
 """Optimal transport between batches of token sets: one function, several solvers.
 
 All solvers see the same problem: for each of B pairs, move the mass of S source tokens onto T target tokens at
-the least cost. They differ in what "least" means:
+the least cost. They differ in what "least" means, and in how fast they are:
 
-- ``sinkhorn``: entropic transport, the default. Soft plans, the larger epsilon the softer; batched.
-- ``ipot``: proximal point iterations towards the unregularised plan; batched, slower than ``sinkhorn``.
-- ``exact``: the linear program, one pair after the other, on the CPU. Sparse plans; the reference.
+- ``torch``: entropic transport, soft plans, the larger epsilon the softer; batched, on any device.
+- ``reference``: the same by plain iterations in the log domain and in float64; slow.
+- ``ipot``: proximal point iterations towards the unregularised plan; batched, slower than ``torch``.
+- ``exact``: the linear program, one pair after the other, on the CPU; sparse plans.
+
+``auto`` is the fastest entropic one for the device.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from strategies.options import at_least_float32, check_choice, check_number, without_autocast
-from strategies.transport import exact, ipot, sinkhorn
-from strategies.transport.problem import Transport, check_problem, marginal_violation
+from strategies.transport.problem import (
+    Potentials,
+    Transport,
+    check_marginals,
+    check_problem,
+    marginal_violation,
+    potentials_of_dummies,
+    with_dummies,
+    without_dummies,
+)
 
-__all__ = ["SOLVERS", "Solver", "Transport", "marginal_violation", "solve"]
+__all__ = ["SOLVERS", "Potentials", "Solver", "Transport", "marginal_violation", "solve"]
 
-Solver = Literal["sinkhorn", "exact", "ipot"]
+Solver = Literal["auto", "torch", "reference", "exact", "ipot"]
 
-SOLVERS: dict[str, Callable[..., Transport]] = {
-    "sinkhorn": sinkhorn.solve,
-    "exact": exact.solve,
-    "ipot": ipot.solve,
+SOLVERS: dict[str, str] = {
+    "torch": "strategies.transport.torch_solver",
+    "reference": "strategies.transport.reference",
+    "exact": "strategies.transport.exact",
+    "ipot": "strategies.transport.ipot",
 }
+"""The module of each solver, imported when it is used; its ``solve`` takes what `solve` gives it."""
+
+ENTROPIC = {"torch", "reference"}
+"""Solvers with potentials, which therefore do unbalanced plans and warm starts."""
+SYNC_FREE = {"torch"}
+"""Solvers with a mode of fixed iterations."""
 
 
 def solve(
@@ -37,10 +55,14 @@ def solve(
     source: Tensor,
     target: Tensor,
     *,
-    solver: Solver = "sinkhorn",
+    solver: Solver = "auto",
     epsilon: float = 0.05,
     iterations: int = 1000,
     tolerance: float = 1e-3,
+    relaxation: float | None = None,
+    mass: float | None = None,
+    potentials: Potentials | None = None,
+    fixed_iterations: int | None = None,
 ) -> Transport:
     """Solve B transport problems.
 
@@ -51,18 +73,26 @@ def solve(
         cost: cost of moving a unit of mass; what stands at padding is not read; (B, S, T).
         source: mass of each source token; exact zeros at padding; rows sum to one; (B, S).
         target: mass of each target token, likewise; (B, T).
-        solver: ``sinkhorn``, ``exact`` or ``ipot``.
-        epsilon: strength of the entropy (``sinkhorn``) or step size of a proximal step (``ipot``), in the
-            units of the cost; ``exact`` has no use for it.
-        iterations: the most iterations that ``sinkhorn`` and ``ipot`` make.
+        solver: ``auto``, ``torch``, ``reference``, ``exact`` or ``ipot``.
+        epsilon: strength of the entropy, or step size of a proximal step (``ipot``), in the units of the cost;
+            ``exact`` has no use for it.
+        iterations: the most iterations that a solver makes; ``exact`` has no use for it.
         tolerance: stop once both marginals are as near as this, in L1 (and for ``ipot`` also the duality gap).
             Float32 reaches about 1e-5; give a float64 cost for less.
+        relaxation: None, or rho of unbalanced transport, in units of the cost: instead of meeting the marginals the
+            plan pays rho KL(P 1, source) + rho KL(P' 1, target), beside epsilon KL(P, source target').
+        mass: None, or the share of the mass that partial transport moves, 0 < mass <= 1: no token gives or takes more
+            than it has. The entropy covers also the mass that each token keeps.
+        potentials: those of a similar problem, to start from; only the target's are read.
+        fixed_iterations: None, or the number of iterations to make without ever waiting for the device, as CUDA
+            graphs need it. Nothing is checked and nothing warns then: look at ``converged``.
 
     Returns:
         The plans, and how good they are.
 
     Raises:
-        ValueError: an option out of range, shapes that do not fit, or marginals that are not distributions.
+        ValueError: an option out of range, one that the solver does not know, shapes that do not fit, or marginals
+            that are not distributions.
 
     Example:
         >>> import torch
@@ -73,24 +103,66 @@ def solve(
         tensor([[[0.5000, 0.0000, 0.0000],
                  [0.0000, 0.5000, 0.0000]]])
     """
-    check_choice("solver", solver, SOLVERS)
-    check_number("epsilon", epsilon)
-    check_number("iterations", iterations)
-    check_number("tolerance", tolerance)
     check_problem(cost, source, target)
+    options = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance}
+    name = _chosen(solver, cost, options, relaxation, mass, potentials, fixed_iterations)
+    if fixed_iterations is None:
+        check_marginals(source, target)
     with torch.no_grad(), without_autocast(cost):
         cost = at_least_float32(cost)
         source, target = (_normalise(marginal.to(cost.dtype)) for marginal in (source, target))
-        cost = torch.where((source > 0)[:, :, None], torch.where((target > 0)[:, None, :], cost, 0.0), 0.0)
-        transport = SOLVERS[solver](cost, source, target, epsilon=epsilon, iterations=iterations, tolerance=tolerance)
-    if not bool(transport.converged.all()):
+        problem = cost, source, target
+        if mass is not None and mass < 1:
+            problem = with_dummies(*problem, mass, epsilon)
+            potentials = potentials and potentials_of_dummies(*problem[1:], potentials, epsilon)
+        more = {"relaxation": relaxation, "potentials": potentials, "fixed_iterations": fixed_iterations}
+        given = {option: value for option, value in more.items() if value is not None}
+        transport: Transport = import_module(SOLVERS[name]).solve(*problem, **options, **given)
+        if problem[0] is not cost:
+            transport = without_dummies(transport, cost)
+    if fixed_iterations is None and not bool(transport.converged.all()):
         # No figures of this batch: Python shows an equal warning once, not at every step.
         warnings.warn(
-            f"{solver} did not converge for some pairs (epsilon {epsilon:g}, {iterations} iterations, tolerance "
+            f"{name} did not converge for some pairs (epsilon {epsilon:g}, {iterations} iterations, tolerance "
             f"{tolerance:g}): the plans are approximate; allow more iterations, or a larger epsilon or tolerance",
             stacklevel=2,
         )
     return transport
+
+
+def _chosen(
+    solver: str,
+    cost: Tensor,
+    options: dict[str, float],
+    relaxation: float | None,
+    mass: float | None,
+    potentials: Potentials | None,
+    fixed_iterations: int | None,
+) -> str:
+    """The solver for ``auto``, after a look at the options."""
+    check_choice("solver", solver, {"auto", *SOLVERS})
+    for option, value in {**options, "relaxation": relaxation, "fixed_iterations": fixed_iterations}.items():
+        if value is not None:
+            check_number(option, value)
+    if mass is not None and not 0 < mass <= 1:
+        raise ValueError(f"mass must be greater than 0 and at most 1, not {mass!r}")
+    if mass is not None and relaxation is not None:
+        raise ValueError("give relaxation (unbalanced) or mass (partial transport), not both")
+    chosen = _fastest() if solver == "auto" else solver
+    asked: list[tuple[str, Any, set[str]]] = [
+        ("relaxation", relaxation, ENTROPIC),
+        ("potentials", potentials, ENTROPIC),
+        ("fixed_iterations", fixed_iterations, SYNC_FREE),
+    ]
+    for option, value, able in asked:
+        if value is not None and chosen not in able:
+            raise ValueError(f"solver {chosen!r} has no {option}: use one of auto, {', '.join(sorted(able))}")
+    return chosen
+
+
+def _fastest() -> str:
+    """The fastest solver for this device, size and mode."""
+    return "torch"
 
 
 def _normalise(marginal: Tensor) -> Tensor:

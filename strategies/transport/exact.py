@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Transport, marginal_violation
+from strategies.transport.problem import Transport, marginal_violation, without_padding
 
 
 def solve(cost: Tensor, source: Tensor, target: Tensor, **_unused: float) -> Transport:
@@ -18,6 +18,7 @@ def solve(cost: Tensor, source: Tensor, target: Tensor, **_unused: float) -> Tra
     """
     import ot
 
+    cost = without_padding(cost, source, target)
     plan = torch.zeros(cost.shape, dtype=torch.float64)
     converged = torch.ones(len(cost), dtype=torch.bool)
     problems = zip(cost.cpu().double(), source.cpu().double(), target.cpu().double(), strict=True)
@@ -27,7 +28,7 @@ def solve(cost: Tensor, source: Tensor, target: Tensor, **_unused: float) -> Tra
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what went wrong is in the log, and the caller warns
             cropped, log = ot.emd(*masses, costs[rows][:, columns].numpy(), log=True)
-        plan[index, rows[:, None], columns] = torch.from_numpy(cropped)
+        plan[index, rows[:, None], columns] = torch.from_numpy(cropped) * a.sum()
         converged[index] = log["warning"] is None
     plan = plan.to(cost)
     return Transport(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Transport, marginal_violation
+from strategies.transport.problem import Transport, marginal_violation, without_padding
 
 CHECK_EVERY = 10
 """Iterations between two looks at violation and duality gap."""
@@ -28,6 +28,7 @@ def solve(
     steps where 0.05 takes thousands. `strategies.transport.solve` documents the arguments.
     """
     exact = torch.float32 if cost.device.type == "mps" else torch.float64  # MPS has no float64
+    cost = without_padding(cost, source, target)
     costs, a, b = cost.to(exact), source.to(exact), target.to(exact)
     index = torch.arange(len(cost), device=cost.device)
     g = before = torch.zeros_like(b)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Potentials = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,12 @@ class Transport:
     Args:
         plan: mass moved from each source token to each target token; exactly zero at padding; (B, S, T).
         value: transport cost <P, C>, without any entropy term; (B,).
-        violation: the larger of the L1 distances between the plan's two marginals and the wanted ones; (B,).
+        violation: L1 error of the plan's marginals, the larger of the two; for unbalanced plans that of the optimality
+            condition, see `optimal_marginal`; for partial ones with the mass that is left over; (B,).
         iterations: iterations that were made; 0 where the solver does not count them; (B,), int64.
         converged: whether the solver's stopping criterion was met; (B,), bool.
+        potentials: f (B, S) and g (B, T) of P = exp((f + g - C) / epsilon), in units of the cost, zero at padding;
+            None from solvers that have none. They start the next solve of a similar problem.
     """
 
     plan: Tensor
@@ -25,10 +31,11 @@ class Transport:
     violation: Tensor
     iterations: Tensor
     converged: Tensor
+    potentials: Potentials | None = None
 
 
 def check_problem(cost: Tensor, source: Tensor, target: Tensor) -> None:
-    """Refuse shapes that do not belong together, and marginals that are not distributions.
+    """Refuse shapes that do not belong together.
 
     Args:
         cost: (B, S, T).
@@ -36,17 +43,118 @@ def check_problem(cost: Tensor, source: Tensor, target: Tensor) -> None:
         target: (B, T).
 
     Raises:
-        ValueError: wrong shapes, a negative or non-finite mass, or a row that does not sum to one.
+        ValueError: wrong shapes.
     """
     if cost.ndim != 3 or source.shape != cost.shape[:2] or target.shape != cost.shape[::2]:
         raise ValueError(
             "cost, source and target must be (B, S, T), (B, S) and (B, T), "
             f"not {tuple(cost.shape)}, {tuple(source.shape)} and {tuple(target.shape)}"
         )
+
+
+def check_marginals(source: Tensor, target: Tensor) -> None:
+    """Refuse marginals that are not distributions. On a GPU this waits for the device.
+
+    Args:
+        source: (B, S).
+        target: (B, T).
+
+    Raises:
+        ValueError: a negative or non-finite mass, or a row that does not sum to one.
+    """
     for name, marginal in (("source", source), ("target", target)):
         # Written so that NaN fails too.
         if not bool((((marginal.sum(1) - 1).abs() < 1e-3) & (marginal >= 0).all(1)).all()):
             raise ValueError(f"each row of {name} must be masses >= 0 that sum to one")
+
+
+def without_padding(cost: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """The cost with zeros wherever a token has no mass, so that nothing that stands there (NaN too) is read."""
+    return torch.where((source > 0)[:, :, None] & (target > 0)[:, None, :], cost, 0.0)
+
+
+def start_potential(potential: Tensor, cost: Tensor) -> Tensor:
+    """A given potential, with what cannot be one of this cost (NaN, and values far beyond its range) made harmless.
+
+    Args:
+        potential: in units of the cost; (B, T).
+        cost: finite everywhere; (B, S, T).
+    """
+    largest = 4 * cost.abs().amax((1, 2))[:, None]
+    return potential.to(cost).nan_to_num(0.0).clamp(-largest, largest)
+
+
+def with_dummies(
+    cost: Tensor, source: Tensor, target: Tensor, mass: float, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The balanced problem whose plans, without the last row and column, move this mass (Caffarelli & McCann 2010).
+
+    A dummy token on each side takes, at no cost, the mass 1 - mass that stays where it is. Moving mass from dummy to
+    dummy costs so much that no solver does it.
+
+    Returns:
+        cost (B, S + 1, T + 1), source (B, S + 1), target (B, T + 1); the masses sum to 2 - mass.
+    """
+    cost = torch.nn.functional.pad(without_padding(cost, source, target), (0, 1, 0, 1))
+    cost[:, -1, -1] = 100 * (cost.abs().amax((1, 2)) + epsilon)
+    pad = torch.nn.functional.pad
+    return cost, pad(source, (0, 1), value=1 - mass), pad(target, (0, 1), value=1 - mass)
+
+
+def potentials_of_dummies(source: Tensor, target: Tensor, potentials: Potentials, epsilon: float) -> Potentials:
+    """Potentials of the problem with dummies from those without: the dummies' follow from their masses.
+
+    Args:
+        source: with the dummy; (B, S + 1).
+        target: likewise; (B, T + 1).
+        potentials: (B, S) and (B, T).
+        epsilon: strength of the entropy.
+
+    Returns:
+        (B, S + 1) and (B, T + 1).
+    """
+    f, g = (
+        (potential / epsilon).masked_fill(mass[:, :-1] == 0, -math.inf)
+        for potential, mass in zip(potentials, (source, target), strict=True)
+    )
+    of_source = source[:, -1:].log() - g.logsumexp(1, keepdim=True)
+    of_target = target[:, -1:].log() - f.logsumexp(1, keepdim=True)
+    f, g = torch.cat([f, of_source], 1) * epsilon, torch.cat([g, of_target], 1) * epsilon
+    return f.masked_fill(source == 0, 0.0), g.masked_fill(target == 0, 0.0)
+
+
+def without_dummies(transport: Transport, cost: Tensor) -> Transport:
+    """The plans without their last row and column; cost is that of the problem before the dummies came."""
+    plan = transport.plan[:, :-1, :-1].contiguous()
+    return Transport(
+        plan=plan,
+        value=(plan * torch.where(plan > 0, cost, 0.0)).sum((1, 2)),
+        violation=transport.violation,
+        iterations=transport.iterations,
+        converged=transport.converged,
+        potentials=transport.potentials and (transport.potentials[0][:, :-1], transport.potentials[1][:, :-1]),
+    )
+
+
+def optimal_marginal(marginal: Tensor, potential: Tensor, epsilon: float, relaxation: float | None) -> Tensor:
+    """The sums that the plan must have: the marginal itself, or, unbalanced, what its penalty makes of it.
+
+    With KL penalties of weight rho the optimal plan has the row sums a * exp(-(f - epsilon log a) / rho)
+    (Chizat et al. 2018, table 1), with epsilon KL(P, a b') as entropy.
+
+    Args:
+        marginal: a; (B, S).
+        potential: f, in units of the cost; (B, S).
+        epsilon: strength of the entropy.
+        relaxation: rho, in units of the cost; None is balanced.
+
+    Returns:
+        (B, S).
+    """
+    if relaxation is None:
+        return marginal
+    exponent = (epsilon * marginal.log() - potential) / relaxation
+    return torch.where(marginal > 0, marginal * exponent.exp(), 0.0)
 
 
 def marginal_violation(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -63,3 +171,29 @@ def marginal_violation(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
     rows = (plan.sum(2) - source).abs().sum(1)
     columns = (plan.sum(1) - target).abs().sum(1)
     return torch.maximum(rows, columns)
+
+
+def finished(
+    plan: Tensor,
+    cost: Tensor,
+    source: Tensor,
+    target: Tensor,
+    potentials: Potentials,
+    iterations: Tensor,
+    *,
+    epsilon: float,
+    tolerance: float,
+    relaxation: float | None,
+) -> Transport:
+    """A `Transport` from plans and their potentials: value, violation and convergence are of the plans given."""
+    f, g = (
+        potential.masked_fill(marginal == 0, 0.0)
+        for potential, marginal in zip(potentials, (source, target), strict=True)
+    )
+    violation = marginal_violation(
+        plan,
+        optimal_marginal(source, f, epsilon, relaxation),
+        optimal_marginal(target, g, epsilon, relaxation),
+    )
+    value = (plan * cost).sum((1, 2))
+    return Transport(plan, value, violation, iterations, violation <= tolerance, (f, g))

@@ -29,7 +29,7 @@ def test_cost_is_one_minus_cosine_of_teacher_rows_and_student_columns(make_side)
         assert torch.allclose(cost[index, : wanted.shape[0], : wanted.shape[1]], wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize(("solver", "atol"), [("exact", 1e-5), ("sinkhorn", 5e-3)])
+@pytest.mark.parametrize(("solver", "atol"), [("exact", 1e-5), ("torch", 5e-3)])
 def test_loss_is_the_mean_transport_cost_of_pot(solver, atol, make_side):
     teacher, student = make_side(length=5, seed=1), make_side(length=7, seed=2)
     costs = []
@@ -180,7 +180,7 @@ def test_epsilon_of_a_hundredth_is_finite_under_autocast():
     ("options", "message"),
     [
         ({"marginals": "unifrom"}, "did you mean 'uniform'"),
-        ({"solver": "sinkhron"}, "did you mean 'sinkhorn'"),
+        ({"solver": "refrence"}, "did you mean 'reference'"),
         ({"epsilon": 0}, "epsilon must be greater than 0"),
         ({"iterations": 0}, "iterations must be greater than 0"),
         ({"tolerance": 0.0}, "tolerance must be greater than 0"),

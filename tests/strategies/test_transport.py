@@ -190,14 +190,14 @@ def test_pairs_do_not_influence_each_other():
 def test_batches_beyond_a_chunk_are_solved_in_order(monkeypatch):
     cost, a, b = problem()
     whole = solve(cost, a, b)
-    monkeypatch.setattr("strategies.transport.sinkhorn.CPU_CHUNK", 3 * cost[0].numel())
+    monkeypatch.setattr("strategies.transport.torch_solver.CPU_CHUNK", 3 * cost[0].numel())
     assert torch.allclose(solve(cost, a, b).plan, whole.plan, atol=1e-5)
 
 
 def test_over_relaxation_saves_iterations(monkeypatch):
     cost, a, b = problem(sources=24, targets=24)
     fast = solve(cost, a, b, epsilon=0.01, iterations=20_000).iterations.max()
-    monkeypatch.setattr("strategies.transport.sinkhorn.LARGEST_OMEGA", 1.0)
+    monkeypatch.setattr("strategies.transport.torch_solver.LARGEST_OMEGA", 1.0)
     assert fast < solve(cost, a, b, epsilon=0.01, iterations=20_000).iterations.max() / 2
 
 
@@ -210,7 +210,7 @@ def test_stops_at_the_tolerance_and_reports_its_work():
     assert torch.allclose(tight.violation, marginal_violation(tight.plan, a, b), atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["sinkhorn", "ipot"])
+@pytest.mark.parametrize("solver", ["torch", "reference", "ipot"])
 def test_too_few_iterations_warn_and_do_not_raise(solver):
     cost, a, b = problem()
     with pytest.warns(UserWarning, match="did not converge"):
@@ -245,7 +245,7 @@ def test_no_gradient():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "sinkhron"}, "did you mean 'sinkhorn'"),
+        ({"solver": "refrence"}, "did you mean 'reference'"),
         ({"epsilon": 0.0}, "epsilon must be greater than 0"),
         ({"epsilon": math.nan}, "epsilon"),
         ({"iterations": 0}, "iterations must be greater than 0"),

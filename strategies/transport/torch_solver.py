@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Transport, marginal_violation
+from strategies.transport.problem import Potentials, Transport, finished, start_potential, without_padding
 
 CHECK_EVERY = 10
 """Iterations between two looks at the violation; pairs that have converged leave the batch there."""
@@ -21,10 +21,19 @@ LARGEST_OMEGA = 1.9
 # Scalings stay within CLAMP, and leave for the potentials beyond ABSORB. Kernel entries under DROP are set to zero,
 # so that no denormal numbers slow the products: DROP * CLAMP**2 is far below float32's precision.
 CLAMP, ABSORB, DROP, TINY = 1e8, 1e6, 1e-25, 1e-30
+SPREAD = 20.0
 
 
 def solve(
-    cost: Tensor, source: Tensor, target: Tensor, *, epsilon: float, iterations: int, tolerance: float
+    cost: Tensor,
+    source: Tensor,
+    target: Tensor,
+    *,
+    epsilon: float,
+    iterations: int,
+    tolerance: float,
+    relaxation: float | None = None,
+    potentials: Potentials | None = None,
 ) -> Transport:
     """Minimise <P, C> - epsilon * H(P) over plans with the given marginals (Cuturi 2013, eq. 2).
 
@@ -34,17 +43,52 @@ def solve(
     the rate of plain Sinkhorn estimated from the fall of the violation; where the violation grows, omega goes half
     of the way back to 1.
 
-    `strategies.transport.solve` documents the arguments; the cost must be finite everywhere.
+    `strategies.transport.solve` documents the arguments.
     """
+    cost = without_padding(cost, source, target)
     at_once = max(1, CPU_CHUNK // cost[0].numel()) if cost.device.type == "cpu" else len(cost)
-    plan = torch.empty_like(cost)
-    used = torch.empty(len(cost), dtype=torch.int64, device=cost.device)
+    out = _Output(
+        plan=torch.empty_like(cost),
+        f=torch.empty_like(source),
+        g=torch.empty_like(target),
+        used=torch.empty(len(cost), dtype=torch.int64, device=cost.device),
+    )
     for start in range(0, len(cost), at_once):
         part = slice(start, start + at_once)
-        active = _start(cost[part] / epsilon, source[part], target[part])
-        _iterate(active, plan[part], used[part], iterations=iterations, tolerance=tolerance)
-    violation = marginal_violation(plan, source, target)
-    return Transport(plan, (plan * cost).sum((1, 2)), violation, used, violation <= tolerance)
+        g = None if potentials is None else start_potential(potentials[1][part], cost[part]) / epsilon
+        weight = 0.0 if relaxation is None else epsilon / relaxation
+        active = _start(cost[part] / epsilon, source[part], target[part], g, weight)
+        active.index += start
+        _iterate(active, out, iterations=iterations, tolerance=tolerance)
+    return finished(
+        out.plan,
+        cost,
+        source,
+        target,
+        (out.f * epsilon, out.g * epsilon),
+        out.used,
+        epsilon=epsilon,
+        tolerance=tolerance,
+        relaxation=relaxation,
+    )
+
+
+@dataclass
+class _Output:
+    """Results of all B pairs, written as they finish; potentials in units of epsilon."""
+
+    plan: Tensor  # (B, S, T)
+    f: Tensor  # (B, S)
+    g: Tensor  # (B, T)
+    used: Tensor  # (B,)
+
+    def write(self, active: _Active, position: Tensor, iterations: int) -> None:
+        """Take over the pairs at these positions among the active ones."""
+        index = active.index[position]
+        self.plan.index_copy_(0, index, active.plans(position))
+        self.f.index_copy_(0, index, active.f[position] + active.u[position, 0].log())
+        self.g.index_copy_(0, index, active.g[position] + active.v[position, 0].log())
+        self.used[index] = iterations
 
 
 @dataclass
@@ -64,10 +108,15 @@ class _Active:
     u: Tensor  # (A, 1, S)
     v: Tensor  # (A, 1, T)
     rows: Tensor  # (A, 1, S), K v
+    pull_u: Tensor  # (A, 1, S), what the KL penalty does to the scalings; 1 for balanced plans
+    pull_v: Tensor  # (A, 1, T)
+    weight: float  # epsilon / rho; 0 for balanced plans
 
     def keep(self, position: Tensor) -> None:
         """Drop all pairs but those at these positions."""
         for field in dataclasses.fields(self):
+            if field.name == "weight":
+                continue
             setattr(self, field.name, getattr(self, field.name).index_select(0, position))
 
     def plans(self, position: Tensor) -> Tensor:
@@ -83,6 +132,14 @@ class _Active:
         self.u = (self.source > 0).to(kernel)
         self.v = (self.target > 0).to(kernel)
         self.rows = torch.bmm(self.v, self.kernel_t)
+        self.pull_u, self.pull_v = self._pull(self.source, self.f), self._pull(self.target, self.g)
+
+    def _pull(self, marginal: Tensor, potential: Tensor) -> Tensor:
+        """(marginal / exp(potential)) ** (1 - s), with s = rho / (rho + epsilon)."""
+        if self.weight == 0:
+            return torch.ones_like(marginal)
+        power = (marginal.log() - potential[:, None]) * (self.weight / (1 + self.weight))
+        return torch.where(marginal > 0, power, 0.0).exp_()
 
     def absorb(self) -> None:
         """Move the scalings into the potentials."""
@@ -94,14 +151,18 @@ class _Active:
         """Make some iterations, the last without over-relaxation, so that the target marginal holds after it."""
         for step in range(steps):
             omega = self.omega if relaxed and step < steps - 1 else None
-            self.u = _scale(self.u, self.rows, self.source, omega)
-            self.v = _scale(self.v, torch.bmm(self.u, self.kernel), self.target, omega)
+            self.u = self._scale(self.u, self.rows, self.source, self.pull_u, omega)
+            self.v = self._scale(self.v, torch.bmm(self.u, self.kernel), self.target, self.pull_v, omega)
             self.rows = torch.bmm(self.v, self.kernel_t)
 
     def measure(self, steps: int, adapt: bool) -> Tensor:
         """Update the violation and, from its fall, the over-relaxation; return the scalings' size |log|, (A,)."""
         before = self.violation
-        self.violation = (self.u * self.rows - self.source).abs_().sum((1, 2))
+        wanted = self.source
+        if self.weight > 0:
+            wanted = wanted * (wanted.log() - self.f[:, None] - self.u.log()).mul_(self.weight).exp_()
+            wanted = torch.where(self.source > 0, wanted, 0.0)
+        self.violation = (self.u * self.rows - wanted).abs_().sum((1, 2))
         if adapt:
             rate = (self.violation / before).clamp_(min=1e-6).pow_(1 / steps)
             self.omega = _next_omega(self.omega[:, 0, 0], rate)[:, None, None]
@@ -109,12 +170,37 @@ class _Active:
         size_v = torch.where(self.target > 0, self.v, 1.0).log_().abs_().amax((1, 2))
         return torch.maximum(size_u, size_v)
 
+    def _scale(self, scaling: Tensor, product: Tensor, marginal: Tensor, pull: Tensor, omega: Tensor | None) -> Tensor:
+        """One half-step: the optimal scaling for the other side's, or, over-relaxed, beyond it. Zero stays zero."""
+        plain = marginal / product.clamp(min=TINY)
+        if self.weight > 0:
+            plain = plain.pow_(1 / (1 + self.weight)).mul_(pull)
+        if omega is not None:
+            ratio = (plain / scaling.clamp(min=TINY)).clamp_(max=CLAMP)
+            plain = plain.mul_(_power(ratio, omega - 1))
+        return plain.clamp_(max=CLAMP)
 
-def _start(cost: Tensor, source: Tensor, target: Tensor) -> _Active:
-    """All pairs, with potentials that make the largest entry of every row and every column of the kernel 1."""
+
+def _power(ratio: Tensor, exponent: Tensor) -> Tensor:
+    """About ratio ** exponent for 0 <= exponent < 1: equal to second order at 1, and never far from it."""
+    more, less = 1 + exponent, 1 - exponent
+    return (ratio * more + less) / (ratio * less + more)
+
+
+def _start(cost: Tensor, source: Tensor, target: Tensor, g: Tensor | None, weight: float) -> _Active:
+    """All pairs, with potentials that make the largest entry of every row and every column of the kernel 1.
+
+    If there are potentials g of the targets to start with, the largest entry of a row is 1, and that of a column is
+    at least exp(-SPREAD), so that even potentials of another problem do no harm.
+    """
     padding = torch.zeros_like(target).masked_fill_(target == 0, math.inf)
-    f = (cost + padding[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
-    g = (cost - f[:, :, None]).amin(1).masked_fill_(target == 0, -math.inf)
+    if g is None:
+        f = (cost + padding[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
+        g = (cost - f[:, :, None]).amin(1).masked_fill_(target == 0, -math.inf)
+    else:
+        g = g - padding
+        f = (cost - g[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
+        g = torch.maximum(g, (cost - f[:, :, None]).amin(1) - SPREAD).masked_fill_(target == 0, -math.inf)
     batch, later = len(cost), cost.new_empty(0)
     active = _Active(
         index=torch.arange(batch, device=cost.device),
@@ -125,14 +211,15 @@ def _start(cost: Tensor, source: Tensor, target: Tensor) -> _Active:
         g=g,
         omega=cost.new_ones(batch, 1, 1),
         violation=cost.new_full((batch,), math.inf),
-        **dict.fromkeys(("kernel", "kernel_t", "u", "v", "rows"), later),
+        weight=weight,
+        **dict.fromkeys(("kernel", "kernel_t", "u", "v", "rows", "pull_u", "pull_v"), later),
     )
     active.rebuild()
     return active
 
 
-def _iterate(active: _Active, plan: Tensor, used: Tensor, *, iterations: int, tolerance: float) -> None:
-    """Iterate until no pair is active, and write plans (B, S, T) and the iterations that each took (B,)."""
+def _iterate(active: _Active, out: _Output, *, iterations: int, tolerance: float) -> None:
+    """Iterate until no pair is active, and write what came of each."""
     done = 0
     while len(active.index):
         steps = min(CHECK_EVERY, iterations - done)
@@ -141,23 +228,14 @@ def _iterate(active: _Active, plan: Tensor, used: Tensor, *, iterations: int, to
         size = active.measure(steps, adapt=done >= CHECK_EVERY)
         done += steps
         # A scaling at its clamp breaks the target marginal: such a pair is absorbed and goes on.
-        finished = (active.violation <= 0.99 * tolerance) & (size < math.log(ABSORB))
-        finished |= done >= iterations
+        done_with = (active.violation <= 0.99 * tolerance) & (size < math.log(ABSORB))
+        done_with |= done >= iterations
         # Copying costs as much as some iterations: drop pairs when there are some to drop.
-        if 4 * int(finished.sum()) >= len(finished):
-            index = active.index[finished]
-            plan.index_copy_(0, index, active.plans(finished.nonzero()[:, 0]))
-            used[index] = done
-            active.keep((~finished).nonzero()[:, 0])
+        if 4 * int(done_with.sum()) >= len(done_with):
+            out.write(active, done_with.nonzero()[:, 0], done)
+            active.keep((~done_with).nonzero()[:, 0])
         if bool((size >= math.log(ABSORB)).any()):
             active.absorb()
-
-
-def _scale(scaling: Tensor, product: Tensor, marginal: Tensor, omega: Tensor | None) -> Tensor:
-    """One half-step: the scaling that gives the wanted marginal, or, over-relaxed, beyond it. Zero stays zero."""
-    if omega is None:
-        return (marginal / product.clamp(min=TINY)).clamp_(max=CLAMP)
-    return (scaling * (marginal / (scaling * product).clamp_(min=TINY)).pow_(omega)).clamp_(max=CLAMP)
 
 
 def _next_omega(omega: Tensor, rate: Tensor) -> Tensor:
