@@ -39,7 +39,8 @@ class DistillationModule(LightningModule):
         teacher: gives the vectors to reach.
         strategy: the distillation loss.
         lr: peak learning rate of all weights but the token tables.
-        embedding_lr: peak learning rate of the student's token tables; None means lr.
+        embedding_lr: peak learning rate of the student's token tables; None means lr, and 0 freezes them, which saves
+            their gradient: worth it for a large vocabulary that is kept whole.
         weight_decay: decoupled weight decay of matrices (not of tables, biases, norms and the strategy).
         warmup_steps: optimiser steps over which the learning rates rise from 0.
         schedule: what the learning rates do after that: fall to 0 (``linear``, ``cosine``) or stay (``constant``).
@@ -111,6 +112,8 @@ class DistillationModule(LightningModule):
             others = [pair.source for pair in sample] if self.siamese else []
             others += candidate_texts(sample, self.siamese) if self.lists else []
             self.student.adapt_vocabulary([pair.target for pair in sample] + others)
+            for table in self.student.token_tables():
+                table.requires_grad_(self.embedding_lr > 0)
         self.trainer.strategy.barrier("student")
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         self.teacher.stores_new = data.caches_pairs

@@ -223,6 +223,7 @@ data:
 trainer:
   max_epochs: 2
   accelerator: cpu
+  precision: 32-true
 evaluation:
   metrics: [map, ndcg@10, precision@1]
 """,

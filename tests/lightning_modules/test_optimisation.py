@@ -73,3 +73,19 @@ def test_schedules():
     assert learning_rate_factor(20, 8, 0, "linear") == 0
     assert all(0 < learning_rate_factor(step, 4, 10, "linear") <= 1 for step in range(5))  # warm-up longer than the run
     assert torch.isfinite(torch.tensor(learning_rate_factor(3, 3, 3, "cosine")))
+
+
+def test_a_rate_of_zero_freezes_the_token_tables(script, tiny_config, tmp_path):
+    import torch
+
+    words = ["--config", tiny_config, "--output", tmp_path, "--logger=none", "--strategy=mse", "--checkpoint_every=1"]
+    weights = []
+    for name, steps in (("start", 1), ("end", 3)):
+        options = ["--name", name, "--model.embedding_lr=0", f"--trainer.max_steps={steps}"]
+        done = script("train.py", *words, *options)
+        assert done.status == 0, done.err
+        weights.append(torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    tables = [name for name in weights[0] if "word_embeddings" in name]
+    assert tables
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in tables)
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0] if "attention" in name)
