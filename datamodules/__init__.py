@@ -7,6 +7,7 @@ module imports nothing heavy; any other class path works on the command line as 
 DATAMODULES: dict[str, str] = {
     "africlirmatrix": "datamodules.africlirmatrix.AfriCLIRMatrixDataModule",
     "ciral": "datamodules.ciral.CIRALDataModule",
+    "flickr30k_entities": "datamodules.flickr30k_entities.Flickr30kEntitiesDataModule",
     "ir_datasets": "datamodules.ir_collection.IrDatasetsDataModule",
     "miracl": "datamodules.miracl.MIRACLDataModule",
     "mixture": "datamodules.mixture.MixtureDataModule",
@@ -15,6 +16,7 @@ DATAMODULES: dict[str, str] = {
     "starter": "datamodules.starter.StarterDataModule",
     "starter_english": "datamodules.starter_english.StarterEnglishDataModule",
     "starter_help": "datamodules.starter_help.StarterHelpDataModule",
+    "starter_images": "datamodules.starter_images.StarterImagesDataModule",
     "tsv": "datamodules.tsv.TSVDataModule",
     "wikiclir": "datamodules.wikiclir.WikiCLIRDataModule",
 }

@@ -23,14 +23,14 @@ class View:
         transposed: the documents ask for the queries: ``qrels`` is by document id.
         candidates: id of who asks -> the only ids that are ranked for it (the regions of its own image); None ranks
             all. Not with ``transposed``.
-        groups: id of who asks -> its group (the type of a phrase); every group has a mean of its own.
+        groups: id of who asks -> its group (the type of a phrase), or several; every group has a mean of its own.
     """
 
     name: str
     qrels: Qrels = field(repr=False)
     transposed: bool = False
     candidates: Mapping[str, Sequence[str]] | None = field(default=None, repr=False)
-    groups: Mapping[str, str] = field(default_factory=dict, repr=False)
+    groups: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

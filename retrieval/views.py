@@ -137,10 +137,13 @@ def _named(view: View, metric: str, values: Mapping[str, float]) -> Iterator[tup
     """The name and the values of a metric: of all that ask, then of each group."""
     prefix = f"{view.name}/" if view.name else ""
     yield prefix + metric, dict(values)
-    for group in sorted(set(view.groups.values())):
-        own = {name: value for name, value in values.items() if view.groups.get(name) == group}
-        if own:
-            yield f"{prefix}{group}/{metric}", own
+    members: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        found = view.groups.get(name, ())
+        for group in (found,) if isinstance(found, str) else found:
+            members.setdefault(group, {})[name] = value
+    for group in sorted(members):
+        yield f"{prefix}{group}/{metric}", members[group]
 
 
 def _upper_bound(view: View) -> dict[str, float]:
