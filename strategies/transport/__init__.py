@@ -5,6 +5,7 @@ the least cost. They differ in what "least" means, and in how fast they are:
 
 - ``torch``: entropic transport, soft plans, the larger epsilon the softer; batched, on any device.
 - ``reference``: the same by plain iterations in the log domain and in float64; slow.
+- ``triton``: the same by one program a pair on a GPU, in float32, for up to 128 tokens on a side.
 - ``ipot``: proximal point iterations towards the unregularised plan; batched, slower than ``torch``.
 - ``exact``: the linear program, one pair after the other, on the CPU; sparse plans.
 
@@ -34,19 +35,20 @@ from strategies.transport.problem import (
 
 __all__ = ["SOLVERS", "Potentials", "Solver", "Transport", "marginal_violation", "solve"]
 
-Solver = Literal["auto", "torch", "reference", "exact", "ipot"]
+Solver = Literal["auto", "torch", "reference", "triton", "exact", "ipot"]
 
 SOLVERS: dict[str, str] = {
     "torch": "strategies.transport.torch_solver",
     "reference": "strategies.transport.reference",
+    "triton": "strategies.transport.triton",
     "exact": "strategies.transport.exact",
     "ipot": "strategies.transport.ipot",
 }
 """The module of each solver, imported when it is used; its ``solve`` takes what `solve` gives it."""
 
-ENTROPIC = {"torch", "reference"}
+ENTROPIC = {"torch", "reference", "triton"}
 """Solvers with potentials, which therefore do unbalanced plans and warm starts."""
-SYNC_FREE = {"torch"}
+SYNC_FREE = {"torch", "triton"}
 """Solvers with a mode of fixed iterations."""
 
 
@@ -73,7 +75,7 @@ def solve(
         cost: cost of moving a unit of mass; what stands at padding is not read; (B, S, T).
         source: mass of each source token; exact zeros at padding; rows sum to one; (B, S).
         target: mass of each target token, likewise; (B, T).
-        solver: ``auto``, ``torch``, ``reference``, ``exact`` or ``ipot``.
+        solver: ``auto``, ``torch``, ``reference``, ``triton``, ``exact`` or ``ipot``.
         epsilon: strength of the entropy, or step size of a proximal step (``ipot``), in the units of the cost;
             ``exact`` has no use for it.
         iterations: the most iterations that a solver makes; ``exact`` has no use for it.

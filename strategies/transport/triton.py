@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from strategies.transport.problem import Potentials, Transport
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise ValueError(
+        "solver triton needs the package triton, which exists for Linux alone: take solver auto"
+    ) from error
 
 LONGEST = 128
 """Tokens on a side that one program can hold in its registers."""
@@ -100,12 +106,13 @@ def solve(
     tolerance: float,
     relaxation: float | None = None,
     potentials: Potentials | None = None,
+    fixed_iterations: int | None = None,
 ) -> Transport:
     """Balanced and unbalanced entropic transport in float32, for up to 128 tokens on a side.
 
     Every tenth iteration is made in the log domain, the others are scalings of the kernel that follows from it, with
-    the over-relaxation of the torch solver (balanced only). No number travels to the host, so a negative tolerance
-    makes a fixed number of iterations that a CUDA graph can hold. `strategies.transport.solve` documents the arguments.
+    the over-relaxation of the torch solver (balanced only). No number travels to the host.
+    `strategies.transport.solve` documents the arguments.
 
     Raises:
         ValueError: more tokens than a program holds, or tensors that are not on a GPU.
@@ -123,7 +130,8 @@ def solve(
     share, softness = (1.0, 0.0) if relaxation is None else (relaxation / (relaxation + epsilon), epsilon / relaxation)
     _sinkhorn[(batch,)](
         costs, a, b, f, g, plan, value, violation, used,
-        length, width, epsilon, tolerance, iterations, share, softness,
+        length, width, epsilon, tolerance if fixed_iterations is None else -1.0,
+        iterations if fixed_iterations is None else fixed_iterations, share, softness,
         check=CHECK_EVERY, height=rows, width=columns, num_warps=min(16, max(1, rows * columns // 1024)),
     )  # fmt: skip
     return Transport(

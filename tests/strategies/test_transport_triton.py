@@ -43,7 +43,7 @@ INTERPRET = """
             "iterations": int(ours.iterations.max()), "again": int(again.iterations.max()),
             "slow": int(slow.iterations.max()),
         }
-    fixed = triton.solve(cost, source, target, epsilon=0.05, iterations=30, tolerance=-1.0)
+    fixed = triton.solve(cost, source, target, epsilon=0.05, iterations=9, tolerance=1e-2, fixed_iterations=30)
     found["fixed"] = fixed.iterations.tolist()
     failed = triton.solve(cost, source, target, epsilon=0.01, iterations=10, tolerance=1e-5)
     found["failed"] = failed.converged.tolist()
