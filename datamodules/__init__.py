@@ -7,6 +7,7 @@ module imports nothing heavy; any other class path works on the command line as 
 DATAMODULES: dict[str, str] = {
     "africlirmatrix": "datamodules.africlirmatrix.AfriCLIRMatrixDataModule",
     "ciral": "datamodules.ciral.CIRALDataModule",
+    "flickr30k": "datamodules.flickr30k.Flickr30kDataModule",
     "flickr30k_entities": "datamodules.flickr30k_entities.Flickr30kEntitiesDataModule",
     "ir_datasets": "datamodules.ir_collection.IrDatasetsDataModule",
     "miracl": "datamodules.miracl.MIRACLDataModule",

@@ -36,7 +36,7 @@ ALIASES = {
     "zh-TW": "zh-Hant",
 }
 _COMPONENTS = 2
-_VARIATION_SELECTOR = "\ufe0f"
+VARIATION_SELECTOR = "\ufe0f"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def read_families() -> dict[str, str]:
     for entry in read_json(package / "en/data.json"):
         if entry.get("group", _COMPONENTS) != _COMPONENTS:
             for emoji in (entry, *entry.get("skins", ())):
-                found[emoji["emoji"].replace(_VARIATION_SELECTOR, "")] = names[str(entry["subgroup"])]
+                found[emoji["emoji"].replace(VARIATION_SELECTOR, "")] = names[str(entry["subgroup"])]
     return found
 
 

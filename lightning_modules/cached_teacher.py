@@ -19,7 +19,7 @@ from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teacher_store import Array, TeacherStore, text_keys
 from lightning_modules.text_statistics import Reading
-from lightning_modules.vectors import inverse_document_frequency
+from lightning_modules.vectors import idf_of_ids
 from lightning_modules.vocabulary import chunks
 from retrieval.errors import InputError
 from strategies.base import Embeddings
@@ -130,18 +130,11 @@ class CachedTeacher(Teacher):
         """Compute the IDF of each token, from the stored ids if texts are stored; see `Teacher.fit_idf`."""
         if not self.stores_new:
             self.teacher.fit_idf(texts, side)
-            self._idf = self.teacher.encoder.idf.cpu().numpy()
+            self._idf = self.teacher.idf
             return
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
-        counts = np.zeros(0, dtype=np.int64)
-        for ids in store.ragged("ids", store.find(text_keys(texts))):
-            unique = np.unique(ids)
-            if unique[-1] >= len(counts):
-                counts = np.pad(counts, (0, int(unique[-1]) + 1 - len(counts)))
-            counts[unique] += 1
-        # The last entry serves all ids that no text holds.
-        self._idf = inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), len(texts)).numpy()
+        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))), len(texts))
 
     def reading(self) -> Reading | None:
         """How queries become tokens; see `Teacher.reading`."""

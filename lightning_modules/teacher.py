@@ -157,12 +157,22 @@ class OnlineTeacher(Teacher):
         return self._dim
 
     @property
+    def place(self) -> torch.device:
+        """The device that the model runs on."""
+        return torch.device(self.device) if self.device != "auto" else _automatic_device()
+
+    @property
     def encoder(self) -> TextEncoder:
         """The frozen model, loaded on first use."""
         if self._encoder is None:
-            device = torch.device(self.device) if self.device != "auto" else _automatic_device()
-            self._encoder = self._load().requires_grad_(False).eval().to(device)
+            self._encoder = self._load().requires_grad_(False).eval().to(self.place)
         return self._encoder
+
+    @property
+    def idf(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """IDF of each token id after `fit_idf`, (V,); the last serves all ids from there on. Empty before."""
+        idf: np.ndarray[Any, np.dtype[np.float32]] = self.encoder.idf.cpu().numpy()
+        return idf
 
     @property
     def sides(self) -> tuple[TextSide, ...]:
@@ -200,8 +210,8 @@ class OnlineTeacher(Teacher):
         if not tokens:
             return Embeddings(pooled.to(device or "cpu"))
         states, ids = _ragged(batches)
-        idf = self.encoder.idf.cpu()
-        weights = [idf[torch.from_numpy(ids[row]).long()].numpy() for row in order] if len(idf) else None
+        idf = self.idf
+        weights = [idf[np.minimum(ids[row], len(idf) - 1)] for row in order] if len(idf) else None
         return padded(pooled, [states[row] for row in order], weights, device)
 
     def reading(self) -> Reading:
@@ -225,12 +235,12 @@ class OnlineTeacher(Teacher):
         """
         if not texts:
             raise ValueError("there are no texts to encode")
-        encoder = self.encoder
+        _ = self.encoder  # loaded before the progress bar shows
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         starts = range(0, len(texts), self.batch_size)
         for start in progress(starts, "teacher", self.batch_size, len(texts)):
             rows = order[start : start + self.batch_size]
-            yield self._encode_batch(encoder, rows, [texts[row] for row in rows], tokens, side)
+            yield self._encode_batch(rows, [texts[row] for row in rows], tokens, side)
 
     def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
         """Nothing: texts are encoded when they are asked for."""
@@ -248,9 +258,8 @@ class OnlineTeacher(Teacher):
         return float(sum(mask.sum() for mask in masks)) / len(texts)
 
     @torch.no_grad()
-    def _encode_batch(
-        self, encoder: TextEncoder, rows: list[int], texts: list[str], tokens: bool, side: TextSide
-    ) -> TeacherBatch:
+    def _encode_batch(self, rows: list[int], texts: list[str], tokens: bool, side: TextSide) -> TeacherBatch:
+        encoder = self.encoder
         inputs = encoder.tokenize(texts, side)
         device = next(encoder.parameters()).device
         with torch.autocast(device.type, enabled=False):
@@ -310,9 +319,11 @@ def padded(
     return Embeddings(pooled.to(target), torch.from_numpy(tokens).to(target).float(), mask.to(target), weights=idf)
 
 
-def progress(starts: range, what: str, step: int, total: int) -> Iterator[int]:
-    """The starts of batches, with a progress bar over the texts if they are more than a thousand."""
-    if total <= _PROGRESS_FROM:
+def progress(
+    starts: range, what: str, step: int, total: int, unit: str = "texts", least: int = _PROGRESS_FROM
+) -> Iterator[int]:
+    """The starts of batches, with a progress bar over the texts if they are more than ``least``, a thousand."""
+    if total <= least:
         yield from starts
         return
     from rich.console import Console
@@ -320,7 +331,7 @@ def progress(starts: range, what: str, step: int, total: int) -> Iterator[int]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"{what}: encoding texts", total=total)
+        task = bar.add_task(f"{what}: encoding {unit}", total=total)
         for start in starts:
             yield start
             bar.update(task, completed=min(start + step, total))

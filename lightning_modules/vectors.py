@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +31,25 @@ def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
         (V,), float32.
     """
     return (torch.log((1 + total) / (1 + counts.double())) + 1).float()
+
+
+def idf_of_ids(texts: Iterable[np.ndarray[Any, Any]], total: int) -> np.ndarray[Any, Any]:
+    """Smoothed IDF of each token id, as `inverse_document_frequency`.
+
+    Args:
+        texts: the ids of each text, (tokens of the text,), integers.
+        total: number of texts.
+
+    Returns:
+        (V + 1,), float32, where V - 1 is the highest id; the last serves all ids that no text holds.
+    """
+    counts = np.zeros(0, dtype=np.int64)
+    for ids in texts:
+        unique = np.unique(ids)
+        if unique[-1] >= len(counts):
+            counts = np.pad(counts, (0, int(unique[-1]) + 1 - len(counts)))
+        counts[unique] += 1
+    return inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), total).numpy()
 
 
 def projected(embeddings: Embeddings, layer: nn.Module) -> Embeddings:

@@ -277,5 +277,6 @@ def test_the_table_is_pinned() -> None:
         assert package.name == name
         assert len(package.sha256) == 64
         assert package.version.split(":")[-1] in package.file
-    assert set(GROUPS["starter"]) == {name for name, package in PACKAGES.items() if package.kind != "debian"}
+    portable = {name for name, package in PACKAGES.items() if package.kind != "debian"}
+    assert set(GROUPS["starter"]) | set(GROUPS["starter_images"]) == portable
     assert set(GROUPS["all"]) == set(PACKAGES)

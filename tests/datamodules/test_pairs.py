@@ -206,6 +206,7 @@ OWN_OPTIONS = {
     "starter": ["language=so"],
     "starter_english": [],
     "starter_help": ["language=so"],
+    "starter_images": ["language=so"],
     "tsv": ["root=/nowhere"],
     "wikiclir": ["language=sw"],
     "schamoni": ["root=/nowhere"],
