@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,39 @@ from typing import Any
 from lightning_modules.ranking import Result
 from lightning_modules.text_statistics import BIN_EDGES, TextStatistics
 from retrieval.macro_average import Groups, macro_interval, macro_mean
-from retrieval.rows import AVERAGE, LABELS, Rows, by_language, groups
+from retrieval.rows import AVERAGE, LABELS, Rows, by_language, groups, view_of
 
+_SCALES = {"rsum": "rsum of the dev queries", "median_rank": "median rank of the dev queries"}
+"""Metrics that are no shares -> the panel of their own."""
+_COLUMNS = 4
 _COLOURS = {"undistilled": "#b8b8b8", "test": "#2b6cb0", "teacher": "#e0b354"}
 
 
-def plot_curves(path: Path, history: list[dict[str, float]]) -> Path:
+def plot_curves(path: Path, history: list[dict[str, float]], languages: Container[str] = ()) -> Path:
     """Draw training loss and dev metrics over optimiser steps; with several languages, their first metric as well.
 
     Args:
         path: PNG file to write.
         history: for each validation ``step``, ``train/...`` and ``dev/...``, such as ``dev/map`` or ``dev/sw/map``.
+        languages: those that stand in the names.
     """
     names = dict.fromkeys(name for point in history for name in point if "/info/" not in name)
-    dev = [name for name in names if name.startswith("dev/")]
-    own = {name: name.split("/")[1] for name in dev if _is_of_a_language(name, dev)}
     panels = {"training loss": {name: name.removeprefix("train/") for name in names if name.startswith("train/")}}
-    panels["dev queries"] = {name: name.removeprefix("dev/") for name in dev if name not in own}
+    own: dict[str, dict[str, str]] = {}
+    for name in names:
+        split, _, rest = name.partition("/")
+        language, _, of_language = rest.partition("/")
+        if split != "dev":
+            continue
+        if of_language and language in languages:
+            own.setdefault(of_language, {})[name] = language
+        elif "/" not in (view := view_of(rest))[0]:  # not of a group
+            title = _SCALES.get(view[1].removeprefix("maxsim/"), "dev queries")
+            panels.setdefault(title, {})[name] = rest
     if own:
-        panels["dev queries, average of the languages"] = panels.pop("dev queries")
-        metric = next(iter(own)).split("/", 2)[2]
-        panels[f"{metric} of the dev queries"] = {name: own[name] for name in own if name.split("/", 2)[2] == metric}
+        panels = {title + ", average of the languages" * (title != "training loss"): p for title, p in panels.items()}
+        metric = next(iter(own))
+        panels[f"{metric} of the dev queries"] = own[metric]
     figure, axes_list = _subplots(len(panels))
     for axes, (title, labels) in zip(axes_list, panels.items(), strict=True):
         for name, label in labels.items():
@@ -41,13 +53,6 @@ def plot_curves(path: Path, history: list[dict[str, float]]) -> Path:
     for axes in axes_list[1:]:
         axes.set_ylim(0, None)
     return _save(figure, path)
-
-
-def _is_of_a_language(name: str, names: list[str]) -> bool:
-    """Whether a name such as ``dev/sw/map`` has its average ``dev/map`` beside it; ``dev/maxsim/map`` alone has not."""
-    split, _, rest = name.partition("/")
-    metric = rest.partition("/")[2]
-    return bool(metric) and rest.partition("/")[0] != "maxsim" and f"{split}/{metric}" in names
 
 
 def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
@@ -61,17 +66,31 @@ def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
     """
     grouped = by_language({name: result.per_query for name, result in results.items()})
     rows = [name for name in LABELS if name in next(iter(grouped.values()))]
-    metrics = list(next(iter(grouped.values()))["test"])[:4]
+    metrics = _shown(list(next(iter(grouped.values()))["test"]))
     if list(grouped) != [""]:
         return _plot_languages(path, grouped, rows, metrics)
-    figure, axes_list = _subplots(len(metrics), width=2.4)
+    figure, axes_list = _subplots(min(_COLUMNS, len(metrics)), width=2.4, count=len(metrics))
     for axes, metric in zip(axes_list, metrics, strict=True):
         for place, row in enumerate(rows):
-            _bar(axes, place, 0.8, groups(grouped, row, metric), row)
-        axes.set(title=metric, ylim=(0, 1))
+            if values := groups(grouped, row, metric):
+                _bar(axes, place, 0.8, values, row)
+        axes.set(title=metric.replace("/", "\n"), ylim=(0, _top(metric)))
         axes.set_xticks(range(len(rows)), [LABELS[row].replace(" ", "\n", 1) for row in rows])
         axes.tick_params(axis="x", labelsize=8)
     return _save(figure, path)
+
+
+def _shown(metrics: list[str]) -> list[str]:
+    """The metrics to draw: the first four; with views, the first four of each, without those of groups."""
+    chosen: dict[str, list[str]] = {}
+    for metric in metrics:
+        chosen.setdefault(view_of(metric)[0], []).append(metric)
+    return [metric for view, own in chosen.items() if "/" not in view for metric in own[:_COLUMNS]]
+
+
+def _top(metric: str) -> float | None:
+    """Upper end of the axis; rsum has none that helps."""
+    return None if view_of(metric)[1].removeprefix("maxsim/") in _SCALES else 1
 
 
 def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], metrics: list[str]) -> Path:
@@ -86,7 +105,7 @@ def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], me
                     at = place + (number - (len(rows) - 1) / 2) * 0.27
                     _bar(axes, at, 0.27, values, row, LABELS[row] if place == 0 else None)
         axes.axvline(len(grouped) - 0.5, color="black", lw=0.6, ls=":")
-        axes.set(title=metric, ylim=(0, 1))
+        axes.set(title=metric, ylim=(0, _top(metric)))
         axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 90)
     axes_grid[0].legend(frameon=False, fontsize=8)
     return _save(figure, path)

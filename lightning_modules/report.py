@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
 
 from retrieval.macro_average import Groups, macro_interval, macro_mean, macro_permutation_test, macro_t_test
-from retrieval.rows import AVERAGE, LABELS, Rows, from_json, groups
+from retrieval.rows import AVERAGE, LABELS, Rows, from_json, groups, view_of
 from retrieval.table import format_interval, format_p, metrics_table, plain_table, print_table
 
+Means = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Language -> row -> metric -> mean."""
 
-def print_rows(grouped: Mapping[str, Rows], title: str) -> None:
-    """Print means and intervals: a line a row; with several languages, a line for each and for their average.
+
+def print_rows(grouped: Mapping[str, Rows], title: str, means: Means) -> None:
+    """Print means and intervals: a line a row; with several languages or views, a line for each.
 
     Args:
         grouped: language -> row -> metric -> query id -> value; see `retrieval.rows`.
         title: of the table.
+        means: those of `grouped`, and what is no mean over queries, such as median ranks.
     """
+    names = next(iter(means.values()))["test"]
+    if any(view_of(name)[0] or name not in next(iter(grouped.values()))["test"] for name in names):
+        print_table(_views_table(grouped, title, means))
+        return
     if list(grouped) != [""]:
         print_table(_languages_table(grouped, title))
         return
@@ -45,6 +54,39 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
             table.add_row("" if number else label, language, *map(_cell, values))
         table.add_section()
     return table
+
+
+def _views_table(grouped: Mapping[str, Rows], title: str, means: Means) -> Table:
+    """A line a system, language and view; metrics of all views together, such as rsum, have a line of their own."""
+    names = list(next(iter(means.values()))["test"])
+    views = list(dict.fromkeys(view_of(name)[0] for name in names))
+    metrics = list(dict.fromkeys(view_of(name)[1] for name in names))
+    languages = {language: [language] for language in grouped} | ({AVERAGE: list(grouped)} if len(grouped) > 1 else {})
+    shows_language = list(grouped) != [""]
+    table = plain_table("", *(["language"] if shows_language else []), "view", *metrics, title=title)
+    for row, label in LABELS.items():
+        lines = [
+            (language, members, view)
+            for language, members in languages.items()
+            if all(row in grouped[member] for member in members)
+            for view in views
+        ]
+        for number, (language, members, view) in enumerate(lines):
+            full = {view_of(name)[1]: name for name in names if view_of(name)[0] == view}
+            cells = [_view_cell(grouped, means, members, row, full.get(metric)) for metric in metrics]
+            shown = language if number % len(views) == 0 else ""
+            table.add_row("" if number else label, *([shown] if shows_language else []), view or "all", *cells)
+        table.add_section()
+    return table
+
+
+def _view_cell(grouped: Mapping[str, Rows], means: Means, languages: list[str], row: str, name: str | None) -> str:
+    """The mean over languages of a metric and its interval; without one where the values per query are not kept."""
+    if name is None:
+        return ""
+    if values := groups({language: grouped[language] for language in languages}, row, name):
+        return _cell(values)
+    return f"{fmean(means[language][row][name] for language in languages):g}"
 
 
 def _cell(values: Groups) -> str:
@@ -79,8 +121,9 @@ def print_results(folder: Path) -> None:
         folder: the run folder.
     """
     grouped: dict[str, Rows] = from_json(json.loads((folder / "per_query.json").read_text(encoding="utf-8")))
+    means: Means = from_json(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     print()
-    print_rows(grouped, f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]")
+    print_rows(grouped, f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]", means)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if all("undistilled" in rows for rows in grouped.values()):
         console.print(f"{verdict(grouped)}\n")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lightning_modules.report import print_rows
 from retrieval.errors import InputError
 from retrieval.files import write_json
-from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
 from retrieval.rows import Rows, averages, by_language, to_json
 from retrieval.table import metrics_table, print_table
 from retrieval.trec import read_qrels, read_run
@@ -19,11 +19,14 @@ from retrieval.trec import read_qrels, read_run
 if TYPE_CHECKING:
     from lightning_modules.cli import PotstillCLI
 
-T = TypeVar("T")
-
 
 def score_checkpoint(
-    folder: str, checkpoint: str | None, score: str | None, metrics: list[str] | None, json_file: str | None
+    folder: str,
+    checkpoint: str | None,
+    score: str | None,
+    metrics: list[str] | None,
+    json_file: str | None,
+    noise: dict[str, Any] | None = None,
 ) -> None:
     """Evaluate a checkpoint on the test collection of its run, and print the table.
 
@@ -33,23 +36,37 @@ def score_checkpoint(
         score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
         metrics: None is what the run used.
         json_file: where to write means and per-query values.
+        noise: options of `datamodules.noise.options.TestNoise`, in the place of the run's own; None keeps those.
 
     Raises:
-        InputError: there is no such run folder, checkpoint or metric.
+        InputError: there is no such run folder, checkpoint, metric or noise.
     """
     path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
     _check_metrics(metrics)
     extra = [f"--model.score={score}"] if score else []
     if metrics:
         extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
+    if noise is not None:
+        extra.append(f"--data.test_noise={json.dumps(noise)}")
     cli = open_run(folder, extra, path)
     load_weights(cli.model, path)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
         results = cli.evaluation.results
         grouped = by_language({name: result.per_query for name, result in results.items()})
-        print_rows(grouped, f"{path}: test queries")
-        _write(grouped, json_file)
+        means = by_language({name: result.means for name, result in results.items()})
+        print_rows(grouped, f"{path}: test queries{_with(noise)}", means)
+        _write(grouped, means, json_file)
+
+
+def _with(noise: dict[str, Any] | None) -> str:
+    """The noise for the table's title."""
+    kinds = (
+        [f"{noise[side]} noise {noise[f'{side}_severity']}" for side in ("text", "image") if noise[side]]
+        if noise
+        else []
+    )
+    return f" with {' and '.join(kinds)}" if kinds else ""
 
 
 def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
@@ -111,9 +128,11 @@ def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: s
         InputError: a file is not what it should be, or there is no such metric.
     """
     _check_metrics(metrics)
+    if unfit := [name for name in metrics or () if name in SUMMARIES]:
+        raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
     per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
     print_table(metrics_table({Path(run).name: per_query}, title=f"{run} against {qrels}"))
-    _write({"": {"test": per_query}}, json_file)
+    _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, json_file)
 
 
 def _check_metrics(metrics: list[str] | None) -> None:
@@ -124,13 +143,11 @@ def _check_metrics(metrics: list[str] | None) -> None:
             raise InputError(str(error)) from error
 
 
-def _write(grouped: dict[str, Rows], json_file: str | None) -> None:
+def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]]], json_file: str | None) -> None:
     """Write means and values per query, where a file was asked for."""
     if json_file:
-        means = _each(grouped, mean_over_queries)
-        content = _each(grouped, lambda values: {"means": mean_over_queries(values), "per_query": values})
+        content = {
+            language: {row: {"means": means[language][row], "per_query": values} for row, values in rows.items()}
+            for language, rows in grouped.items()
+        }
         write_json(json_file, to_json(content, {row: {"means": each} for row, each in averages(means).items()}))
-
-
-def _each(grouped: dict[str, Rows], make: Callable[[PerQuery], T]) -> dict[str, dict[str, T]]:
-    return {language: {row: make(values) for row, values in rows.items()} for language, rows in grouped.items()}

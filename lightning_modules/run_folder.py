@@ -119,7 +119,8 @@ class RunFolder(Callback):
             write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
             plots = [plot_rows(self.folder / "results.png", evaluation.results)]
             if self.history:
-                plots.append(plot_curves(self.folder / "curves.png", self.history))
+                languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
+                plots.append(plot_curves(self.folder / "curves.png", self.history, languages))
             log_results(trainer.loggers, means_of(evaluation.results), plots)
 
 

@@ -258,6 +258,8 @@ def _check_languages(runs: Sequence[ScoredRun], baseline: ScoredRun) -> None:
 def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> dict[str, float]:
     """The metric of each query of a language, in the baseline's order."""
     for one in (baseline, run):
+        if metric == "median_rank" or metric.endswith("/median_rank"):
+            raise InputError("median_rank is no mean over queries, so there is nothing to compare query by query")
         if metric not in one.groups[language]:
             raise InputError(f"{one.name} has no metric {metric!r}{_nearest(metric, list(one.groups[language]))}")
     wanted, given = baseline.groups[language][metric], run.groups[language][metric]

@@ -81,6 +81,17 @@ def from_json(content: dict[str, Any]) -> dict[str, Any]:
     return {"": content} if languages is None else languages
 
 
+def view_of(name: str) -> tuple[str, str]:
+    """The view (and the group in it) that a metric belongs to, and the metric in it.
+
+    >>> view_of("maxsim/regions/people/success@1"), view_of("maxsim/map")
+    (('regions/people', 'maxsim/success@1'), ('', 'maxsim/map'))
+    """
+    prefix = "maxsim/" if name.startswith("maxsim/") else ""
+    view, _, metric = name.removeprefix(prefix).rpartition("/")
+    return view, prefix + metric
+
+
 def groups(grouped: Mapping[str, Rows], row: str, metric: str) -> list[dict[str, float]]:
     """The values of a metric by query in each language, for `retrieval.macro_average`; empty where one lacks it."""
     if not all(metric in rows.get(row, {}) for rows in grouped.values()):

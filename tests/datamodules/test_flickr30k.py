@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.flickr30k import Flickr30kDataModule
+from datamodules.flickr30k_captions import READERS, read_captions
+from datamodules.flickr30k_files import numbered_lines, read_flickr
+from datamodules.images import ImageReference, is_image
+from datamodules.noise.correspondence import mismatch
+from datamodules.noise.options import TrainingNoise
+from retrieval.errors import InputError
+from tests.datamodules import flickr30k_layout as layout
+
+TRAIN = layout.of_split("train")[::-1]  # the order of the JSON file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return layout.write_official(tmp_path / "flickr30k")
+
+
+def loaded(root: Path, **options) -> Flickr30kDataModule:
+    data = Flickr30kDataModule(str(root), **options)
+    data.setup("test")
+    return data
+
+
+def image_of(source: str) -> str:
+    return Path(ImageReference.parse(source).path).stem
+
+
+def test_english_pairs_are_in_the_order_of_the_split_five_captions_an_image(root):
+    data = loaded(root)
+    assert [image_of(pair.source) for pair in data.pairs] == [name for name in TRAIN for _ in range(5)]
+    assert [pair.target for pair in data.pairs] == [f"{text} ." for name in TRAIN for text in layout.english(name)]
+    assert len({pair.id for pair in data.pairs}) == len(TRAIN)
+    assert all((a.id == b.id) == (a.source == b.source) for a in data.pairs for b in data.pairs)
+
+
+def test_without_the_token_file_captions_are_those_of_the_split(root):
+    (root / "results_20130124.token").unlink()
+    (root / "flickr30k-images").rename(root / "images")
+    data = loaded(root)
+    assert data.pairs[1].target == layout.english(TRAIN[0])[1]
+    assert "/images/" in data.pairs[1].source
+
+
+def test_collections_have_both_directions(root):
+    layout.write_tsv(root)
+    data = loaded(root, language="sw", captions="captions.sw.tsv")
+    test, english = data.collections["test"], data.collections["english"]
+    images = layout.of_split("test")
+    assert set(test.documents) == set(images)
+    assert all(is_image(text) for text in test.documents.values())
+    assert test.queries == {f"{image}#{n}": text for image in images for n, text in enumerate(layout.swahili(image))}
+    assert english.queries[f"{images[0]}#3"] == layout.english(images[0])[3] + " ."
+    assert (test.query_side, test.document_side, english.query_side) == ("student", "teacher", "teacher")
+    forward, backward = test.views
+    assert (forward.name, forward.transposed, backward.name, backward.transposed) == (
+        "text_to_image", False, "image_to_text", True)  # fmt: skip
+    assert forward.qrels[f"{images[1]}#4"] == {images[1]: 1}
+    assert backward.qrels[images[1]] == {f"{images[1]}#{n}": 1 for n in range(5)}
+
+
+@pytest.mark.parametrize(("source", "expected"), [("image", 1), ("caption", 1), ("both", 2)])
+def test_what_the_teacher_reads(root, source, expected):
+    layout.write_tsv(root)
+    data = loaded(root, language="sw", captions="captions.{language}.tsv", source=source)
+    assert len(data.pairs) == 5 * expected * len(TRAIN)
+    texts = [pair for pair in data.pairs if not is_image(pair.source)]
+    assert (len(texts) == 0) == (source == "image")
+    for pair, (name, n) in zip(texts, [(name, n) for name in TRAIN for n in range(5)], strict=False):
+        assert (pair.source, pair.target) == (layout.english(name)[n] + " .", layout.swahili(name)[n])
+    # Equal images are never negatives, whatever the teacher reads of them.
+    assert len({pair.id for pair in data.pairs}) == len(TRAIN)
+
+
+def test_image_level_noise_moves_the_five_captions_of_an_image_together(root, tmp_path):
+    order = np.roll(np.arange(len(TRAIN)), 1)
+    np.save(tmp_path / "noise.npy", order)
+    pairs = loaded(root).pairs
+    noisy = mismatch(pairs, TrainingNoise(level="image", index_file=str(tmp_path / "noise.npy")))
+    found = [image_of(pair.source) for pair in noisy]
+    assert found == [TRAIN[order[n]] for n in range(len(TRAIN)) for _ in range(5)]
+
+
+def test_multi30k(root):
+    layout.write_multi30k(root / "multi30k")
+    data = loaded(root, language="de", captions="multi30k", source="caption")
+    assert [(pair.source, pair.target) for pair in data.pairs] == [
+        (layout.english(name)[2], f"de {layout.english(name)[2]}") for name in TRAIN
+    ]
+    # One caption an image, so one English caption an image to compare with.
+    test = layout.of_split("test")
+    assert data.collections["english"].queries == {f"{name}#0": layout.english(name)[2] for name in test[::-1]}
+    five = loaded(root, language="de", captions=f"multi30k_task2:{root / 'multi30k'}")
+    assert [pair.target for pair in five.pairs[:6]] == [*(f"de{n} {TRAIN[0]}" for n in range(1, 6)), f"de1 {TRAIN[1]}"]
+
+
+def test_flickr30k_cn_prefers_the_captions_of_people(root):
+    layout.write_flickr30k_cn(root / "flickr30k_cn")
+    data = loaded(root, language="zh", captions="flickr30k_cn", source="both")
+    assert data.pairs[3].target == f"zhb 图 {TRAIN[0]} 1"
+    assert data.pairs[3].source == layout.english(TRAIN[0])[1] + " ."
+    assert all(text.startswith("zhm") for text in data.collections["test"].queries.values())
+    assert len(data.collections["test"].queries) == 5 * 4
+
+
+def test_translated_training_captions_and_test_captions_by_people(root):
+    layout.write_tsv(root, "mt.tr.tsv")
+    layout.write_xflickrco(root / "xflickrco")
+    data = loaded(root, language="tr", captions="mt.{language}.tsv", test_captions="xflickrco")
+    assert len(data.pairs) == 5 * len(TRAIN)
+    test = layout.of_split("test")
+    assert data.collections["test"].queries == {f"{name}#0": f"tr {name}" for name in test[::-1]}
+    assert len(data.collections["dev"].queries) == 15
+
+
+def test_flickr30k_200_is_aligned_with_its_file_names(root):
+    layout.write_tsv(root)
+    layout.write_flickr30k_200(root / "flickr30k_200")
+    data = loaded(
+        root, language="sw", captions="captions.sw.tsv", test_captions="flickr30k_200", test_language="swh_Latn"
+    )
+    for code, name in (("swh_Latn", "test"), ("eng_Latn", "english")):
+        expected = {f"{image}#0": f"{code} {layout.english(image)[0]}" for image in layout.of_split("test")}
+        assert dict(data.collections[name].queries) == expected
+
+
+def change(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        text = (root / path).read_text(encoding="utf-8")
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return spoil
+
+
+def lines_fewer(path: str) -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        lines = [text for _, text in numbered_lines(root / path)]
+        layout.packed(root / path, lines[:-1])
+
+    return spoil
+
+
+JSON, TOKENS, TSV, DE = "dataset_flickr30k.json", "results_20130124.token", "captions.sw.tsv", "multi30k/data/task1"
+EN = {"language": "en", "captions": "english"}
+SPOILED = {
+    "no split": (lambda root: (root / JSON).unlink(), EN, JSON, "no such file"),
+    "JSON cut off": (
+        lambda root: (root / JSON).write_text((root / JSON).read_text()[:300]),
+        EN,
+        f"{JSON}:1",
+        "no JSON",
+    ),
+    "JSON list": (lambda root: (root / JSON).write_text("[]"), EN, JSON, "no list of images"),
+    "unknown split": (change(JSON, '"split": "val"', '"split": "dev"'), EN, JSON, "'dev', expected one of train"),
+    "no split test": (
+        lambda root: (root / JSON).write_text((root / JSON).read_text().replace('"test"', '"val"')),
+        EN,
+        JSON,
+        "no image of the split 'test'",
+    ),
+    "image twice": (change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
+    "no sentences": (change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
+    "no images": (
+        lambda root: (root / "flickr30k-images").rename(root / "photos"),
+        EN,
+        "flickr30k",
+        "no folder of images",
+    ),
+    "image missing": (
+        lambda root: (root / "flickr30k-images" / "1000.jpg").unlink(),
+        EN,
+        "flickr30k-images",
+        "there is no 1000.jpg (1 of 9",
+    ),
+    "token": (change(TOKENS, "1000.jpg#1\t", "1000.jpg 1\t"), EN, f"{TOKENS}:2", "1000.jpg 1"),
+    "token without tab": (change(TOKENS, "1000.jpg#1\t", "1000.jpg#1 "), EN, f"{TOKENS}:2", "expected"),
+    "token twice": (change(TOKENS, "1000.jpg#1", "1000.jpg#0"), EN, f"{TOKENS}:2", "twice"),
+    "token empty": (change(TOKENS, "red above red .", " "), EN, f"{TOKENS}:2", "expected"),
+    "token lacks": (lambda root: (root / TOKENS).write_text("1000.jpg#0\ta\n"), EN, TOKENS, "no caption for"),
+    "TSV unknown": (change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
+    "TSV number": (change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
+    "TSV twice": (change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
+    "TSV columns": (change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
+    "no TSV": (lambda root: (root / TSV).unlink(), {}, TSV, "no such file"),
+    "no val": (lambda root: (root / TSV).write_text("1000\tnyekundu\n"), {}, "", "set data.dev_captions to a source"),
+    "lines": (
+        lines_fewer(f"{DE}/raw/val.de.gz"),
+        {"language": "de", "captions": "multi30k"},
+        "val.de.gz",
+        "has 2 lines, but its list of images has 3",
+    ),
+    "list twice": (
+        change(f"{DE}/image_splits/val.txt", "1070", "1063"),
+        {"language": "de", "captions": "multi30k"},
+        "val.txt:2",
+        "already on line 1",
+    ),
+    "list unknown": (
+        change(f"{DE}/image_splits/val.txt", "1070", "55"),
+        {"language": "de", "captions": "multi30k"},
+        "val.de.gz:2",
+        "unknown image '55.jpg'",
+    ),
+    "other language": (
+        lambda root: None,
+        {"language": "fr", "captions": "multi30k"},
+        "raw",
+        "no file {train,val,test_2016_flickr}.fr.gz",
+    ),
+    "not packed": (
+        lambda root: (root / DE / "raw/val.de.gz").write_bytes(b"plain"),
+        {"language": "de", "captions": "multi30k"},
+        "val.de.gz",
+        "damaged",
+    ),
+    "no folder": (lambda root: None, {"language": "zh", "captions": "flickr30k_cn"}, "flickr30k_cn", "no such folder"),
+    "xflickrco": (
+        change("xflickrco/annotations/tr/test.jsonl", '"id"', '"image"'),
+        {"language": "tr", "captions": "captions.sw.tsv", "test_captions": "xflickrco"},
+        "test.jsonl:1",
+        "sentences",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_errors_name_file_and_line(root, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+    layout.write_tsv(root)
+    layout.write_multi30k(root / "multi30k")
+    layout.write_xflickrco(root / "xflickrco")
+    spoil, options, place, message = SPOILED[name]
+    spoil(root)
+    with pytest.raises(InputError) as caught:
+        loaded(root, **({"language": "sw", "captions": TSV} | options))
+    assert message in str(caught.value)
+    assert f"{place}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"language": "sw"}, "captions are english, but the language is sw"),
+        ({"captions": "multi31k"}, "expected one of english, multi30k"),
+        ({"source": "text"}, "source is 'text'"),
+    ],
+)
+def test_wrong_options(root, options, message):
+    with pytest.raises(ValueError, match=message):
+        Flickr30kDataModule(str(root), **options)
+
+
+def test_every_reader_is_documented():
+    from datamodules import flickr30k_captions
+
+    assert {line.split()[0] for line in flickr30k_captions.__doc__.splitlines() if line.strip()} > set(READERS)
+
+
+def test_an_untranslated_line_pairs_with_the_english_caption_in_its_place(root):
+    image = TRAIN[0]
+    (root / "own.tsv").write_text(f"{image}\tmoja\n{image}\tmbili\n")
+    found = read_captions("own.tsv", root, "sw", read_flickr(root))
+    assert [(each.text, each.english) for each in found[image]] == [
+        ("moja", layout.english(image)[0] + " ."), ("mbili", layout.english(image)[1] + " .")]  # fmt: skip
+
+
+def train(script, tiny_config, root: Path, output: Path, *options: str):
+    teacher = "tests.datamodules.flickr30k_layout.ColourTeacher"
+    (output / "teacher.yaml").write_text(
+        tiny_config.read_text().split("data:")[0].replace("lightning_modules.teacher.OnlineTeacher", teacher)
+        .replace(tiny_config.read_text().split("init_args: {")[1].split("}")[0], "")
+        + "trainer: {accelerator: cpu}\nevaluation: {metrics: [rsum, success@1, success@5, success@10, median_rank]}\n"
+    )  # fmt: skip
+    words = ["--config", output / "teacher.yaml", "--data", "flickr30k", "--data.root", root, "--output", output]
+    return script("train.py", *words, "--logger", "csv", "--name", "run", "--data.batch_size", "16", *options)
+
+
+def test_a_run_ends_with_both_directions_in_every_result(script, tiny_config, root, tmp_path):
+    layout.write_tsv(root)
+    output = tmp_path / "runs"
+    output.mkdir()
+    sw = ["--data.language", "sw", "--data.captions", "captions.sw.tsv"]
+    done = train(script, tiny_config, root, output, *sw, "--strategy", "mse", "--trainer.max_epochs", "12")
+    assert done.status == 0, done.err
+    means = json.loads((output / "run" / "metrics.json").read_text())
+    test = means["test"]
+    parts = [test[f"{view}/success@{k}"] for view in ("text_to_image", "image_to_text") for k in (1, 5, 10)]
+    assert test["rsum"] == pytest.approx(100 * sum(parts))
+    assert test["rsum"] > means["undistilled"]["rsum"]
+    assert means["teacher"]["rsum"] == pytest.approx(600)
+    assert means["teacher"]["text_to_image/median_rank"] == 1
+    for line in ("text_to_image", "image_to_text", "median_rank"):
+        assert line in done.out
+    folder = output / "run"
+    names = {path.name for path in folder.iterdir()}
+    assert {"test.text_to_image.pooled.run", "test.image_to_text.qrels", "results.png", "curves.png"} <= names
+    again = script("evaluate.py", folder, "--json", tmp_path / "again.json")
+    assert again.status == 0, again.err
+    assert json.loads((tmp_path / "again.json").read_text())["test"]["means"] == test
+    run, qrels = folder / "test.image_to_text.pooled.run", folder / "test.image_to_text.qrels"
+    trec = script(
+        "evaluate.py", "--run", run, "--qrels", qrels, "--metrics", "success@1", "--json", tmp_path / "trec.json"
+    )
+    assert trec.status == 0, trec.err
+    same = json.loads((tmp_path / "trec.json").read_text())["test"]["means"]["success@1"]
+    assert same == test["image_to_text/success@1"]
