@@ -87,6 +87,11 @@ class RetrievalEvaluation(Callback):
         data.shard_texts, data.undistilled = self.large.most, self.undistilled
         self.check(data.collections)
 
+    def forget(self) -> None:
+        """Forget all results, and what the teacher read: the collections are others now."""
+        self.results.clear()
+        self._read_by_teacher.clear()
+
     def on_validation_epoch_start(self, *_: Any) -> None:
         """Forget what was encoded with older weights."""
         self._parts.clear()

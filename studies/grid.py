@@ -53,7 +53,7 @@ class Cell:
         found: dict[str, Any] = {}
         parsed = parse(self.arguments)
         for path in parsed.configs:
-            found |= _flat(read_yaml(path))
+            found |= flat(read_yaml(path))
         options = [argument.removeprefix("--").partition("=") for argument in parsed.cli]
         found |= {key: yaml.safe_load(value) for key, _, value in options if key != "config"}
         return {key: value for key, value in found.items() if key not in _NOT_SETTINGS}
@@ -205,12 +205,12 @@ def _as_argument(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import InputError
+from retrieval.files import write_json
+from retrieval.rows import by_language, to_json
 from studies.grid import read_yaml
 
 TEST_NOISE_SUFFIX = ".test_noise.yaml"
@@ -86,12 +89,39 @@ def is_tested(folder: Path, labels: Mapping[str, str], path: Path) -> bool:
 def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> None:
     """Test a finished run under each condition that it was not tested under yet.
 
+    The model and the data are built once; the results equal those of ``evaluate.py`` under the same noise.
+
     Args:
         folder: the run folder.
         labels: of the cell.
         path: the ``.test_noise.yaml``.
     """
-    raise NotImplementedError
+    spec = read_test_noise(path)
+    conditions = [each for each in spec.conditions() if not result_file(folder, *each).is_file()]
+    if not conditions or not spec.applies(labels):
+        return
+    from datamodules.noise.options import TestNoise
+    from datamodules.noise.transform import noisy_collections
+    from lightning_modules.rescoring import load_weights, open_run
+
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    cli = open_run(str(folder), ["--evaluation.undistilled=false", "--trainer.enable_progress_bar=false"], checkpoint)
+    load_weights(cli.model, checkpoint)
+    data: Any = cli.datamodule
+    data.setup("test")
+    clean = {name: each for name, each in data.collections.items() if each.split == "test"}
+    (folder / FOLDER).mkdir(exist_ok=True)
+    for side, kind, severity in conditions:
+        options: dict[str, Any] = {side: kind, f"{side}_severity": severity, "seed": spec.seed}
+        data.collections = noisy_collections(clean, TestNoise(**options))
+        cli.evaluation.forget()
+        cli.trainer.test(cli.model, datamodule=data, verbose=False)
+        results = by_language(cli.evaluation.results)
+        content = {
+            language: {row: {"means": each.means, "per_query": each.per_query} for row, each in rows.items()}
+            for language, rows in results.items()
+        }
+        write_json(result_file(folder, side, kind, severity), to_json(content))
 
 
 test_under_noise.__test__ = False  # type: ignore[attr-defined]

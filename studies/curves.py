@@ -1,0 +1,143 @@
+"""Robustness curves: a panel a language or a kind of noise, a line a strategy with its name at the end."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retrieval.rows import AVERAGE
+from studies.figures import Series, Study, level_name, title
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Okabe and Ito's colours, which people with colour-blindness tell apart; the markers differ as well."""
+_MARKERS = "osD^vPX*"
+_INK, _GREY = "#222222", "#888888"
+
+
+def language_curves(study: Study, series: Series, languages: Sequence[str] | None = None) -> Any:
+    """The curves under one kind of noise, a panel a language.
+
+    Args:
+        study: the scores.
+        series: the noise.
+        languages: by default the average and all of them.
+    """
+    shown = languages or [name for name in (AVERAGE, *study.languages) if name in study.groups]
+    titles = {AVERAGE: f"average of {len(study.languages)} languages"}
+    return _draw(study, [(series, name, titles.get(name, name)) for name in shown], level_name(series))
+
+
+def kind_curves(study: Study, kinds: Sequence[Series]) -> Any:
+    """The curves of several kinds of test noise, a panel a kind, averaged over the languages.
+
+    Args:
+        study: the scores.
+        kinds: of noise.
+    """
+    return _draw(study, [(each, study.groups[-1], title(each).rpartition(": ")[2]) for each in kinds], "severity")
+
+
+def _draw(study: Study, panels: Sequence[tuple[Series, str, str]], x_label: str) -> Any:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 2 if len(panels) < 5 else 3)
+    rows = math.ceil(len(panels) / columns)
+    width = 7.4 if columns > 1 else 5.2
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, 2.75 * rows + 0.1))
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=False)
+        for place, spare in enumerate(axes.ravel()):
+            if place >= len(panels):
+                spare.remove()
+        tops = [_panel(axis, study, *panel) for axis, panel in zip(axes.ravel(), panels, strict=False)]
+        for place, axis in enumerate(axes.ravel()[: len(panels)]):
+            axis.set_ylim(0, max(tops, default=1) * 1.04)
+            _label_ends(axis)
+            if place % columns == 0:
+                axis.set_ylabel(study.metric)
+            axis.set_xlabel(x_label)
+        figure.tight_layout(w_pad=0.6, h_pad=1.4)
+    return figure
+
+
+_STYLE: Any = {
+    "font.family": "sans-serif", "font.size": 8, "axes.edgecolor": _GREY, "axes.linewidth": 0.6, "text.color": _INK,
+    "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.titlesize": 9,
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.spines.top": False,
+    "axes.spines.right": False, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "svg.fonttype": "none", "svg.hashsalt": "potstill", "figure.dpi": 100,
+}  # fmt: skip
+
+
+def _panel(axis: Any, study: Study, series: Series, language: str, name: str) -> float:
+    """Draw the lines of a panel; give the highest point."""
+    levels, top = study.levels(series), 0.0
+    axis.lines_by_strategy = {}
+    for number, strategy in enumerate(study.strategies):
+        found = [(level, study.figure(strategy, series, level, language)) for level in levels]
+        points = [(level, figure) for level, figure in found if figure is not None]
+        if not points:
+            continue
+        colour = COLOURS[number % len(COLOURS)]
+        at, values = [level for level, _ in points], [figure.value for _, figure in points]
+        axis.plot(at, values, color=colour, marker=_MARKERS[number % len(_MARKERS)], ms=3.6, lw=1.4, mew=0, zorder=3)
+        banded = [(level, *figure.interval) for level, figure in points if figure.interval]
+        if banded:
+            axis.fill_between(*zip(*banded, strict=True), color=colour, alpha=0.10, lw=0, zorder=1)
+        axis.lines_by_strategy[strategy] = (at[-1], values[-1], colour)
+        top = max([top, *values])
+    axis.set_title(name)
+    axis.set_xticks(levels, [f"{level:g}" for level in levels])
+    axis.grid(axis="y", color="#e6e6e6", lw=0.6)
+    axis.set_axisbelow(True)
+    return top
+
+
+def _label_ends(axis: Any) -> None:
+    """Write each strategy's name at the end of its line, moved apart where lines end close together."""
+    low, high = axis.get_ylim()
+    step = 0.068 * (high - low)
+    ends = sorted(axis.lines_by_strategy.items(), key=lambda item: item[1][1])
+    heights: list[float] = []
+    for _, (_, value, _) in ends:
+        heights.append(max(value, heights[-1] + step) if heights else value)
+    excess = max(0.0, heights[-1] - (high - 0.2 * step)) if heights else 0.0
+    for place in range(len(heights) - 1, -1, -1):  # from the top down, where they were pushed out of the panel
+        limit = heights[place + 1] - step if place + 1 < len(heights) else heights[place] - excess
+        heights[place] = min(heights[place], limit)
+    for (strategy, (x, value, colour)), height in zip(ends, heights, strict=True):
+        axis.annotate(
+            strategy, (x, value), (1.03, height), textcoords=axis.get_yaxis_transform(), color=colour, va="center",
+            fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip
+
+
+def save(figure: Any, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG.
+
+    Args:
+        figure: of matplotlib.
+        stem: path without suffix.
+    """
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+    figure.savefig(paths[0], dpi=200)
+    paths[1].write_text(svg(figure), encoding="utf-8")
+    return paths
+
+
+def svg(figure: Any) -> str:
+    """A figure as an SVG element that can stand in a page: no header, no metadata, no size in points."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context(_STYLE):
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    return re.sub(r'(<svg[^>]*?) width="[\d.]+pt" height="[\d.]+pt"', r"\1", text, count=1).strip()

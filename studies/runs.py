@@ -1,0 +1,272 @@
+"""Read run folders for a report: what was measured, on which strategy, noise, language and seed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_modules.front_door import SHORT_NAMES, did_you_mean
+from retrieval.errors import InputError
+from retrieval.progress import delayed_progress
+from retrieval.rows import from_json
+from studies.cells import RECORD, is_done
+from studies.grid import flat
+from studies.test_noise import FOLDER
+
+CLEAN = "clean"
+AFTER = " after "
+"""Stands between the noise of a test and that of the training before it."""
+_TEST_FILE = re.compile(r"(text|image)-(.+)-([0-5])")
+_NOT_COMPARED = ("output", "name", "logger", "seed_everything", "data.init_args.noise", "data.init_args.language",
+                 "trainer.enable_progress_bar", "trainer.accelerator", "trainer.devices")  # fmt: skip
+"""What may differ between the runs that are averaged."""
+
+
+@dataclass(frozen=True, order=True)
+class Condition:
+    """What went wrong on purpose.
+
+    Args:
+        stage: ``training`` or ``test``; empty for nothing.
+        kind: ``correspondence-caption``, ``text-keyboard``, ``image-jpeg`` or so; ``clean`` for nothing.
+        level: rate of wrong correspondence, or severity.
+    """
+
+    stage: str = ""
+    kind: str = CLEAN
+    level: float = 0.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of one run.
+
+    Args:
+        run: name of the run folder.
+        strategy: how tables call it.
+        condition: the noise.
+        language: the language; empty for data without one.
+        seed: of the run.
+        value: of the metric, as in metrics.json.
+        per_query: id -> value.
+    """
+
+    run: str
+    strategy: str
+    condition: Condition
+    language: str
+    seed: int
+    value: float
+    per_query: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: of the run.
+        config: dotted key -> value of its whole configuration.
+        label: of its strategy in the sweep, if it is a cell of one.
+        means: language -> row -> metric -> value.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    label: str | None
+    means: dict[str, dict[str, dict[str, float]]]
+
+    @property
+    def language(self) -> str:
+        """Of the data."""
+        return str(self.config.get("data.init_args.language") or "")
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return int(self.config.get("seed_everything") or 0)
+
+
+def find_folders(paths: Sequence[str | Path]) -> list[Path]:
+    """Run folders, finished or not: those that were given, and those inside the folders that were given.
+
+    Raises:
+        InputError: a path is no folder, or none of them has a run.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise InputError("no such folder", path)
+        is_run = (path / "config.yaml").is_file() or (path / RECORD).is_file()
+        children = [path] if is_run else sorted(path.iterdir())
+        found |= {child: None for child in children if _is_run(child)}
+    if not found:
+        raise InputError("found no run folder (a folder with a config.yaml) there", paths[0])
+    return list(found)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() or (folder / RECORD).is_file()
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run's configuration and means.
+
+    Raises:
+        InputError: a file is missing or is not what it should be.
+    """
+    try:
+        config = yaml.load((folder / "config.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        means = from_json(_json(folder / "metrics.json"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read its configuration: {error}", folder) from None
+    record = folder / RECORD
+    labels: dict[str, str] = _json(record)["labels"] if record.is_file() else {}
+    return Run(folder, flat(config), labels.get("strategy", labels.get("config")), means)
+
+
+def read_scores(runs: Sequence[Run], metric: str) -> list[Score]:
+    """The scores of finished runs: of the test as it is, and under test-time noise where it was tested so.
+
+    Args:
+        runs: of one study.
+        metric: a metric of metrics.json that is a mean over queries.
+
+    Raises:
+        InputError: a run lacks the metric, or two runs are of the same strategy, noise, language and seed.
+    """
+    names = strategy_names(runs)
+    scores: dict[tuple[Any, ...], Score] = {}
+    with delayed_progress("read runs", len(runs)) as advance:
+        for run, strategy in zip(runs, names, strict=True):
+            for score in _scores_of(run, strategy, metric):
+                key = (score.strategy, score.condition, score.language, score.seed)
+                if key in scores:
+                    raise InputError(f"the same strategy, noise, language and seed as {scores[key].run}", run.folder)
+                scores[key] = score
+            advance(1)
+    return list(scores.values())
+
+
+def strategy_names(runs: Sequence[Run]) -> list[str]:
+    """How tables call the strategy of each run: its name in the sweep, or its class and what differs in its options."""
+    prefix = "model.strategy."
+    options = [
+        {key.removeprefix(prefix + "init_args."): value for key, value in run.config.items() if key.startswith(prefix)}
+        for run in runs
+    ]
+    classes = [str(each.pop(prefix + "class_path", "?")) for each in options]
+    short = {path: name for name, path in SHORT_NAMES["strategy"].items()}
+    names = []
+    for run, path, own in zip(runs, classes, options, strict=True):
+        of_class = [
+            each for other, each, kind in zip(runs, options, classes, strict=True) if kind == path and not other.label
+        ]
+        differ = [key for key in own if any(each.get(key) != own[key] for each in of_class)]
+        plain = short.get(path, path.rpartition(".")[2])
+        named = plain + (f" ({', '.join(f'{key}={own[key]}' for key in differ)})" if differ else "")
+        names.append(run.label or named)
+    return names
+
+
+def check_same_settings(runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Look whether runs that are averaged differ in seed, language and noise only.
+
+    Raises:
+        InputError: they differ in something else.
+    """
+    first: dict[str, tuple[Run, dict[str, Any]]] = {}
+    for run, name in zip(runs, names, strict=True):
+        own = {key: value for key, value in run.config.items() if not key.startswith(_NOT_COMPARED)}
+        other, settings = first.setdefault(name, (run, own))
+        for key in dict.fromkeys([*settings, *own]):
+            if settings.get(key) != own.get(key):
+                raise InputError(
+                    f"{key} is {own.get(key)} here and {settings.get(key)} in {other.folder.name}, so the runs of "
+                    f"{name!r} cannot be averaged",
+                    run.folder,
+                )
+
+
+def default_metric(runs: Sequence[Run]) -> str:
+    """``rsum`` where every run has it, or the first metric of metrics.json."""
+    rows = [rows["test"] for run in runs for rows in run.means.values()]
+    return "rsum" if all("rsum" in row for row in rows) else next(iter(rows[0]))
+
+
+def training_condition(config: Mapping[str, Any]) -> Condition:
+    """The noise that a run was trained with.
+
+    Args:
+        config: dotted key -> value.
+    """
+    noise = {key.rpartition(".")[2]: value for key, value in config.items() if key.startswith("data.init_args.noise.")}
+    level = f"correspondence-{noise.get('level', 'caption')}"
+    active: list[tuple[str, float]] = []
+    if noise.get("rate"):
+        active.append((level, float(noise["rate"])))
+    elif noise.get("index_file"):
+        active.append((f"{level}-{Path(noise['index_file']).stem}", 1.0))
+    for side in ("text", "image"):
+        if noise.get(side) and noise.get(f"{side}_severity"):
+            active.append((f"{side}-{noise[side]}", float(noise[f"{side}_severity"])))
+    if not active:
+        return Condition()
+    (kind, amount), *others = active
+    return Condition("training", "+".join([kind, *(f"{other}-{value:g}" for other, value in others)]), amount)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its metrics."""
+    return is_done(folder)
+
+
+def _scores_of(run: Run, strategy: str, metric: str) -> Iterator[Score]:
+    trained = training_condition(run.config)
+    yield from _scores_in(run, strategy, trained, metric, run.means, from_json(_json(run.folder / "per_query.json")))
+    for path in sorted((run.folder / FOLDER).glob("*.json")):
+        match = _TEST_FILE.fullmatch(path.stem)
+        if match is None:
+            raise InputError("expected a name such as text-keyboard-3.json", path)
+        side, kind, severity = match.groups()
+        name = f"{side}-{kind}" if trained == Condition() else f"{side}-{kind}{AFTER}{trained.kind}-{trained.level:g}"
+        content = from_json(_json(path))
+        means, per_query = (
+            {language: {row: value[part] for row, value in rows.items() if isinstance(value, dict) and part in value}
+             for language, rows in content.items()} for part in ("means", "per_query")
+        )  # fmt: skip
+        yield from _scores_in(run, strategy, Condition("test", name, float(severity)), metric, means, per_query)
+
+
+def _scores_in(
+    run: Run, strategy: str, condition: Condition, metric: str, means: Mapping[str, Any], per_query: Mapping[str, Any]
+) -> Iterator[Score]:
+    for language, rows in means.items():
+        values, by_query = rows["test"], per_query[language]["test"]
+        if metric not in values:
+            raise InputError(
+                f"has no metric {metric!r}{did_you_mean(metric, values)} it has: {', '.join(values)}", run.folder
+            )
+        if metric not in by_query or metric.endswith("median_rank"):
+            raise InputError(
+                f"{metric} is no mean over queries, so it has no tests; choose another --metric", run.folder
+            )
+        yield Score(
+            run.folder.name, strategy, condition, language or run.language, run.seed, values[metric], by_query[metric]
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"no JSON: {error}", path) from None
+    return content
