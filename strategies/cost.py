@@ -32,7 +32,7 @@ def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
     return 1 - unit_tokens(teacher) @ unit_tokens(student).mT
 
 
-def pooled_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
+def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None = None) -> Tensor:
     """Squared distance of the pooled vectors, summed over dimensions, averaged over the batch; a scalar, 0 to 4.
 
     It is 2 (1 - cosine), so it does not shrink with the width, and stands beside a token cost without a factor of D.
@@ -40,12 +40,14 @@ def pooled_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
     Args:
         teacher: source side, pooled (B, D).
         student: target side, pooled (B, D).
+        weights: each pair's distance is multiplied by; (B,). None is 1.
 
     Raises:
         ValueError: the widths differ.
     """
     check_widths(student, teacher)
-    return (at_least_float32(student.pooled) - at_least_float32(teacher.pooled)).square().sum(1).mean()
+    distances = (at_least_float32(student.pooled) - at_least_float32(teacher.pooled)).square().sum(1)
+    return (distances if weights is None else weights * distances).mean()
 
 
 def check_widths(student: Embeddings, teacher: Embeddings) -> None:
