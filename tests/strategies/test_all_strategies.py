@@ -30,7 +30,7 @@ VARIANTS = {
         lambda: OptimalTransport(marginals="idf", epsilon=0.01),
         lambda: OptimalTransport(solver="exact", pooled_weight=0.0),
         lambda: OptimalTransport(solver="ipot", epsilon=0.5),
-        lambda: OptimalTransport(marginal_relaxation=0.5, epsilon=0.01, pooled_weight=0.0),
+        lambda: OptimalTransport(marginal_relaxation=2.0, epsilon=0.01, pooled_weight=0.0),
         lambda: OptimalTransport(mass=0.7),
     ],
     "mse": [MSE, lambda: MSE("token"), lambda: MSE("token", pooled_weight=0.0)],
