@@ -25,19 +25,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.flickr30k_entities_boxes import Coordinates
 from datamodules.flickr30k_entities_collections import localisation
 from datamodules.flickr30k_entities_folder import EntitiesFolder
-from datamodules.image_splits import ImageSplits, SplitByImage, karpathy_training_images, overlap
-from datamodules.keyed_translations import read_translations
+from datamodules.flickr30k_files import read_karpathy
+from datamodules.image_splits import ImageSplits, SplitByImage, overlap
+from datamodules.keyed_translations import Translations, read_translations
 from datamodules.leaks import Leaks
 from datamodules.pairs import Pair
 from datamodules.proposals import read_proposals
 from datamodules.source import PairSource
-from datamodules.text import fold, normalise
+from datamodules.text import normalise, text_id
 from retrieval.collection import Collection
 from retrieval.errors import InputError
 
@@ -54,7 +56,8 @@ class Flickr30kEntitiesDataModule(SplitByImage):
 
     Args:
         root: the folder of Flickr30k Entities.
-        images: folder of the images, ``<image>.jpg``; in `root`, unless it is absolute.
+        images: folder of the images, ``<image>.jpg``, in `root` unless it is absolute; by default flickr30k-images or
+            images.
         language: of the phrases that the student reads.
         translations: file of their translations, in `root` unless it is absolute; by default none for ``en``, else
             ``phrases.<language>.tsv``. Phrases without a translation are left out.
@@ -73,7 +76,7 @@ class Flickr30kEntitiesDataModule(SplitByImage):
     def __init__(
         self,
         root: str,
-        images: str = "flickr30k-images",
+        images: str | None = None,
         language: str = _ENGLISH,
         translations: str | None = None,
         pairs: PairKind = "phrases",
@@ -94,7 +97,7 @@ class Flickr30kEntitiesDataModule(SplitByImage):
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
         folder = Path(root).expanduser()
-        self.folder = EntitiesFolder(folder, folder / Path(images).expanduser(), coordinates, lenient)
+        self.folder = EntitiesFolder(folder, images, coordinates, lenient)
         default = None if language == _ENGLISH else f"phrases.{language}.tsv"
         chosen = translations or default
         self.translations_file = None if chosen is None else folder / Path(chosen).expanduser()
@@ -107,12 +110,13 @@ class Flickr30kEntitiesDataModule(SplitByImage):
         """The images of train.txt (or the training images of `karpathy`), and those of val.txt and test.txt."""
         evaluated = frozenset(name for file in _COLLECTIONS.values() for name in self.folder.split(file))
         karpathy = self.karpathy_file
-        train = self.folder.split("train.txt") if karpathy is None else karpathy_training_images(karpathy)
-        return ImageSplits(frozenset(train), evaluated)
+        if karpathy is None:
+            return ImageSplits(frozenset(self.folder.split("train.txt")), evaluated)
+        train = frozenset(name for name, image in read_karpathy(karpathy).items() if image.split == "train")
+        return ImageSplits(train, evaluated)
 
     def load_pairs(self) -> list[Pair]:
         """The training pairs; each combination of source and target once."""
-        self._translations = None if self.translations_file is None else read_translations(self.translations_file)
         splits = self.image_splits()
         of = "train.txt" if self.karpathy_file is None else self.karpathy_file.name
         removed = overlap(splits.train, splits.evaluated, self.remove_overlap, of, "val.txt and test.txt")
@@ -120,10 +124,9 @@ class Flickr30kEntitiesDataModule(SplitByImage):
         if self.source != "caption":
             self.folder.require_images(names)
         texts = self._phrase_texts(names) if self.pair_kind == "phrases" else self._caption_texts(names)
-        ids: dict[str, int] = {}
         pairs: dict[tuple[str, str], Pair] = {}
         for source, target, known_by in texts:
-            pairs.setdefault((source, target), Pair(source, target, ids.setdefault(known_by, len(ids))))
+            pairs.setdefault((source, target), Pair(source, target, text_id(known_by)))
         return list(pairs.values())
 
     def load_collections(self) -> dict[str, Collection]:
@@ -163,7 +166,7 @@ class Flickr30kEntitiesDataModule(SplitByImage):
                     region = self.folder.reference(image.name, image.merged(phrase.chain))
                     yield region, target, region
                 if self.source != "image":
-                    yield english, target, fold(english)
+                    yield english, target, english
 
     def _caption_texts(self, names: Sequence[str]) -> _Texts:
         skipped = self._skipped()
@@ -173,10 +176,15 @@ class Flickr30kEntitiesDataModule(SplitByImage):
                 target = self._target(f"{name}#{number}", english)
                 if target is None or (name, number) in skipped:
                     continue
+                image = self.folder.reference(name)
                 if self.source != "caption":
-                    yield self.folder.reference(name), target, name
+                    yield image, target, image
                 if self.source != "image":
-                    yield english, target, name
+                    yield english, target, image
+
+    @cached_property
+    def _translations(self) -> Translations | None:
+        return None if self.translations_file is None else read_translations(self.translations_file)
 
     def _target(self, key: str, english: str) -> str | None:
         """What the student reads."""

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from datamodules.flickr30k_entities_boxes import Annotation, Coordinates, read_annotation
@@ -18,6 +19,7 @@ from datamodules.flickr30k_entities_sentences import (
     read_split,
     read_unrelated,
 )
+from datamodules.flickr30k_files import find_images, require_images
 from datamodules.images import Box, ImageReference
 from retrieval.errors import InputError
 from retrieval.progress import delayed_progress
@@ -29,13 +31,13 @@ class EntitiesFolder:
 
     Args:
         root: with ``Sentences``, ``Annotations`` and the lists of images.
-        images: folder of the images.
+        images: folder of the images in `root`; None looks for flickr30k-images or images.
         coordinates: how corners of boxes are read.
         lenient: see `datamodules.flickr30k_entities.Flickr30kEntitiesDataModule`.
     """
 
     root: Path
-    images: Path
+    images: str | None = None
     coordinates: Coordinates = "official"
     lenient: bool = False
 
@@ -98,20 +100,21 @@ class EntitiesFolder:
 
     def reference(self, name: str, box: Box | None = None) -> str:
         """The string of an image, or of a region of it."""
-        folder = os.path.abspath(self.images)  # noqa: PTH100  (a link stays what it is)
-        return str(ImageReference(f"{folder}/{name}.jpg", box))
+        return str(ImageReference(f"{self.pictures}/{name}.jpg", box))
+
+    @cached_property
+    def pictures(self) -> str:
+        """Absolute path of the folder of the images.
+
+        Raises:
+            InputError: there is none.
+        """
+        return os.path.abspath(find_images(self.root, self.images))  # noqa: PTH100  (a link stays what it is)
 
     def require_images(self, names: Iterable[str]) -> None:
         """See to it that the images are there: better now than in the middle of training.
 
         Raises:
-            InputError: one is not, or there is no such folder.
+            InputError: one is not.
         """
-        if not self.images.is_dir():
-            raise InputError("no such folder, expected that of the images (data.images)", self.images)
-        there = {entry.name for entry in os.scandir(self.images)}
-        names = list(names)
-        if lacking := [name for name in names if f"{name}.jpg" not in there]:
-            raise InputError(
-                f"no such image ({len(lacking):,} of {len(names):,} are missing)", self.images / f"{lacking[0]}.jpg"
-            )
+        require_images(Path(self.pictures), names)

@@ -7,15 +7,12 @@ Entities, and 903 of its 1,000 test images are training images of Karpathy's. Wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datamodules.base import PairsDataModule
 from retrieval.errors import InputError
-from retrieval.files import require_file
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class ImageSplits:
 class SplitByImage(PairsDataModule):
     """A datamodule whose pairs and collections come from images that other datasets use as well.
 
-    A subclass leaves the images of `excluded_images` out of its pairs.
+    A subclass leaves the images of `excluded_images` out of its pairs. Its ids hold for other datasets as well: the
+    `datamodules.text.text_id` of the image or text that pairs share.
 
     Args:
         remove_overlap: leave images out of training that are ``dev`` or ``test`` images of another split in the same
@@ -97,24 +95,3 @@ def overlap(
             f"such as {min(found)}: set remove_overlap to true for {name} to leave them out of training"
         )
     return found
-
-
-def karpathy_training_images(path: str | Path) -> list[str]:
-    """The training images of ``dataset_flickr30k.json``, without ``.jpg``.
-
-    Raises:
-        InputError: no file, no JSON, or no list of images with a file name and a split.
-    """
-    path = require_file(path)
-    expected = '{"images": [{"filename": "1000092795.jpg", "split": "train", ...}, ...]}'
-    try:
-        images = json.loads(path.read_bytes())["images"]
-        names = [Path(image["filename"]).stem for image in images if image["split"] == "train"]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
-        raise InputError(f"is no JSON, or is cut off: {error}", path, line) from None
-    except (KeyError, TypeError) as error:
-        raise InputError(f"lacks {error}, expected {expected}", path) from None
-    if not names:
-        raise InputError(f"there is no training image, expected {expected}", path)
-    return names

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
+from datamodules.image_splits import SplitByImage, keep_apart
 from datamodules.leaks import Leaks
 from datamodules.pairs import Pair
 from datamodules.source import PairSource, Row
@@ -84,6 +85,7 @@ class MixtureDataModule(PairsDataModule):
 
     def load_pairs(self) -> PairSource:
         """The pairs of all parts, as a `Mixture`."""
+        keep_apart(self.parts)
         for name, part in self.parts.items():
             part.seed = self.seed
             noises, part.noise, part.test_noise = (part.noise, part.test_noise), None, None
@@ -136,7 +138,8 @@ class MixtureDataModule(PairsDataModule):
         self.pairs, self.collections = self._mixture(), self.load_collections()
 
     def _mixture(self) -> Mixture:
-        mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature)
+        of_images = {name for name, part in self.parts.items() if isinstance(part, SplitByImage)}
+        mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature, of_images)
         self.shares = dict(zip(mixture.names, mixture.shares, strict=True))
         return mixture
 
@@ -159,16 +162,23 @@ class Mixture(PairSource):
     its n pairs, and a random choice of q % n of them that is drawn for each epoch anew. Parts that lie on disk are
     drawn by chunks, so their last chunk may bring a few pairs more than their share.
 
-    Ids of the parts mean nothing here: the id of a pair is the hash of its source, see `text_id`. So equal English
-    texts are the same source in every language, and different ones are not.
+    Ids of the parts mean nothing here, unless it is said that they do: the id of a pair is the hash of its source, see
+    `text_id`. So equal English texts are the same source in every language, and different ones are not.
 
     Args:
         parts: name -> pairs.
         temperature: see `MixtureDataModule`.
+        common_ids: parts whose ids hold for all parts: the captions of an image are one source.
     """
 
-    def __init__(self, parts: dict[str, Sequence[Pair] | PairSource], temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        parts: dict[str, Sequence[Pair] | PairSource],
+        temperature: float = 1.0,
+        common_ids: Set[str] = frozenset(),
+    ) -> None:
         self.names = list(parts)
+        self._keeps_ids = [name in common_ids for name in self.names]
         self._parts = [part if isinstance(part, PairSource) else ListSource(part) for part in parts.values()]
         sizes = [part.chunk_sizes() for part in self._parts]
         self._sizes = np.concatenate(sizes)
@@ -190,7 +200,8 @@ class Mixture(PairSource):
         part, inner = row
         pair = self._parts[part].parse(inner)
         candidates = tuple(replace(each, id=text_id(each.source)) for each in pair.candidates)
-        renewed: Pair = replace(pair, id=text_id(pair.source), candidates=candidates)
+        identifier = pair.id if self._keeps_ids[part] else text_id(pair.source)
+        renewed: Pair = replace(pair, id=identifier, candidates=candidates)
         return renewed
 
     def row_length(self, row: Row) -> int:

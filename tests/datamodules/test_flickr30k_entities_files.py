@@ -89,7 +89,7 @@ def test_boxes_by_both_conventions(tmp_path: Path) -> None:
 
 def test_the_official_box_is_what_was_painted(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "entities")
-    entities = EntitiesFolder(folder, folder / "flickr30k-images")
+    entities = EntitiesFolder(folder)
     image = next(iter(entities.annotated(["301"])))
     for chain, colour in (("1", (255, 0, 0)), ("2", (0, 0, 255)), ("3", (0, 128, 0))):
         for left, top, right, bottom in image.annotation.boxes[chain]:
@@ -187,12 +187,12 @@ def test_lenient_cuts_boxes_and_accepts_unknown_chains(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "entities")
     file = folder / "Annotations" / "301.xml"
     file.write_text(annotation({"1": [(0, 1, 70, 40)], "2": [(61, 1, 70, 40)]}, ["4"]))
-    entities = EntitiesFolder(folder, folder / "flickr30k-images", lenient=True)
+    entities = EntitiesFolder(folder, lenient=True)
     with pytest.warns(UserWarning, match="2 boxes were cut .* and 2 phrases name a chain"):
         image = next(iter(list(entities.annotated(["301"]))))
     assert image.annotation.boxes == {"1": ((0, 0, 60, 40),)}
     assert image.annotation.unboxed == {"2", "4"}
-    strict = EntitiesFolder(folder, folder / "flickr30k-images")
+    strict = EntitiesFolder(folder)
     file.write_text(annotation({"1": [(1, 1, 9, 9)], "2": [(1, 1, 9, 9)]}, ["4"]))
     with pytest.raises(InputError, match=r"301\.txt:2: the phrase 'two green hats' is of chain 3"):
         list(strict.annotated(["301"]))
