@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -225,6 +226,8 @@ def short_name(kind: str, class_path: str) -> str:
 
 def _reason(message: str) -> str:
     """The line that says what is wrong, of a message that jsonargparse made of a class's own error."""
-    if "\nErrors:\n  - " not in message:
+    found = re.search(r"\n *Errors:\n( *- )", message)
+    if found is None:
         return message
-    return message.split("\nErrors:\n  - ", 1)[1].split("\n  - ", 1)[0].strip()
+    first = message[found.end() :].split(f"\n{found[1]}", 1)[0]
+    return _reason(re.split(r"\n *Given value", first, maxsplit=1)[0]).strip()

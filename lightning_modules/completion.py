@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
@@ -58,6 +59,15 @@ def class_options(class_path: str) -> Iterator[tuple[str, list[str] | None]]:
             for option, parameter in inspect.signature(base.__init__).parameters.items():
                 if option != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                     yield option, _choices(types.get(option))
+                    yield from _fields(option, types.get(option))
+
+
+def _fields(option: str, kind: Any) -> Iterator[tuple[str, list[str] | None]]:
+    """The options below one that is a dataclass, such as ``noise.rate``."""
+    for member in (kind, *get_args(kind)):
+        if dataclasses.is_dataclass(member):
+            types = get_type_hints(member)
+            yield from ((f"{option}.{each.name}", _choices(types[each.name])) for each in dataclasses.fields(member))
 
 
 def _choices(kind: Any) -> list[str] | None:

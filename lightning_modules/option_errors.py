@@ -136,8 +136,10 @@ def _class_options(path: str) -> Iterator[str]:
     classes = {full: SHORT_NAMES[kind] for kind, full in FULL_KEYS.items()}
     classes |= {"model.teacher": TEACHERS, "model.teacher.teacher": TEACHERS}
     group = path.rpartition(".")[0]
-    for class_path in classes.get(group, {}).values():
-        yield from (f"{group}.{option}" for option, _ in class_options(class_path))
+    for place, names in classes.items():
+        if group == place or group.startswith(f"{place}."):
+            for class_path in names.values():
+                yield from (f"{place}.{option}" for option, _ in class_options(class_path))
 
 
 def _place(path: str, files: Sequence[Path], arguments: Sequence[str]) -> tuple[Path, int] | tuple[()]:

@@ -59,14 +59,32 @@ def score_checkpoint(
         _write(grouped, means, json_file)
 
 
+def noise_options(
+    text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
+) -> dict[str, Any] | None:
+    """Options of `datamodules.noise.options.TestNoise`, with one severity for texts and images.
+
+    Args:
+        text: kind of text noise; None for none.
+        image: kind of image noise; None for none.
+        severity: 0 to 5; None gives None.
+        seed: of the noise.
+        lexicon: for the text noise ``code_switch``.
+        translations: for the text noise ``mt``.
+    """
+    if severity is None:
+        return None
+    kinds = {"text": text or "", "image": image or ""}
+    severities = {f"{side}_severity": severity if kind else 0 for side, kind in kinds.items()}
+    return kinds | severities | {"lexicon": lexicon, "translations": translations, "seed": seed}
+
+
 def _with(noise: dict[str, Any] | None) -> str:
     """The noise for the table's title."""
-    kinds = (
-        [f"{noise[side]} noise {noise[f'{side}_severity']}" for side in ("text", "image") if noise[side]]
-        if noise
-        else []
-    )
-    return f" with {' and '.join(kinds)}" if kinds else ""
+    if noise is None:
+        return ""
+    kinds = [f"{noise[side]} {noise[f'{side}_severity']}" for side in ("text", "image") if noise[side]]
+    return f" with noise: {', '.join(kinds)}"
 
 
 def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
