@@ -45,6 +45,10 @@ class ImageTeacher(OnlineTeacher):
         """Number of patches of an image, known without loading the model where that is possible."""
 
     @abstractmethod
+    def load_images(self) -> None:
+        """Load what images need, before threads use it."""
+
+    @abstractmethod
     def _pixels(self, image: Image) -> Tensor:
         """An image as the model reads it, (3, H, W), float32; called in several threads."""
 
@@ -80,6 +84,8 @@ class ImageTeacher(OnlineTeacher):
         if written:
             for batch in super().encode_batches([texts[row] for row in written], tokens, side):
                 yield replace(batch, rows=[written[row] for row in batch.rows])
+        if images:
+            self.load_images()
         for rows, pixels in self._read(texts, images):
             yield self._image_batch(rows, pixels, tokens)
 

@@ -84,6 +84,10 @@ class LockedImageTeacher(ImageTeacher):
             self._head = self._fitted()
         return self._head
 
+    def load_images(self) -> None:
+        """Load backbone and layer."""
+        _ = self.backbone, self.head
+
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:
         """All that the vectors depend on beside the models' files."""
         learned = {name: PACKAGES[name].version for name in _LEARNED_FROM}

@@ -168,6 +168,10 @@ class OnlineTeacher(Teacher):
             self._encoder = self._load().requires_grad_(False).eval().to(self.place)
         return self._encoder
 
+    def load(self) -> None:
+        """Load the model, which else happens when the first text comes."""
+        _ = self.encoder
+
     @property
     def idf(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """IDF of each token id after `fit_idf`, (V,); the last serves all ids from there on. Empty before."""
@@ -214,7 +218,7 @@ class OnlineTeacher(Teacher):
         weights = [idf[np.minimum(ids[row], len(idf) - 1)] for row in order] if len(idf) else None
         return padded(pooled, [states[row] for row in order], weights, device)
 
-    def reading(self) -> Reading:
+    def reading(self) -> Reading | None:
         """How queries become tokens, made without loading the model."""
         tokenizer, special = load_tokenizer(self.model)
         return Reading(tokenizer, self.max_length, special.get("unk_token"), self.prefixes["queries"])
@@ -235,7 +239,7 @@ class OnlineTeacher(Teacher):
         """
         if not texts:
             raise ValueError("there are no texts to encode")
-        _ = self.encoder  # loaded before the progress bar shows
+        self.load()
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         starts = range(0, len(texts), self.batch_size)
         for start in progress(starts, "teacher", self.batch_size, len(texts)):
@@ -357,14 +361,18 @@ def _automatic_device() -> torch.device:
 
 def _model_key(model: str) -> str:
     """What a model's files are known by: a hash of a local folder's content, or the commit on the hub."""
-    folder = Path(model)
-    if not folder.is_dir():
+    if not Path(model).is_dir():
         from lightning_modules.pretrained import load_config
 
         return f"{model}@{getattr(load_config(model), '_commit_hash', None)}"
+    return folder_hash(Path(model))
+
+
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b of a model's files in a folder: weights, configuration, tokenizer."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
+        if path.suffix in (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model"):
             stat = path.stat()
             digest.update(f"{path.name}:{file_hash(path, stat.st_size, stat.st_mtime_ns)};".encode())
     return digest.hexdigest()
