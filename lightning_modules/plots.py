@@ -98,17 +98,57 @@ def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], me
     names = [*grouped, AVERAGE]
     figure, axes_grid = _subplots(min(2, len(metrics)), width=max(4.5, 0.6 * len(names) + 1), count=len(metrics))
     for axes, metric in zip(axes_grid, metrics, strict=True):
-        for number, row in enumerate(rows):
-            for place, name in enumerate(names):
-                shown = grouped if name == AVERAGE else {name: grouped[name]}
-                if values := groups(shown, row, metric):
-                    at = place + (number - (len(rows) - 1) / 2) * 0.27
-                    _bar(axes, at, 0.27, values, row, LABELS[row] if place == 0 else None)
+        _grouped_bars(
+            axes,
+            rows,
+            {
+                name: {row: groups(grouped if name == AVERAGE else {name: grouped[name]}, row, metric) for row in rows}
+                for name in names
+            },
+        )
         axes.axvline(len(grouped) - 0.5, color="black", lw=0.6, ls=":")
         axes.set(title=metric, ylim=(0, _top(metric)))
-        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 90)
     axes_grid[0].legend(frameon=False, fontsize=8)
     return _save(figure, path)
+
+
+def plot_groups(path: Path, results: Mapping[str, Result]) -> Path | None:
+    """Draw the first metric of each view that has groups of queries, such as types of phrases: a group of bars each.
+
+    Args:
+        path: PNG file to write.
+        results: name -> what was measured; with several languages the average is drawn.
+
+    Returns:
+        The path; None where there are no groups.
+    """
+    grouped = by_language({name: result.per_query for name, result in results.items()})
+    rows = [name for name in LABELS if name in next(iter(grouped.values()))]
+    panels: dict[str, dict[str, str]] = {}
+    for name in next(iter(grouped.values()))["test"]:
+        view, _, group = view_of(name)[0].partition("/")
+        if group:
+            panels.setdefault(view, {}).setdefault(group, name)
+    if not panels:
+        return None
+    figure, axes_list = _subplots(1, width=max(6, 0.9 * max(map(len, panels.values()))), count=len(panels))
+    for axes, (view, names) in zip(axes_list, panels.items(), strict=True):
+        values = {group: {row: groups(grouped, row, name) for row in rows} for group, name in names.items()}
+        _grouped_bars(axes, rows, values)
+        metric = view_of(next(iter(names.values())))[1]
+        axes.set(title=f"{view}, {metric}", ylim=(0, _top(metric)))
+    axes_list[0].legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _grouped_bars(axes: Any, rows: list[str], values: Mapping[str, Mapping[str, Groups]]) -> None:
+    """A group of bars for each name: a bar for each row that has values."""
+    for place, of_row in enumerate(values.values()):
+        for number, row in enumerate(rows):
+            if of_row[row]:
+                at = place + (number - (len(rows) - 1) / 2) * 0.27
+                _bar(axes, at, 0.27, of_row[row], row, LABELS[row] if place == 0 else None)
+    axes.set_xticks(range(len(values)), list(values), rotation=0 if len(values) < 9 else 90)
 
 
 def _bar(axes: Any, at: float, width: float, values: Groups, row: str, label: str | None = None) -> None:

@@ -61,7 +61,10 @@ def rank(
     per_query: PerQuery = {}
     runs: dict[str, Run] = {}
     for kind in ("pooled", "maxsim") if score == "both" else (score,):
-        found = {view.name: _ranked_lists(queries, documents, view, kind, k) for view in views_of(collection)}
+        found: dict[str, Run] = {}
+        for view in (views := views_of(collection)):
+            same = next((each for each in views[: len(found)] if _ranks_alike(each, view)), None)
+            found[view.name] = found[same.name] if same else _ranked_lists(queries, documents, view, kind, k)
         scores = score_views(collection, found, metrics, lambda view: _full_ranks(queries, documents, view, kind))  # noqa: B023
         prefix = "maxsim/" if kind == "maxsim" and score == "both" else ""
         means |= {prefix + metric: value for metric, value in scores.means.items()}
@@ -82,6 +85,15 @@ def _ranked_lists(queries: EncodedTexts, documents: EncodedTexts | Shards, view:
     if view.candidates is not None:
         return _among_candidates(asking, asked, view, kind, k)
     return to_run(*_search(asking, asked, kind, k), asking.ids, asked.ids)
+
+
+def _ranks_alike(one: View, other: View) -> bool:
+    """Whether two views differ in their judgments only, as two protocols of localisation do."""
+    return (
+        one.transposed == other.transposed
+        and one.qrels.keys() == other.qrels.keys()
+        and (one.candidates is other.candidates or one.candidates == other.candidates)
+    )
 
 
 def _sides(queries: EncodedTexts, documents: EncodedTexts, view: View) -> tuple[EncodedTexts, EncodedTexts]:

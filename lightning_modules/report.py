@@ -85,7 +85,8 @@ def _view_cell(grouped: Mapping[str, Rows], means: Means, languages: list[str], 
     if name is None:
         return ""
     if values := groups({language: grouped[language] for language in languages}, row, name):
-        return _cell(values)
+        mean, (low, high) = macro_mean(values), macro_interval(values)
+        return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if name.endswith("rsum") else _cell(values)
     return f"{fmean(means[language][row][name] for language in languages):g}"
 
 
@@ -111,7 +112,8 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
     ]
     p = f"paired t-test p {_p(macro_t_test(differences))}, permutation test p {_p(macro_permutation_test(differences))}"
     average = f"average of {len(ours)} languages, " if len(ours) > 1 else ""
-    return f"{sentence} ({average}{sum(map(len, ours)):,} queries; {p})"
+    unit = "images" if metric == "rsum" else "queries"
+    return f"{sentence} ({average}{sum(map(len, ours)):,} {unit}; {p})"
 
 
 def print_results(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_modules.loggers import log_config, log_results
-from lightning_modules.plots import plot_curves, plot_rows
+from lightning_modules.plots import plot_curves, plot_groups, plot_rows
 from lightning_modules.ranking import Result
 from lightning_modules.retrieval_evaluation import RetrievalEvaluation
 from retrieval.collection import Collection
@@ -118,6 +118,8 @@ class RunFolder(Callback):
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
             write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
             plots = [plot_rows(self.folder / "results.png", evaluation.results)]
+            if by_group := plot_groups(self.folder / "groups.png", evaluation.results):
+                plots.append(by_group)
             if self.history:
                 languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
                 plots.append(plot_curves(self.folder / "curves.png", self.history, languages))

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import json
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_modules.encoded_texts import EncodedTexts
 from lightning_modules.ranking import rank
+from lightning_modules.retrieval_evaluation import RetrievalEvaluation
+from lightning_modules.run_folder import write_results
 from retrieval.collection import Collection, View
+from retrieval.compare import compare_runs, load_runs
+from retrieval.errors import InputError
+from retrieval.metrics import evaluate_run
 from retrieval.tokens import TokenMatrix
+from retrieval.trec import read_qrels, read_run
+from retrieval.views import check_views
 
 IMAGES, CAPTIONS = 13, 5
 METRICS = ["rsum", "success@1", "success@5", "success@10", "median_rank"]
@@ -80,3 +89,156 @@ def test_image_text_metrics_equal_a_slow_loop(kind):
     assert sum(result.per_query["rsum"].values()) / IMAGES == pytest.approx(total)
     assert list(result.per_query["rsum"]) == list(collection.documents)
     assert set(result.runs) == {f"text_to_image.{kind}", f"image_to_text.{kind}"}
+
+
+def regions(**options) -> Collection:
+    """Phrases of two images with the regions of their own image, by type."""
+    queries = {f"a{n}": f"phrase {n}" for n in range(6)} | {f"b{n}": f"phrase {n}" for n in range(4)}
+    documents = {f"{image}-{n}": f"region {n}" for image, count in (("a", 4), ("b", 7)) for n in range(count)}
+    qrels = {query: {f"{query[0]}-{int(query[1]) % 3}": 1, "a-3": 1} for query in queries}
+    candidates = {query: [name for name in documents if name[0] == query[0]] for query in queries}
+    candidates["b3"] = ["b-6", "b-5"]  # nothing relevant
+    groups = {query: "people" if int(query[1]) % 2 else ("animals", "other") for query in queries if query != "a0"}
+    view = View("regions", qrels, candidates=candidates, groups=groups)
+    return Collection("test", queries, documents, qrels, views=(view,), **options)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "maxsim"])
+def test_only_candidates_are_ranked_and_groups_have_means(kind):
+    collection = regions()
+    (view,) = collection.views
+    queries, documents = random_texts(sorted(collection.queries), 2), random_texts(sorted(collection.documents), 3)
+    metrics = ["success@1", "success@2", "median_rank", "upper_bound"]
+    result = rank(queries, documents, collection, metrics, kind, 3)
+    scores = scores_by_hand(queries, documents, kind)
+    run = result.runs[f"regions.{kind}"]
+    ranks = {}
+    for query, candidates in view.candidates.items():
+        own = {name: scores[query][name] for name in candidates}
+        order = sorted(sorted(own, reverse=True), key=own.get, reverse=True)
+        assert sorted(run[query], key=lambda name: (run[query][name], name), reverse=True) == order[:3]
+        relevant = [name for name in view.qrels[query] if name in own]
+        ranks[query] = best_rank(own, relevant) if relevant else len(own) + 1
+    for k in (1, 2):
+        assert result.per_query[f"regions/success@{k}"] == {
+            query: float(place <= k and query != "b3") for query, place in ranks.items()
+        }
+    assert result.means["regions/median_rank"] == statistics.median(ranks.values())
+    assert result.means["regions/upper_bound"] == pytest.approx(0.9)
+    values = result.per_query["regions/success@1"]
+    for group, members in (("people", "a1 a3 a5 b1 b3"), ("animals", "a2 a4 b0 b2"), ("other", "a2 a4 b0 b2")):
+        own = [values[name] for name in members.split()]
+        assert result.means[f"regions/{group}/success@1"] == pytest.approx(sum(own) / len(own))
+        assert set(result.per_query[f"regions/{group}/success@1"]) == set(members.split())
+
+
+def test_with_both_scores_those_of_tokens_have_their_prefix():
+    collection = flickr_like()
+    queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, 1)
+    both = rank(queries, documents, collection, METRICS, "both", 100)
+    for kind, prefix in (("pooled", ""), ("maxsim", "maxsim/")):
+        alone = rank(queries, documents, collection, METRICS, kind, 100)
+        assert {prefix + name: value for name, value in alone.means.items()}.items() <= both.means.items()
+    assert {"rsum", "maxsim/rsum", "maxsim/image_to_text/success@5"} <= set(both.means)
+
+
+def test_metrics_of_the_written_runs_are_those_of_the_result(tmp_path):
+    collection = flickr_like()
+    queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, 1)
+    result = rank(queries, documents, collection, METRICS, "pooled", 100)
+    write_results(tmp_path, {"test": result}, {"test": collection})
+    for view in ("text_to_image", "image_to_text"):
+        run, qrels = read_run(tmp_path / f"test.{view}.pooled.run"), read_qrels(tmp_path / f"test.{view}.qrels")
+        again = evaluate_run(run, qrels, ["success@5"])["success@5"]
+        assert again == result.per_query[f"{view}/success@5"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"] == result.means
+
+
+def test_runs_with_views_can_be_compared(tmp_path):
+    collection = flickr_like()
+    for seed in (1, 2):
+        queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, seed)
+        result = rank(queries, documents, collection, METRICS, "pooled", 100)
+        (tmp_path / str(seed)).mkdir()
+        write_results(tmp_path / str(seed), {"test": result}, {"test": collection})
+    runs = load_runs([str(tmp_path / "1"), str(tmp_path / "2")])
+    found = {(one.metric, one.run): one for one in compare_runs(runs)}
+    assert found["rsum", "2"].queries == IMAGES
+    assert found["text_to_image/success@1", "2"].queries == len(collection.queries)
+    assert found["rsum", "2"].mean == pytest.approx(result.means["rsum"])
+    with pytest.raises(InputError, match="median_rank is no mean"):
+        compare_runs(runs, ["image_to_text/median_rank"])
+
+
+def bad(**changes) -> View:
+    qrels = {"i00#0": {"i00": 1}}
+    return View(**({"name": "own", "qrels": qrels} | changes))
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ([bad(name="maxsim")], "expected a name of its own"),
+        ([bad(name="Text to image")], "expected a name of its own"),
+        ([bad(), bad()], "expected a name of its own"),
+        ([bad(qrels={"i00#0": {"i00": 0}})], "has no relevant document"),
+        ([bad(qrels={"i99#0": {"i00": 1}})], "names 'i99#0'"),
+        ([bad(qrels={"i00#0": {"i99": 1}})], "names 'i99'"),
+        ([bad(transposed=True)], "names 'i00#0'"),
+        ([bad(candidates={"i00#0": ["i98"]})], "names 'i98'"),
+        ([bad(transposed=True, candidates={})], "a transposed view has no candidates"),
+        ([bad(groups={"i97": "people"})], "names 'i97'"),
+    ],
+)
+def test_views_that_do_not_fit_are_refused(views, message):
+    collection = flickr_like()
+    with pytest.raises(ValueError, match=message):
+        check_views(Collection("test", collection.queries, collection.documents, collection.qrels, views=tuple(views)))
+
+
+def test_metrics_that_do_not_fit_are_refused():
+    plain = Collection("test", {"q": "a"}, {"d": "b"}, {"q": {"d": 1}})
+    for metrics, data, message in (
+        (["rsum"], plain, "rsum adds up views"),
+        (["upper_bound"], flickr_like(), "no view of the collection 'test' has any"),
+    ):
+        with pytest.raises(InputError, match=message):
+            RetrievalEvaluation(metrics).check({"test": data})
+    with pytest.raises(InputError, match="above 12"):
+        RetrievalEvaluation(["success@1"], shard_texts=12).check({"test": flickr_like()})
+    with pytest.raises(InputError, match="median_rank needs all"):
+        RetrievalEvaluation(["median_rank"], shard_texts=0).check({"test": plain})
+    with pytest.raises(ValueError, match="rsum has no cutoff"):
+        RetrievalEvaluation(["rsum@5"])
+    with pytest.raises(ValueError, match="belongs to a run's evaluation"):
+        evaluate_run({"q": {"d": 1.0}}, {"q": {"d": 1}}, ["rsum"])
+
+
+def logged_by(callback: RetrievalEvaluation, *collections: Collection) -> dict[str, float]:
+    """What a validation logs, of vectors that are given instead of encoded."""
+    logged: dict[str, float] = {}
+    module = SimpleNamespace(score="pooled", log=lambda name, value, **_: logged.update({name: value}))
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(collections={each.name: each for each in collections}))
+    for number, each in enumerate(collections):
+        callback._parts[each.name, "queries"] = [random_texts(sorted(each.queries), number)]
+        callback._read_by_teacher[each.name, "documents"] = random_texts(sorted(each.documents), 9)
+    callback._evaluate(trainer, module)
+    return logged
+
+
+def test_the_first_metric_is_logged_without_a_view_to_choose_checkpoints_by():
+    logged = logged_by(RetrievalEvaluation(["success@1", "rsum"]), flickr_like(name="dev"))
+    views = [logged[f"dev/{view}/success@1"] for view in ("text_to_image", "image_to_text")]
+    assert logged["dev/success@1"] == pytest.approx(sum(views) / 2)
+    assert "dev/success@5" not in logged
+    assert RetrievalEvaluation(["rsum"]).monitor_mode == "max"
+    assert RetrievalEvaluation(["median_rank", "rsum"]).monitor_mode == "min"
+
+
+def test_several_languages_have_views_and_averages():
+    names = ("dev/sw", "dev/so")
+    logged = logged_by(RetrievalEvaluation(["success@1", "rsum"]), *(flickr_like(name=name) for name in names))
+    for metric in ("rsum", "success@1", "image_to_text/success@1"):
+        own = [logged[f"{name}/{metric}"] for name in names]
+        assert own[0] != own[1]
+        assert logged[f"dev/{metric}"] == pytest.approx(sum(own) / 2)

@@ -34,6 +34,9 @@ NAMES = {
     "precision@1": "P@1",
     "precision@5": "P@5",
     "precision@100": "P@100",
+    "success@1": "Success@1",
+    "success@5": "Success@5",
+    "success@10": "Success@10",
 }
 IDS = [*(f"d{i}" for i in range(18)), "D1", "d", "10", "9", "é", "ｚ", "\U0001f600"]
 
