@@ -24,6 +24,7 @@ row and a column, which moves a few phrases over the threshold of 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -112,7 +113,7 @@ def _parse(path: Path, content: bytes) -> ElementTree.Element:
 
 def _size(root: ElementTree.Element, path: Path) -> tuple[int, int]:
     try:
-        width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
+        width, height = _numbers(root.find("size"), ("width", "height"), "size")
     except ValueError as error:
         raise InputError(str(error), path) from None
     if width < 1 or height < 1:
@@ -131,18 +132,22 @@ def _object(element: ElementTree.Element, coordinates: Coordinates) -> tuple[lis
             raise ValueError(f"the object of chain {chains[0]} has neither bndbox nor scene nor nobndbox")
         return chains, []
     first = 1 if coordinates == "official" else 0
-    corners = [tuple(_number(box, corner) for corner in _CORNERS) for box in found]
+    corners = [_numbers(box, _CORNERS, "bndbox") for box in found]
     return chains, [(left - first, top - first, right, bottom) for left, top, right, bottom in corners]
 
 
-def _number(element: ElementTree.Element, name: str) -> int:
-    text = element.findtext(name)
-    if text is None:
-        raise ValueError(f"there is no {name} in a {element.tag}")
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name} is {text.strip()!r}, expected a whole number") from None
+def _numbers(element: ElementTree.Element | None, names: Sequence[str], what: str) -> list[int]:
+    """Numbers in an element, by the names of theirs."""
+    texts = {} if element is None else {child.tag: child.text or "" for child in element}
+    numbers = []
+    for name in names:
+        if name not in texts:
+            raise ValueError(f"there is no {name} in a {what}" if element is not None else f"there is no {what}")
+        try:
+            numbers.append(int(texts[name]))
+        except ValueError:
+            raise ValueError(f"{name} is {texts[name].strip()!r}, expected a whole number") from None
+    return numbers
 
 
 def _outside(element: ElementTree.Element, width: int, height: int) -> str:

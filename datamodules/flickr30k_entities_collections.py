@@ -114,8 +114,10 @@ def _offered(image: AnnotatedImage, proposals: Sequence[Box] | None) -> dict[str
 def _right(image: AnnotatedImage, view: str, regions: Sequence[Box]) -> dict[str, list[int]]:
     """The places of the regions that are right for each chain of an image."""
     chains = image.annotation.boxes
-    found = {}
-    for chain, boxes in chains.items():
-        targets = boxes if view == "any_box" else (image.merged(chain),)
-        found[chain] = np.flatnonzero(box_iou(regions, targets).max(axis=1, initial=0) >= HIT).tolist()
+    targets = {chain: boxes if view == "any_box" else (image.merged(chain),) for chain, boxes in chains.items()}
+    hits = box_iou(regions, [box for boxes in targets.values() for box in boxes]) >= HIT
+    found, start = {}, 0
+    for chain, boxes in targets.items():
+        found[chain] = np.flatnonzero(hits[:, start : start + len(boxes)].any(axis=1)).tolist()
+        start += len(boxes)
     return found

@@ -172,7 +172,8 @@ def test_cut_off_anywhere_is_one_error(tmp_path: Path) -> None:
         ('<?xml version="1.0"?>\n<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', ":2: found <!DOCTYPE"),
         ("<annotation/>".encode("utf-16-le").decode("latin-1"), ":1: found a zero byte"),
         ('<?xml version="1.0" encoding="wrong"?><annotation/>', ":1: is no XML"),
-        ("<annotation><size><width>4</width></size></annotation>", "no size/height"),
+        ("<annotation><size><width>4</width></size></annotation>", "there is no height in a size"),
+        ("<annotation><object/></annotation>", "there is no size"),
         ("<annotation><size><width>0</width><height>2</height></size></annotation>", "the size is 0 x 2"),
     ],
 )
