@@ -12,10 +12,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.images import is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.noise.options import TestNoise, TrainingNoise
-from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, sides_of, text_batches
+from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
 from datamodules.sampler import PairLoader, PairSampler, Position
 from datamodules.source import PairSource, SampledSource
 from datamodules.stream import StreamSampler, stream_loader
@@ -253,7 +252,7 @@ class PairsDataModule(LightningDataModule):
     def _sampler(self, bucket: bool) -> PairSampler:
         if isinstance(self.pairs, PairSource):
             return StreamSampler(self.pairs, self.batch_size, self.seed, *self._rank())
-        lengths = [_length(pair) for pair in self.pairs] if bucket else None
+        lengths = [pair_length(pair) for pair in self.pairs] if bucket else None
         return PairSampler(len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
@@ -309,11 +308,6 @@ class PairsDataModule(LightningDataModule):
                 f"{now} now; use the same data, batch_size and number of devices"
             )
         self._resumed = Position(state_dict["epoch"], state_dict["batches"])
-
-
-def _length(pair: Pair) -> int:
-    """UTF-8 bytes stand for tokens; what is padded is the longer side. Images all have the same number of patches."""
-    return max(0 if is_image(pair.source) else len(pair.source.encode()), len(pair.target.encode()))
 
 
 def _check_collection(collection: Collection) -> None:

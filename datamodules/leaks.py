@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.images import is_image
 from datamodules.pairs import Pair
 from datamodules.source import PairSource, Row
 from datamodules.text import fold, normalise
@@ -66,7 +67,8 @@ def find_leaks(
 
     A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads;
     a query inside a longer text is no leak.
-    The English twin collection is not looked at: that a translation of a query's word is in training is the task.
+    The English twin collection is not looked at: that a translation of a query's word is in training is the task. Nor
+    are images.
 
     Args:
         pairs: the training pairs.
@@ -82,8 +84,9 @@ def find_leaks(
         if collection.name.partition("/")[0] == "english":
             continue
         for query in collection.queries.values():
-            readers[collection.query_side].add(_key(query))
-            exact.add(normalise(query))
+            if not is_image(query):
+                readers[collection.query_side].add(_key(query))
+                exact.add(normalise(query))
     longest = _STRETCH * max((len(query) for query in exact), default=0)
     rows, number_exact, checked, examples = [], 0, 0, dict[str, None]()
     with delayed_progress("look for leaks", _size(pairs, limit)) as advance:
@@ -94,7 +97,7 @@ def find_leaks(
             found = [
                 text
                 for text, queries in ((pair.target, readers["student"]), (pair.source, readers["teacher"]))
-                if queries and len(text) <= longest and _key(text) in queries
+                if queries and len(text) <= longest and not is_image(text) and _key(text) in queries
             ]
             if found:
                 rows.append(row)

@@ -34,7 +34,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import PairsDataModule
 from datamodules.image_splits import SplitByImage, keep_apart
 from datamodules.leaks import Leaks
-from datamodules.pairs import Pair
+from datamodules.pairs import Pair, pair_length
 from datamodules.source import PairSource, Row
 from datamodules.text import text_id
 from retrieval.collection import Collection
@@ -267,8 +267,8 @@ class ListSource(PairSource):
         return row
 
     def row_length(self, row: Row) -> int:
-        """UTF-8 bytes of the longer side."""
-        return max(len(row.source.encode()), len(row.target.encode()))
+        """See `pair_length`."""
+        return pair_length(row)
 
 
 def quotas(counts: Sequence[int], temperature: float) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.candidates import CandidateBatch, collate_candidates
+from datamodules.images import is_image
 from datamodules.text import fold, normalise
 from retrieval.collection import Collection, Side
 
@@ -133,6 +134,14 @@ def without_repeats(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str
         if key not in seen:
             seen.add(key)
             yield source, target
+
+
+def pair_length(pair: Pair) -> int:
+    """UTF-8 bytes of the longer side, which is what is padded; they stand for tokens.
+
+    Images count nothing: all of them have the same number of patches.
+    """
+    return max(0 if is_image(pair.source) else len(pair.source.encode()), len(pair.target.encode()))
 
 
 def collate(pairs: Sequence[Pair]) -> PairBatch:

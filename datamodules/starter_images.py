@@ -26,12 +26,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules.base import PairsDataModule
 from datamodules.cldr import VARIATION_SELECTOR, Annotation, find_language, read_annotations, read_families
 from datamodules.fetch import fetch
+from datamodules.image_splits import ImageSplits, SplitByImage
 from datamodules.images import image_source
 from datamodules.pairs import Pair
-from datamodules.text import fold, hash_share
+from datamodules.text import fold, hash_share, text_id
 from retrieval.collection import Collection, Qrels, View
 from retrieval.errors import InputError
 
@@ -44,7 +44,7 @@ _DEV_SHARE = 0.15
 _CODE_POINTS = re.compile(r"[0-9a-f]{4,5}(-[0-9a-f]{4,5})*")
 
 
-class StarterImagesDataModule(PairsDataModule):
+class StarterImagesDataModule(SplitByImage):
     """Pictures of emoji, and captions in a language X.
 
     Args:
@@ -53,7 +53,7 @@ class StarterImagesDataModule(PairsDataModule):
         source: what the teacher reads of a pair: the ``image``, the English ``caption`` of the same sort, or ``both``,
             which makes two pairs of each caption.
         captions: ``name``, ``keywords``, or ``both``, which are two captions of each picture.
-        **options: those of `PairsDataModule`.
+        **options: those of `SplitByImage` and `PairsDataModule`.
     """
 
     def __init__(
@@ -96,12 +96,18 @@ class StarterImagesDataModule(PairsDataModule):
         self._pictures = read_pictures(self.split)
         self._foreign = read_annotations(find_language(self.language))
         return [
-            Pair(source, caption, id_)
-            for id_, picture in enumerate(self._pictures)
-            if picture.part == "train"
+            Pair(source, caption, text_id(picture.image))
+            for picture in self._pictures
+            if picture.part == "train" and picture.id not in self.excluded_images
             for kind, caption in self._captions(picture).items()
             for source in self._sources(picture, kind)
         ]
+
+    def image_splits(self) -> ImageSplits:
+        """The emoji of the training half, and the others."""
+        pictures = read_pictures(self.split)
+        train = frozenset(each.id for each in pictures if each.part == "train")
+        return ImageSplits(train, frozenset(each.id for each in pictures) - train)
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev`` and ``test`` in the chosen language, and ``english``, which asks for the pictures of ``test``."""

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from datamodules.base import PairsDataModule
+from datamodules.images import is_image
 from datamodules.leaks import Leaks
 from lightning_modules.loggers import log_values
 from lightning_modules.plots import plot_lengths
@@ -59,7 +60,7 @@ class Diagnostics(Callback):
 
 
 def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None) -> dict[str, TextStatistics]:
-    """Figures of the training texts, and of what each model reads of ``dev``.
+    """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
 
@@ -80,7 +81,12 @@ def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None)
             found = list(itertools.islice(_texts(dev, side, reader), _MOST_TEXTS))
             if found:
                 texts[f"dev {side}"] = (found, reading)
-    return {name: text_statistics(some, reading) for name, (some, reading) in texts.items() if reading is not None}
+    written = {name: [text for text in some if not is_image(text)] for name, (some, _) in texts.items()}
+    return {
+        name: text_statistics(written[name], reading)
+        for name, (_, reading) in texts.items()
+        if reading is not None and written[name]
+    }
 
 
 def _texts(collections: list[Collection], side: str, reader: str) -> Any:

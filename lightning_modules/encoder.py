@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.images import is_image
 from lightning_modules import vocabulary as vocabularies
 from lightning_modules.encodings import Encoding, EncodingMemory, padded_inputs
 from lightning_modules.folders import new_folder
@@ -229,6 +230,12 @@ class TextEncoder(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _encode(self, texts: Sequence[str], prefix: str) -> list[Encoding]:
+        if image := next((text for text in texts if is_image(text)), None):
+            raise InputError(
+                f"{self.model_name} reads texts only, but was given an image: take a teacher of images, such as "
+                "--teacher open_clip:ARCHITECTURE/WEIGHTS, and no siamese student",
+                image,
+            )
         normal = [prefix + unicodedata.normalize("NFC", text) for text in texts]
         encode = self.tokenizer.encode_batch if prefix else self.tokenizer.encode_batch_fast
         return [_encoding(each, len(prefix)) for each in encode(normal)]
