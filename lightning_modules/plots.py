@@ -40,7 +40,7 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
             title = _SCALES.get(view[1].removeprefix("maxsim/"), "dev queries")
             panels.setdefault(title, {})[name] = rest
     if own:
-        panels = {title + ", average of the languages" * (title != "training loss"): p for title, p in panels.items()}
+        panels = {title + "\naverage of the languages" * (title != "training loss"): p for title, p in panels.items()}
         metric = next(iter(own))
         panels[f"{metric} of the dev queries"] = own[metric]
     figure, axes_list = _subplots(len(panels))

@@ -30,9 +30,11 @@ class RetrievalEvaluation(Callback):
     After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
     of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one. With several
     languages, the logs have ``dev/sw/map``, ``dev/so/map`` and their mean ``dev/map``; `results` has ``test/sw``, ...
+    With views, metrics have the view's name before them: ``dev/text_to_image/success@1``; the first metric is logged
+    without it as well, ``dev/success@1``, the mean over the views.
 
     Args:
-        metrics: what to compute; see `retrieval.metrics.parse_metric`.
+        metrics: what to compute; see `retrieval.metrics.parse_metric`. The first chooses the best checkpoint.
         k: documents to retrieve for each query.
         shard_texts: documents up to which a collection is held in memory; those of a larger one are encoded into
             files, spread over the ranks, and searched in blocks.

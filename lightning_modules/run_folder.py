@@ -109,8 +109,8 @@ class RunFolder(Callback):
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the curve."""
-        self.history = list(state_dict["history"])
+        """Go on with the curve; what the best checkpoint knows of it, before a test, is no more than is known here."""
+        self.history = max(self.history, list(state_dict["history"]), key=len)
 
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results."""

@@ -11,6 +11,7 @@ from datamodules.flickr30k import Flickr30kDataModule
 from datamodules.flickr30k_captions import READERS, read_captions
 from datamodules.flickr30k_files import numbered_lines, read_flickr
 from datamodules.images import ImageReference, is_image
+from datamodules.mixture import MixtureDataModule
 from datamodules.noise.correspondence import mismatch
 from datamodules.noise.options import TrainingNoise
 from retrieval.errors import InputError
@@ -274,6 +275,23 @@ def test_an_untranslated_line_pairs_with_the_english_caption_in_its_place(root):
         ("moja", layout.english(image)[0] + " ."), ("mbili", layout.english(image)[1] + " .")]  # fmt: skip
 
 
+def test_in_several_languages_an_image_has_one_id(root):
+    layout.write_tsv(root)
+    layout.write_tsv(root, "captions.so.tsv")
+    path = root / "captions.so.tsv"
+    path.write_text(path.read_text(encoding="utf-8").replace("jekundu", "guduudan"), encoding="utf-8")
+    parts = {
+        language: Flickr30kDataModule(str(root), language=language, captions="captions.{language}.tsv", source=source)
+        for language, source in (("sw", "both"), ("so", "caption"))
+    }
+    data = MixtureDataModule(parts)
+    data.setup("test")
+    assert set(data.collections) == {f"{split}/{name}" for split in ("dev", "test", "english") for name in parts}
+    ids = [pair.id for pair in data.pairs]
+    assert len(ids) == 3 * 5 * len(TRAIN)
+    assert len(set(ids)) == len(TRAIN)
+
+
 def train(script, tiny_config, root: Path, output: Path, *options: str):
     teacher = "tests.datamodules.flickr30k_layout.ColourTeacher"
     (output / "teacher.yaml").write_text(
@@ -285,6 +303,7 @@ def train(script, tiny_config, root: Path, output: Path, *options: str):
     return script("train.py", *words, "--logger", "csv", "--name", "run", "--data.batch_size", "16", *options)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_both_directions_in_every_result(script, tiny_config, root, tmp_path):
     layout.write_tsv(root)
     output = tmp_path / "runs"
@@ -303,6 +322,9 @@ def test_a_run_ends_with_both_directions_in_every_result(script, tiny_config, ro
         assert line in done.out
     folder = output / "run"
     names = {path.name for path in folder.iterdir()}
+    history = next((folder / "csv").glob("*/metrics.csv")).read_text()
+    assert "dev/image_to_text/median_rank" in history
+    assert "dev/rsum" in history
     assert {"test.text_to_image.pooled.run", "test.image_to_text.qrels", "results.png", "curves.png"} <= names
     again = script("evaluate.py", folder, "--json", tmp_path / "again.json")
     assert again.status == 0, again.err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_modules.run_folder import is_finished, new_run_folder, newest_run_folder
+from lightning_modules.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
 from retrieval.errors import InputError
 
 METRICS = ["map", "ndcg@10", "precision@1"]
@@ -187,3 +187,12 @@ def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
     assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())) == {"test", "teacher"}
     assert "undistilled teacher" not in done.out
     assert (tmp_path / "run" / "results.png").is_file()
+
+
+def test_the_curve_stays_whole_when_the_best_checkpoint_is_loaded_for_the_test(tmp_path):
+    folder, points = RunFolder(tmp_path, {}, ""), [{"step": 4.0}, {"step": 8.0}, {"step": 12.0}]
+    folder.load_state_dict({"history": points[:2]})  # a resumed run
+    assert folder.history == points[:2]
+    folder.history.append(points[2])
+    folder.load_state_dict({"history": points[:1]})  # best.ckpt
+    assert folder.history == points
