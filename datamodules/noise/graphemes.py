@@ -16,12 +16,18 @@ _PIECES = {"Han": 2, "Cjk": 2, "Hiragana": 2, "Katakana": 2, "Thai": 4, "Lao": 4
 
 
 def clusters(text: str) -> list[str]:
-    """The extended grapheme clusters of a text (Unicode Standard Annex 29).
+    """The extended grapheme clusters of a text (Unicode Standard Annex 29); no mark is a cluster of its own.
 
     >>> clusters("पानी")
     ['पा', 'नी']
     """
-    found: list[str] = _CLUSTER.findall(text)
+    found: list[str] = []
+    for cluster in _CLUSTER.findall(text):
+        # The annex lets some vowel signs, of Burmese for one, stand alone.
+        if found and unicodedata.category(cluster[0])[0] == "M":
+            found[-1] += cluster
+        else:
+            found.append(cluster)
     return found
 
 

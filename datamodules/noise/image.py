@@ -2,7 +2,7 @@
 
 They were chosen for images of 224 x 224 pixels. Here an image has the size of its file, and the constants stay as they
 are, so a blur of so many pixels does less to a larger image. ``occlusion``, which is not in ImageNet-C, is ours: a grey
-square at a random place.
+rectangle at a random place.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def misread(cluster: str) -> tuple[str, ...]:
     >>> misread("o"), misread("é")
     (('0', 'c', 'e', 'a'), ('e',))
     """
-    plain = unicodedata.normalize("NFD", cluster)[0]
-    if plain != cluster[0]:
+    plain, *marks = list(unicodedata.normalize("NFD", cluster[0]))
+    if marks and all(unicodedata.category(mark) == "Mn" for mark in marks):
         return (plain + cluster[1:],)  # a small mark is what is lost first
     return _with_one_changed(cluster, looks_like)
 

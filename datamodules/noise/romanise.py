@@ -29,7 +29,8 @@ def romanise(text: str) -> str:
     """A text in Latin letters; what is Latin already loses its diacritics, Han stays.
 
     Syllables of Ethiopic and kana are called by their sound in Unicode, and so are letters and vowel signs of the
-    scripts of India, where a consonant has an ``a`` unless a sign follows. Other alphabets have a small table.
+    scripts of India, where a consonant has an ``a`` unless a sign follows. Other alphabets have a small table. Sinhala,
+    whose letters are called by other names, stays.
 
     Args:
         text: in NFC.
@@ -57,21 +58,21 @@ def _indic(character: str, following: str) -> str:
 
 
 _INDIC = ("Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada", "Malayalam",
-          "Sinhala", "Khmer", "Myanmar")  # fmt: skip
+          "Khmer", "Myanmar")  # fmt: skip
 _VOWELS = ("a", "aa")
 
 
 @lru_cache(maxsize=8192)
 def _letter(character: str) -> str:
     """One character, without regard to what follows."""
-    if character.isascii():
-        return character
     script = script_name(character)
+    if character.isascii() or script == "Sinhala":
+        return character
     if script in _TABLES:
         return _in_table(character, *_TABLES[script])
     if script == "Ethiopic":
         return _ethiopic(_name(character))
-    return _thai(_name(character)) if script == "Thai" else _by_name(character, script)
+    return _thai(_name(character)) if script in ("Thai", "Lao") else _by_name(character, script)
 
 
 def _in_table(character: str, letters: str, sounds: str) -> str:
@@ -99,6 +100,9 @@ def _by_name(character: str, script: str | None) -> str:
 _SIGNS = {"ANUSVARA": "n", "CANDRABINDU": "n", "VISARGA": "h", "NUKTA": "", "AVAGRAHA": ""}
 
 
+_CONSONANTS = {"hh": "h", "sz": "s", "x": "h", "tz": "ts", "ph": "p", "th": "t", "c": "ch"}
+
+
 def _ethiopic(name: str) -> str:
     """The syllable of a name such as ETHIOPIC SYLLABLE SHEE, as Amharic is usually written in Latin letters."""
     if " SYLLABLE " not in name:
@@ -108,7 +112,7 @@ def _ethiopic(name: str) -> str:
     vowel = sound[len(consonant) :]
     if any(word in name for word in ("GLOTTAL", "PHARYNGEAL")):
         consonant = ""
-    consonant = {"hh": "h", "sz": "s", "x": "h", "tz": "ts", "ph": "p"}.get(consonant, consonant)
+    consonant = _CONSONANTS.get(consonant, consonant)
     order = {"a": "e", "aa": "a", "ee": "e", "e": ""}.get(vowel, vowel)
     if not consonant or consonant == "h":
         order = {"a": "a", "e": "e" if not consonant else ""}.get(vowel, order)
@@ -116,15 +120,15 @@ def _ethiopic(name: str) -> str:
 
 
 def _thai(name: str) -> str:
-    """A letter of a name such as THAI CHARACTER KHO KHAI or THAI CHARACTER SARA AA."""
+    """A letter of a name such as THAI CHARACTER KHO KHAI, THAI CHARACTER SARA AA or LAO VOWEL SIGN II."""
     words = name.split()[2:]
     if not words:
         return ""
-    if words[0] == "SARA":
+    if words[0] in ("SARA", "SIGN"):
         return words[1].lower()
     if words[0] in ("MAI", "MAITAIKHU", "THANTHAKHAT", "PAIYANNOI", "MAIYAMOK", "PHINTHU", "NIKHAHIT"):
         return "a" if words[-1] == "HAN-AKAT" else ""
-    return words[0].lower().removesuffix("o") if len(words) > 1 else words[0].lower()
+    return words[0].lower().removesuffix("o")
 
 
 @lru_cache(maxsize=8192)

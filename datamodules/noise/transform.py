@@ -7,6 +7,7 @@ are streamed. Equal texts are changed alike.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -161,6 +162,8 @@ def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[l
     both = list(zip(matched, changed, strict=True))
     targets = sum(old.target != new.target for old, new in both) if noise.changes_texts else None
     sources = sum(old.source != new.source for old, new in both) if noise.changes_images else None
+    if targets == 0:
+        warnings.warn(f"the text noise {noise.text} changes no target of the training pairs", stacklevel=2)
     return changed, NoiseReport(len(pairs), mismatched, targets, sources, noise)
 
 
@@ -218,7 +221,16 @@ def noisy_collections(collections: Mapping[str, Collection], noise: TestNoise) -
         "test",
     )
     change = PairNoise(noise)
-    return {name: noisy_collection(collection, change) for name, collection in collections.items()}
+    changed = {name: noisy_collection(collection, change) for name, collection in collections.items()}
+    if noise.changes_texts and not any(_differs(each, changed[each.name]) for each in tests):
+        warnings.warn(f"the text noise {noise.text} changes no text of the test collection", stacklevel=2)
+    return changed
+
+
+def _differs(old: Collection, new: Collection) -> bool:
+    """Whether any text of a collection is another now; taken for granted where texts stay on disk."""
+    sides = ((old.queries, new.queries), (old.documents, new.documents))
+    return any(isinstance(after, NoisyTexts) or before != after for before, after in sides)
 
 
 def _need_images(noise: TestNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
