@@ -3,12 +3,14 @@
 python evaluate.py runs/starter-sw-ot-seed0
 python evaluate.py runs/starter-sw-ot-seed0 --score both --json scores.json
 python evaluate.py runs/starter-sw-ot-seed0 --text_noise keyboard --severity 3
+python evaluate.py runs/flickr30k --data flickr30k_entities --data.root entities/ --metrics success@1 upper_bound
 python evaluate.py --run bm25.run --qrels test.qrels --metrics map ndcg@10
 """
 
 from __future__ import annotations
 
 from lightning_modules.front_door import Parser, run_main
+from lightning_modules.other_data import take_data_options
 
 DESCRIPTION = "Score a run folder's checkpoint on its test collection, or a TREC run against judgments."
 
@@ -29,10 +31,14 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--noise_seed", type=int, default=0, help="seed of the noise (default: 0)")
     parser.add_argument("--lexicon", help="word<TAB>translation, for --text_noise code_switch")
     parser.add_argument("--translations", help="text<TAB>machine translation, for --text_noise mt")
+    parser.add_argument("--data", metavar="NAME", help="test on another dataset; its options follow as --data.OPTION")
+    arguments, data = take_data_options(arguments)
     options = parser.parse_args(arguments)
     if (options.folder is None) == (options.run is None) or (options.run is None) != (options.qrels is None):
         parser.error("expected either a run folder, or --run FILE and --qrels FILE")
     kinds = options.text_noise or options.image_noise
+    if options.run is not None and data:
+        parser.error("--data needs a run folder")
     if (kinds is None) != (options.severity is None) or (options.run is not None and kinds is not None):
         parser.error("noise needs a run folder, --severity, and --text_noise or --image_noise")
     from lightning_modules.rescoring import noise_options, score_checkpoint, score_trec_run
@@ -42,7 +48,7 @@ def evaluate(arguments: list[str]) -> None:
     else:
         files = (options.lexicon, options.translations)
         noise = noise_options(options.text_noise, options.image_noise, options.severity, options.noise_seed, *files)
-        score_checkpoint(options.folder, options.checkpoint, options.score, options.metrics, options.json, noise)
+        score_checkpoint(options.folder, options.checkpoint, options.score, options.metrics, options.json, noise, data)
 
 
 def main() -> None:

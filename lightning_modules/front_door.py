@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     configs: list[str] = []
     classes: list[str] = []
     options: list[str] = []
-    for argument, name, value in _pairs(arguments):
+    for argument, name, value in option_pairs(arguments):
         key = next((kind for kind, full in FULL_KEYS.items() if name == full), name)
         kind, _, action = key.partition(".")
         if key == "resume":
@@ -182,7 +182,7 @@ def run_main(script: str, main: Callable[[list[str]], None]) -> None:
         sys.exit(1)
 
 
-def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
     """Each option as typed, its name without dashes ("" if it is none), and its value, if it has one."""
     position = 0
     while position < len(arguments):

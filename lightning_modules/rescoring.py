@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_modules.other_data import refuse_trained_images
 from lightning_modules.report import print_rows
 from retrieval.errors import InputError
 from retrieval.files import write_json
@@ -27,8 +28,9 @@ def score_checkpoint(
     metrics: list[str] | None,
     json_file: str | None,
     noise: dict[str, Any] | None = None,
+    data: Sequence[str] = (),
 ) -> None:
-    """Evaluate a checkpoint on the test collection of its run, and print the table.
+    """Evaluate a checkpoint on the test collection of its run, or of other data, and print the table.
 
     Args:
         folder: run folder.
@@ -37,18 +39,22 @@ def score_checkpoint(
         metrics: None is what the run used.
         json_file: where to write means and per-query values.
         noise: options of `datamodules.noise.options.TestNoise`, in the place of the run's own; None keeps those.
+        data: options of the command line that choose another dataset; none keeps the run's own.
 
     Raises:
-        InputError: there is no such run folder, checkpoint, metric or noise.
+        InputError: there is no such run folder, checkpoint, metric, dataset or noise, or the run was trained on images
+            of the other dataset's test.
     """
     path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
     _check_metrics(metrics)
-    extra = [f"--model.score={score}"] if score else []
+    extra = [*data, *([f"--model.score={score}"] if score else [])]
     if metrics:
         extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
     if noise is not None:
         extra.append(f"--data.test_noise={json.dumps(noise)}")
     cli = open_run(folder, extra, path)
+    if data:
+        refuse_trained_images(Path(folder) / "config.yaml", cli.datamodule)
     load_weights(cli.model, path)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:

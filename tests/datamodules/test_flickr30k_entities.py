@@ -348,3 +348,35 @@ def test_wrong_files_end_with_one_line(folder: Path, config: Path, script, tmp_p
     picture.write_bytes(whole[:300])
     done = script("train.py", *common)
     assert (done.status, "102.jpg: is no image, or is damaged" in done.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_student_of_captions_is_evaluated_on_phrases(folder: Path, config: Path, script, tmp_path: Path) -> None:
+    karpathy(folder, ["101", "102", "103"])
+    file = folder / "dataset_flickr30k.json"
+    file.write_text(file.read_text().replace('"101.jpg", "split": "test"', '"101.jpg", "split": "train"'))
+    file.write_text(file.read_text().replace('"103.jpg", "split": "train"', '"103.jpg", "split": "test"'))
+    common = ["--config", config, "--data", "flickr30k", "--data.root", folder, "--strategy", "mse", "--logger", "none"]
+    done = script(
+        "train.py", *common, "--data.batch_size", "2", "--output", tmp_path, "--name", "run",
+        "--trainer.max_epochs", "1", "--evaluation.metrics", "[success@1, rsum]",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    words = ["evaluate.py", tmp_path / "run", "--data", "flickr30k_entities", "--data.root", folder]
+    words += ["--metrics", "success@1", "upper_bound", "--json", tmp_path / "scores.json"]
+    done = script(*words)
+    assert (done.status, done.err) == (0, "")
+    means = json.loads((tmp_path / "scores.json").read_text())["test"]["means"]
+    assert means["any_box/upper_bound"] == 1
+    (folder / "test.txt").write_text("102\n301\n")
+    (folder / "train.txt").write_text("103\n")
+    done = script(*words)
+    assert done.status == 2
+    assert "1 of the 3 dev and test images of these data are training images of this run, such as 102" in done.err
+
+
+def test_options_of_other_data_need_a_name(script) -> None:
+    done = script("evaluate.py", "runs/x", "--data.root", "y")
+    assert (done.status, "--data NAME" in done.err) == (2, True)
+    done = script("evaluate.py", "runs/x", "--data", "flickr")
+    assert (done.status, "did you mean 'flickr30k'" in done.err) == (2, True)
