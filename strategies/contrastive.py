@@ -116,15 +116,15 @@ class Contrastive(DistillationStrategy):
             scale = self._scale()
             first = rank_and_world_size()[0] * len(student.pooled)
             labels = torch.arange(first, first + len(student.pooled), device=student.pooled.device)
-            excluded = None if ids is None else _same_source(ids, gather(ids)[0], labels)
-            logits = _masked(self._scores(queries, documents) * scale, excluded)
+            excluded = None if ids is None else same_source(ids, gather(ids)[0], labels)
+            logits = masked(self._scores(queries, documents) * scale, excluded)
             terms: dict[str, Tensor] = {}
             if self.uses_candidates and isinstance(student, ListEmbeddings):
                 loss, terms = self._with_passages(queries, student, logits, labels, scale)
             else:
                 loss = F.cross_entropy(logits, labels)
             if self.symmetric:
-                backwards = _masked(self._scores(queries, documents, backwards=True) * scale, excluded)
+                backwards = masked(self._scores(queries, documents, backwards=True) * scale, excluded)
                 loss = (loss + F.cross_entropy(backwards, labels)) / 2
         terms |= {"contrastive": loss, "info/accuracy": (logits.argmax(1) == labels).float().mean()}
         if isinstance(scale, Tensor):
@@ -139,7 +139,7 @@ class Contrastive(DistillationStrategy):
         scores = all_scores(queries, passages.texts, self.score) * scale
         ranked = self.listed == "ranked"
         if ranked:  # a source that is the relevant passage is no negative
-            logits = _masked(logits, passages.source_is_first.scatter(1, labels[:, None], False))
+            logits = masked(logits, passages.source_is_first.scatter(1, labels[:, None], False))
         logits = negatives(logits, scores, passages, ranked)
         terms = {"contrastive_listed": relevant_loss(logits, scores, passages, labels)} if ranked else {}
         return F.cross_entropy(logits, labels), terms
@@ -164,12 +164,12 @@ class Contrastive(DistillationStrategy):
         return self.log_scale.exp()
 
 
-def _same_source(ids: Tensor, all_ids: Tensor, labels: Tensor) -> Tensor:
+def same_source(ids: Tensor, all_ids: Tensor, labels: Tensor) -> Tensor:
     """True where a candidate has the row's id and is not the row's own pair; (B, ranks * B)."""
     same = ids[:, None] == all_ids[None, :]
     return same.scatter_(1, labels[:, None], False)
 
 
-def _masked(logits: Tensor, excluded: Tensor | None) -> Tensor:
+def masked(logits: Tensor, excluded: Tensor | None) -> Tensor:
     """Logits with -inf where excluded; (B, ranks * B)."""
     return logits if excluded is None else logits.masked_fill(excluded, -math.inf)

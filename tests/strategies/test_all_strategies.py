@@ -20,6 +20,7 @@ from strategies.kl import KL
 from strategies.margin_mse import MarginMSE
 from strategies.mse import MSE
 from strategies.ot import OptimalTransport
+from strategies.ot_match import OTMatch
 from strategies.relational import Relational
 from strategies.weighted_sum import WeightedSum
 
@@ -33,6 +34,7 @@ VARIANTS = {
         lambda: OptimalTransport(marginal_relaxation=2.0, epsilon=0.01, pooled_weight=0.0),
         lambda: OptimalTransport(mass=0.7),
     ],
+    "ot_match": [OTMatch, lambda: OTMatch(warmup_steps=0, symmetric=True, mass=1.0, contrastive_weight=0.5)],
     "mse": [MSE, lambda: MSE("token"), lambda: MSE("token", pooled_weight=0.0)],
     "contrastive": [Contrastive, lambda: Contrastive(learnable=True, symmetric=True)],
     "kl": [KL, lambda: KL(score="maxsim"), lambda: KL(passages="batch"), lambda: KL(passages="listed")],
