@@ -3,7 +3,8 @@
 All solvers see the same problem: for each of B pairs, move the mass of S source tokens onto T target tokens at
 the least cost. They differ in what "least" means, and in how fast they are:
 
-- ``torch``: entropic transport, soft plans, the larger epsilon the softer; batched, on any device.
+- ``fused``: entropic transport, soft plans, the larger epsilon the softer; a native loop over pairs, on the CPU.
+- ``torch``: the same, batched, on any device.
 - ``reference``: the same by plain iterations in the log domain and in float64; slow.
 - ``triton``: the same by one program a pair on a GPU, in float32, for up to 128 tokens on a side.
 - ``ipot``: proximal point iterations towards the unregularised plan; batched, slower than ``torch``.
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from strategies.options import at_least_float32, check_choice, check_number, without_autocast
+from strategies.transport.fused import FINE, NEWTON_LIMIT
 from strategies.transport.problem import (
     Potentials,
     Transport,
@@ -35,9 +38,10 @@ from strategies.transport.problem import (
 
 __all__ = ["SOLVERS", "Potentials", "Solver", "Transport", "marginal_violation", "solve"]
 
-Solver = Literal["auto", "torch", "reference", "triton", "exact", "ipot"]
+Solver = Literal["auto", "fused", "torch", "reference", "triton", "exact", "ipot"]
 
 SOLVERS: dict[str, str] = {
+    "fused": "strategies.transport.fused",
     "torch": "strategies.transport.torch_solver",
     "reference": "strategies.transport.reference",
     "triton": "strategies.transport.triton",
@@ -46,7 +50,7 @@ SOLVERS: dict[str, str] = {
 }
 """The module of each solver, imported when it is used; its ``solve`` takes what `solve` gives it."""
 
-ENTROPIC = {"torch", "reference", "triton"}
+ENTROPIC = {"fused", "torch", "reference", "triton"}
 """Solvers with potentials, which therefore do unbalanced plans and warm starts."""
 SYNC_FREE = {"torch", "triton"}
 """Solvers with a mode of fixed iterations."""
@@ -150,7 +154,9 @@ def _chosen(
         raise ValueError(f"mass must be greater than 0 and at most 1, not {mass!r}")
     if mass is not None and relaxation is not None:
         raise ValueError("give relaxation (unbalanced) or mass (partial transport), not both")
-    chosen = _fastest() if solver == "auto" else solver
+    chosen = solver
+    if solver == "auto":
+        chosen = _fastest(cost, tolerance=options["tolerance"], fixed=fixed_iterations is not None)
     asked: list[tuple[str, Any, set[str]]] = [
         ("relaxation", relaxation, ENTROPIC),
         ("potentials", potentials, ENTROPIC),
@@ -162,9 +168,12 @@ def _chosen(
     return chosen
 
 
-def _fastest() -> str:
+def _fastest(cost: Tensor, *, tolerance: float, fixed: bool) -> str:
     """The fastest solver for this device, size and mode."""
-    return "torch"
+    # Numba is a dependency, but not every platform has it.
+    native = cost.device.type == "cpu" and not fixed and find_spec("numba") is not None
+    # The native loop needs float64 matrices for tolerances beyond single precision, by pair and on one thread.
+    return "fused" if native and (cost.shape[2] <= NEWTON_LIMIT or tolerance >= FINE) else "torch"
 
 
 def _normalise(marginal: Tensor) -> Tensor:

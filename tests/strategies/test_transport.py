@@ -10,6 +10,8 @@ import torch
 
 from strategies.transport import SOLVERS, marginal_violation, solve
 
+ON_CPU = [name for name in SOLVERS if name != "triton"]
+
 
 def problem(batch=6, sources=7, targets=9, *, skewed=True, dtype=torch.float32):
     """Costs 1 - cosine, masses on random lengths (the first pair is full, the second one token a side)."""
@@ -113,7 +115,7 @@ def test_sinkhorn_value_lies_between_exact_and_the_entropic_bound(epsilon):
     assert (value <= exact + epsilon * entropy + 1e-7).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ON_CPU)
 def test_padding_carries_no_mass_and_is_not_read(solver):
     cost, a, b = problem()
     padding = ~((a > 0)[:, :, None] & (b > 0)[:, None, :])
@@ -126,7 +128,7 @@ def test_padding_carries_no_mass_and_is_not_read(solver):
         assert again.value.isfinite().all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ON_CPU)
 def test_more_padding_does_not_change_the_plan(solver):
     cost, a, b = problem()
     wide = torch.nn.functional.pad(cost, (0, 5, 0, 3), value=7.0)
@@ -175,7 +177,7 @@ def test_sinkhorn_converges_with_masses_of_very_different_size(count, epsilon):
 def test_one_token_on_a_side_moves_everything():
     cost = torch.tensor([[[0.5, 1.5, 0.1]]])
     target = torch.tensor([[0.2, 0.3, 0.5]])
-    for solver in SOLVERS:
+    for solver in ON_CPU:
         assert torch.allclose(solve(cost, torch.ones(1, 1), target, solver=solver).plan[0], target)
 
 
@@ -189,16 +191,16 @@ def test_pairs_do_not_influence_each_other():
 
 def test_batches_beyond_a_chunk_are_solved_in_order(monkeypatch):
     cost, a, b = problem()
-    whole = solve(cost, a, b)
+    whole = solve(cost, a, b, solver="torch")
     monkeypatch.setattr("strategies.transport.torch_solver.CPU_CHUNK", 3 * cost[0].numel())
-    assert torch.allclose(solve(cost, a, b).plan, whole.plan, atol=1e-5)
+    assert torch.allclose(solve(cost, a, b, solver="torch").plan, whole.plan, atol=1e-5)
 
 
 def test_over_relaxation_saves_iterations(monkeypatch):
     cost, a, b = problem(sources=24, targets=24)
-    fast = solve(cost, a, b, epsilon=0.01, iterations=20_000).iterations.max()
+    fast = solve(cost, a, b, solver="torch", epsilon=0.01, iterations=20_000).iterations.max()
     monkeypatch.setattr("strategies.transport.torch_solver.LARGEST_OMEGA", 1.0)
-    assert fast < solve(cost, a, b, epsilon=0.01, iterations=20_000).iterations.max() / 2
+    assert fast < solve(cost, a, b, solver="torch", epsilon=0.01, iterations=20_000).iterations.max() / 2
 
 
 def test_stops_at_the_tolerance_and_reports_its_work():
@@ -227,7 +229,7 @@ def test_convergence_is_silent():
         solve(*problem())
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ON_CPU)
 def test_half_precision_and_autocast_are_solved_in_float32(solver):
     cost, a, b = problem()
     wanted = solve(cost.half().float(), a, b, solver=solver, epsilon=0.5).plan

@@ -9,7 +9,8 @@ import torch
 
 from strategies.transport import SOLVERS, solve
 
-ENTROPIC = [name for name in SOLVERS if name not in ("exact", "ipot")]
+ENTROPIC = [name for name in SOLVERS if name not in ("exact", "ipot", "triton")]
+ON_CPU = [name for name in SOLVERS if name != "triton"]
 
 
 def problem(batch=5, sources=9, targets=12, *, seed=0, dtype=torch.float64):
@@ -82,7 +83,7 @@ def test_partial_plans_solve_the_problem_with_slack_by_pot(solver, mass):
     assert torch.allclose(transport.value, (transport.plan * cost).sum((1, 2)))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ON_CPU)
 @pytest.mark.parametrize("mass", [0.2, 0.7])
 def test_partial_plans_move_the_mass_and_no_more_than_there_is(solver, mass):
     cost, a, b = problem(dtype=torch.float32)
@@ -95,7 +96,7 @@ def test_partial_plans_move_the_mass_and_no_more_than_there_is(solver, mass):
     assert torch.allclose(transport.value.double(), (exact * cost).sum((1, 2)), atol=2e-2)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ON_CPU)
 def test_all_the_mass_is_balanced(solver):
     cost, a, b = problem(dtype=torch.float32)
     wanted = solve(cost, a, b, solver=solver, epsilon=0.5)
