@@ -45,7 +45,7 @@ class OpenClipTeacher(ImageTeacher):
     Args:
         model: an architecture (``open_clip.list_models()``), a local folder with ``open_clip_config.json`` and weights,
             or ``hf-hub:organisation/name``.
-        pretrained: with an architecture, the tag of published weights, or a checkpoint file; else None.
+        pretrained: with an architecture, the tag of published weights, or a checkpoint file; else None or empty.
         batch_size: number of texts or images that are encoded together.
         device: where the model runs; ``auto`` is the current GPU if there is one, else the CPU.
 
@@ -58,6 +58,7 @@ class OpenClipTeacher(ImageTeacher):
     ) -> None:
         super().__init__(model, batch_size=batch_size, device=device)
         self.folder = Path(model).expanduser() if _is_path(model) else None
+        pretrained = pretrained or None
         self.checkpoint = _checkpoint(pretrained)
         self.pretrained = pretrained
         self._check()

@@ -59,8 +59,8 @@ def _languages_table(grouped: Mapping[str, Rows], title: str) -> Table:
 def _views_table(grouped: Mapping[str, Rows], title: str, means: Means) -> Table:
     """A line a system, language and view; metrics of all views together, such as rsum, have a line of their own."""
     names = list(next(iter(means.values()))["test"])
-    views = list(dict.fromkeys(view_of(name)[0] for name in names))
-    metrics = list(dict.fromkeys(view_of(name)[1] for name in names))
+    views = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
+    metrics = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
     languages = {language: [language] for language in grouped} | ({AVERAGE: list(grouped)} if len(grouped) > 1 else {})
     shows_language = list(grouped) != [""]
     table = plain_table("", *(["language"] if shows_language else []), "view", *metrics, title=title)
@@ -72,12 +72,19 @@ def _views_table(grouped: Mapping[str, Rows], title: str, means: Means) -> Table
             for view in views
         ]
         for number, (language, members, view) in enumerate(lines):
-            full = {view_of(name)[1]: name for name in names if view_of(name)[0] == view}
+            full = {name.rpartition("/")[2]: name for name in names if name.rpartition("/")[0] == view}
             cells = [_view_cell(grouped, means, members, row, full.get(metric)) for metric in metrics]
             shown = language if number % len(views) == 0 else ""
-            table.add_row("" if number else label, *([shown] if shows_language else []), view or "all", *cells)
+            table.add_row("" if number else label, *([shown] if shows_language else []), _line_name(view), *cells)
         table.add_section()
     return table
+
+
+def _line_name(prefix: str) -> str:
+    """What stands before the name of a metric, for people."""
+    is_maxsim = prefix.split("/", maxsplit=1)[0] == "maxsim"
+    view = prefix.removeprefix("maxsim").removeprefix("/") if is_maxsim else prefix
+    return (view or "all") + (", MaxSim" if is_maxsim else "")
 
 
 def _view_cell(grouped: Mapping[str, Rows], means: Means, languages: list[str], row: str, name: str | None) -> str:

@@ -58,7 +58,8 @@ def _open_clip(name: str) -> list[str]:
     if name.startswith((HUB, "/", ".", "~")) or Path(name).is_dir():
         if not name.startswith(HUB):
             check_folder(Path(name).expanduser())
-        return _cached(class_path, "model", name)
+        # A config file may have set it, for an architecture.
+        return [*_cached(class_path, "model", name), "--model.teacher.teacher.pretrained="]
     architecture, _, weights = name.partition("/")
     check_name(architecture)
     if not weights:

@@ -259,8 +259,8 @@ def test_names_on_the_command_line(model, tmp_path) -> None:
     tagged = [*own, f"{inner}.model=ViT-B-32", f"{inner}.pretrained=laion2b_s34b_b79k"]
     assert teacher_options("open_clip:ViT-B-32/laion2b_s34b_b79k") == tagged
     assert teacher_options(f"open_clip:ViT-B-32/{tmp_path}/a.pt")[-1] == f"{inner}.pretrained={tmp_path}/a.pt"
-    assert teacher_options(f"open_clip:{model}") == [*own, f"{inner}.model={model}"]
-    assert teacher_options("open_clip:hf-hub:org/name")[-1] == f"{inner}.model=hf-hub:org/name"
+    assert teacher_options(f"open_clip:{model}") == [*own, f"{inner}.model={model}", f"{inner}.pretrained="]
+    assert teacher_options("open_clip:hf-hub:org/name")[-2] == f"{inner}.model=hf-hub:org/name"
     with pytest.raises(InputError, match=r"did you mean .*ViT-B-32"):
         teacher_options("open_clip:ViT-B_32/openai")
     with pytest.raises(InputError, match="names no weights, expected open_clip:ViT-B-32/TAG"):

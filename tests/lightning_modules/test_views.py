@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightning_modules import plots
 from lightning_modules.encoded_texts import EncodedTexts
 from lightning_modules.ranking import rank
+from lightning_modules.report import print_rows
 from lightning_modules.retrieval_evaluation import RetrievalEvaluation
 from lightning_modules.run_folder import write_results
 from retrieval.collection import Collection, View
@@ -242,3 +244,44 @@ def test_several_languages_have_views_and_averages():
         own = [logged[f"{name}/{metric}"] for name in names]
         assert own[0] != own[1]
         assert logged[f"dev/{metric}"] == pytest.approx(sum(own) / 2)
+
+
+def test_the_table_has_a_line_a_view_and_score(capsys):
+    collection = flickr_like()
+    queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, 1)
+    result = rank(queries, documents, collection, ["rsum", "success@1", "median_rank"], "both", 100)
+    print_rows({"": {"test": result.per_query}}, "words", {"": {"test": result.means}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
+    assert lines[1] == ["view", "rsum", "success@1", "median_rank"]
+    names = ["all", "text_to_image", "image_to_text", "all, MaxSim", "text_to_image, MaxSim", "image_to_text, MaxSim"]
+    found = [" ".join(line) for line in lines[3:]]
+    assert [name for name, line in zip(names, found, strict=True) if name in line] == names
+    assert f" {result.means['rsum']:.1f} [" in found[0]
+    assert found[1].endswith(f" {result.means['text_to_image/median_rank']:g}")
+    assert f" {result.means['maxsim/image_to_text/success@1']:.3f} [" in found[5]
+    assert found[5].endswith(f" {result.means['maxsim/image_to_text/median_rank']:g}")
+
+
+def test_plots_draw_each_view_and_group(tmp_path, monkeypatch):
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append([a.get_title() for a in figure.axes]) or path)
+    collection = flickr_like()
+    queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, 1)
+    result = rank(queries, documents, collection, METRICS, "pooled", 100)
+    plots.plot_rows(tmp_path / "results.png", {"test": result})
+    assert drawn.pop() == ["rsum"] + [f"{view.name}\nsuccess@{k}" for view in collection.views for k in (1, 5, 10)]
+    assert plots.plot_groups(tmp_path / "groups.png", {"test": result}) is None
+    grouped = regions()
+    queries, documents = random_texts(sorted(grouped.queries), 2), random_texts(sorted(grouped.documents), 3)
+    result = rank(queries, documents, grouped, ["success@1", "upper_bound"], "pooled", 3)
+    assert plots.plot_groups(tmp_path / "groups.png", {"test": result}) == tmp_path / "groups.png"
+    assert drawn.pop() == ["regions, success@1"]
+    history = [
+        {"step": step, "train/loss": 1.0, **{f"dev/{name}": 0.5 for name in
+         ("sw/rsum", "rsum", "sw/text_to_image/success@1", "text_to_image/success@1", "regions/people/success@1")}}
+        for step in (1.0, 2.0)
+    ]  # fmt: skip
+    plots.plot_curves(tmp_path / "curves.png", history, {"sw"})
+    average = "\naverage of the languages"
+    titles = ["training loss", "rsum of the dev queries" + average, "dev queries" + average, "rsum of the dev queries"]
+    assert drawn.pop() == titles
