@@ -25,6 +25,7 @@ from lightning_modules.folders import new_folder, remove_unfinished
 from lightning_modules.image_head import Captioned, ImageHead, fit_head
 from lightning_modules.image_teacher import ImageTeacher
 from lightning_modules.teacher import file_hash
+from retrieval.errors import InputError
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -173,12 +174,18 @@ def load_backbone(path: Path) -> nn.Module:
 
     Args:
         path: a state dict.
+
+    Raises:
+        InputError: it is that of another network.
     """
     import timm
 
     model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    try:
+        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    except (RuntimeError, ValueError) as error:
+        raise InputError("holds no EfficientNet-Lite0, whose tensors have other shapes", path) from error
     return model.requires_grad_(False).eval()
 
 
