@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from datamodules.flickr30k import Flickr30kDataModule
 from datamodules.flickr30k_entities import Flickr30kEntitiesDataModule
@@ -16,6 +17,7 @@ from datamodules.images import ImageReference, is_image
 from datamodules.mixture import MixtureDataModule
 from datamodules.pairs import Pair
 from lightning_modules.encoded_texts import EncodedTexts
+from lightning_modules.other_data import refuse_trained_images
 from lightning_modules.ranking import rank
 from retrieval.errors import InputError
 from tests.datamodules.entities_layout import annotation, write_folder
@@ -380,3 +382,26 @@ def test_options_of_other_data_need_a_name(script) -> None:
     assert (done.status, "--data NAME" in done.err) == (2, True)
     done = script("evaluate.py", "runs/x", "--data", "flickr")
     assert (done.status, "did you mean 'flickr30k'" in done.err) == (2, True)
+
+
+def test_what_a_run_was_trained_on_is_read_from_its_configuration(folder: Path, tmp_path: Path) -> None:
+    file = karpathy(folder, ["102", "103", "301"])
+    path = "datamodules.flickr30k_entities.Flickr30kEntitiesDataModule"
+    own = {"root": str(folder), "karpathy": file, "remove_overlap": True, "language": "sw,so", "batch_size": 2}
+    captions = {"class_path": "datamodules.flickr30k.Flickr30kDataModule", "init_args": {"root": str(folder)}}
+    tested = Flickr30kEntitiesDataModule(str(folder))
+    config = tmp_path / "config.yaml"
+
+    def refuse(data: dict) -> None:
+        config.write_text(yaml.safe_dump({"data": data}))
+        refuse_trained_images(config, tested)
+
+    refuse({"class_path": path, "init_args": own})  # 301 was left out
+    refuse({"class_path": "datamodules.tsv.TSVDataModule", "init_args": {"root": "nowhere"}})
+    with pytest.raises(InputError, match=r"1 of the 3 dev and test images .* such as 301"):
+        refuse(captions)
+    captions["init_args"]["remove_overlap"] = True
+    with pytest.raises(InputError, match="such as 301"):
+        refuse(captions)  # nothing was mixed in that could have been removed
+    parts = {"a": captions, "b": {"class_path": path, "init_args": own}}
+    refuse({"class_path": "datamodules.mixture.MixtureDataModule", "init_args": {"parts": parts}})
