@@ -116,6 +116,7 @@ class RunFolder(Callback):
         """Write the results."""
         if trainer.is_global_zero:
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
+            write_json(self.folder / "history.json", self.history)
             write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
             plots = [plot_rows(self.folder / "results.png", evaluation.results)]
             if by_group := plot_groups(self.folder / "groups.png", evaluation.results):
