@@ -20,6 +20,12 @@ NEWTON_LIMIT = 512
 """No Newton steps for more target tokens: their work grows with the cube."""
 FINE = 3e-5
 """Tolerances under this are beyond single precision, and left to Newton steps."""
+HALVINGS = 12
+"""A Newton step that does not help is halved this often."""
+ROUGH = 0.1
+"""After a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next."""
+LONGEST = 8.0
+"""No potential changes by more than this, in units of epsilon, in one Newton step."""
 WORTH_A_THREAD = 2**18
 """Cost entries for which starting another thread is worth its while."""
 

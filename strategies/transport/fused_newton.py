@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 
 from strategies.transport.compiled import compiled
-
-HALVINGS = 12
-"""A step that does not help is halved this often."""
-ROUGH = 0.1
-"""After a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next."""
-LONGEST = 8.0
-"""No potential changes by more than this, in units of epsilon, in one step."""
+from strategies.transport.fused import HALVINGS, LONGEST, ROUGH
 
 
 @compiled

@@ -190,10 +190,11 @@ def finished(
         potential.masked_fill(marginal == 0, 0.0)
         for potential, marginal in zip(potentials, (source, target), strict=True)
     )
+    exact = plan.double() if tolerance < 1e-4 and plan.device.type != "mps" else plan
     violation = marginal_violation(
-        plan,
+        exact,
         optimal_marginal(source, f, epsilon, relaxation),
         optimal_marginal(target, g, epsilon, relaxation),
     )
     value = (plan * cost).sum((1, 2))
-    return Transport(plan, value, violation, iterations, violation <= tolerance, (f, g))
+    return Transport(plan, value, violation.to(plan.dtype), iterations, violation <= tolerance, (f, g))

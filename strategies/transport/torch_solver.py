@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from strategies.transport.fused import FINE, NEWTON_LIMIT
 from strategies.transport.problem import Potentials, Transport, finished, start_potential, without_padding
+from strategies.transport.torch_newton import newton
 
 CHECK_EVERY = 10
 """Iterations between two looks at the violation; pairs that have converged leave the batch there."""
@@ -34,6 +36,7 @@ def solve(
     tolerance: float,
     relaxation: float | None = None,
     potentials: Potentials | None = None,
+    fixed_iterations: int | None = None,
 ) -> Transport:
     """Minimise <P, C> - epsilon * H(P) over plans with the given marginals (Cuturi 2013, eq. 2).
 
@@ -41,7 +44,9 @@ def solve(
     are absorbed into log-domain potentials (Schmitzer 2019). What makes it fast: converged pairs leave the
     batch, and each pair has its own over-relaxation omega = 2 / (1 + sqrt(1 - rate)) (Lehmann et al. 2022), with
     the rate of plain Sinkhorn estimated from the fall of the violation; where the violation grows, omega goes half
-    of the way back to 1.
+    of the way back to 1. Pairs that are left after some iterations are finished by Newton steps. With
+    ``fixed_iterations`` no pair leaves, scalings move into the potentials after every block, and there are no Newton
+    steps, so that the host never waits for a value.
 
     `strategies.transport.solve` documents the arguments.
     """
@@ -59,7 +64,10 @@ def solve(
         weight = 0.0 if relaxation is None else epsilon / relaxation
         active = _start(cost[part] / epsilon, source[part], target[part], g, weight)
         active.index += start
-        _iterate(active, out, iterations=iterations, tolerance=tolerance)
+        if fixed_iterations is None:
+            _iterate(active, out, iterations=iterations, tolerance=tolerance)
+        else:
+            _iterate_fixed(active, out, fixed_iterations)
     return finished(
         out.plan,
         cost,
@@ -81,6 +89,18 @@ class _Output:
     f: Tensor  # (B, S)
     g: Tensor  # (B, T)
     used: Tensor  # (B,)
+
+    def refine(self, active: _Active, done: int, steps: int, tolerance: float) -> None:
+        """Make Newton steps on all active pairs, and take over what comes of them."""
+        a, b = (marginal[:, 0].double() for marginal in (active.source, active.target))
+        g = active.g.double() + active.v[:, 0].log()
+        plan, f, g, used = newton(
+            active.cost.double(), a, b, g, weight=active.weight, steps=steps, tolerance=0.5 * tolerance
+        )
+        self.plan.index_copy_(0, active.index, plan.to(self.plan))
+        self.f.index_copy_(0, active.index, f.to(self.f))
+        self.g.index_copy_(0, active.index, g.to(self.g))
+        self.used[active.index] = done + used
 
     def write(self, active: _Active, position: Tensor, iterations: int) -> None:
         """Take over the pairs at these positions among the active ones."""
@@ -221,21 +241,49 @@ def _start(cost: Tensor, source: Tensor, target: Tensor, g: Tensor | None, weigh
 def _iterate(active: _Active, out: _Output, *, iterations: int, tolerance: float) -> None:
     """Iterate until no pair is active, and write what came of each."""
     done = 0
+    newton_from = _newton_from(active, tolerance)
+    # What single precision says of finer tolerances means nothing: Newton steps then finish all pairs.
+    beyond = tolerance < FINE and active.cost.dtype == torch.float32 and newton_from < math.inf
     while len(active.index):
+        if newton_from <= done < iterations:
+            out.refine(active, done, iterations - done, tolerance)
+            return
         steps = min(CHECK_EVERY, iterations - done)
         # The first block is far from its asymptotic rate: the second gives the first estimate.
         active.step(steps, relaxed=done >= 2 * CHECK_EVERY)
         size = active.measure(steps, adapt=done >= CHECK_EVERY)
         done += steps
         # A scaling at its clamp breaks the target marginal: such a pair is absorbed and goes on.
-        done_with = (active.violation <= 0.99 * tolerance) & (size < math.log(ABSORB))
+        done_with = (active.violation <= (-1 if beyond else 0.99 * tolerance)) & (size < math.log(ABSORB))
         done_with |= done >= iterations
+        if beyond and bool((active.violation <= FINE / 3).all()):
+            newton_from = done
         # Copying costs as much as some iterations: drop pairs when there are some to drop.
         if 4 * int(done_with.sum()) >= len(done_with):
             out.write(active, done_with.nonzero()[:, 0], done)
             active.keep((~done_with).nonzero()[:, 0])
         if bool((size >= math.log(ABSORB)).any()):
             active.absorb()
+
+
+def _iterate_fixed(active: _Active, out: _Output, iterations: int) -> None:
+    """Make this many iterations on all pairs, without a look at any value."""
+    for done in range(0, iterations, CHECK_EVERY):
+        steps = min(CHECK_EVERY, iterations - done)
+        active.step(steps, relaxed=done >= 2 * CHECK_EVERY)
+        active.measure(steps, adapt=done >= CHECK_EVERY)
+        if done + steps < iterations:
+            active.absorb()
+    out.write(active, active.index - active.index[0], iterations)
+
+
+def _newton_from(active: _Active, tolerance: float) -> float:
+    """The number of iterations after which Newton steps take over."""
+    if active.cost.shape[2] > NEWTON_LIMIT or active.cost.device.type == "mps":  # MPS has no float64
+        return math.inf
+    if tolerance < FINE:
+        return 3 * CHECK_EVERY
+    return 20 * CHECK_EVERY if active.cost.shape[2] <= NEWTON_LIMIT // 4 else math.inf
 
 
 def _next_omega(omega: Tensor, rate: Tensor) -> Tensor:
