@@ -11,7 +11,7 @@ from strategies.cost import check_widths
 from strategies.distributed import gather, rank_and_world_size
 from strategies.noise_detection import FEWEST, NoiseDetector, standing
 from strategies.options import at_least_float32, check_number, without_autocast
-from strategies.transport.batch import match_batch
+from strategies.transport.batch import LARGEST_BATCH, match_batch
 
 
 class OTMatch(DistillationStrategy):
@@ -39,13 +39,13 @@ class OTMatch(DistillationStrategy):
     ``marginal_relaxation`` needs tokens, but no division, no warm-up and no memory.
 
     Args:
-        temperature: divides the cosines.
+        temperature: divides the cosines. A low one makes the student learn wrong pairs by heart sooner.
         symmetric: whether the teachers also choose among the students, by the columns of T.
         contrastive_weight: weight of the contrastive term; 0 leaves it out.
         pooled_weight: weight of the pooled term; 0 leaves it out.
         warmup_steps: batches in training before any pair is judged. Half an epoch at most: wrong pairs that the student
             knows by heart are not found.
-        memory: pairs whose standing is kept; at least 100. A few batches: old standings are those of an older student.
+        memory: pairs whose standing is kept, of some batches, as old ones are those of an older student; at least 100.
         threshold: probability of being clean under which a pair is noisy.
         mass: share of the noisy students' mass that is moved to other teachers; 0 drops noisy pairs.
         epsilon: softness of the plan, in units of the cost, which is 0 to 2.
@@ -61,7 +61,7 @@ class OTMatch(DistillationStrategy):
           mass that was moved, where any pair was found noisy
 
     Raises:
-        ValueError: an option out of range, or no term left.
+        ValueError: an option out of range, no term left, or more than 4096 pairs to match in a batch.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ class OTMatch(DistillationStrategy):
     def __init__(
         self,
         *,
-        temperature: float = 0.05,
+        temperature: float = 0.1,
         symmetric: bool = False,
         contrastive_weight: float = 1.0,
         pooled_weight: float = 1.0,
@@ -112,6 +112,11 @@ class OTMatch(DistillationStrategy):
         with without_autocast(student.pooled):
             ours, theirs = at_least_float32(student.pooled), at_least_float32(teacher.pooled)
             cosines = ours @ gather(theirs)[0].mT
+            if self.mass > 0 and cosines.shape[1] > LARGEST_BATCH:  # now, not after the warm-up
+                raise ValueError(
+                    f"ot_match re-matches at most {LARGEST_BATCH} pairs of all devices in a batch, not "
+                    f"{cosines.shape[1]}: set mass to 0, which drops noisy pairs, or take smaller batches"
+                )
             labels = rank_and_world_size()[0] * len(ours) + torch.arange(len(ours), device=ours.device)
             ids = teacher.ids if student.ids is None else student.ids
             same = None if ids is None else same_source(ids, gather(ids)[0], labels)

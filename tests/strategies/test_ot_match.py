@@ -112,6 +112,23 @@ def test_a_single_noisy_pair_is_dropped(make_side):
     assert "info/rematched" not in terms
 
 
+@pytest.mark.filterwarnings("error")
+def test_noisy_pairs_of_one_source_have_nowhere_to_go(make_side):
+    teacher, student = make_side(seed=1), dataclasses.replace(make_side(seed=2), ids=torch.tensor([0, 1, 2, 0, 3, 4]))
+    noisy = torch.tensor([True, False, False, True, False, False])
+    terms = set_noisy(OTMatch(warmup_steps=0, mass=0.5), noisy)(student, teacher)
+    distances = (student.pooled - teacher.pooled).square().sum(1)
+    assert torch.isclose(terms["pooled"], distances[~noisy].sum() / 6)
+    assert terms["info/rematched"] == 0
+
+
+def test_too_large_a_batch_is_refused_at_once(monkeypatch, make_side):
+    monkeypatch.setattr("strategies.ot_match.LARGEST_BATCH", 5)
+    with pytest.raises(ValueError, match="at most 5 pairs of all devices in a batch, not 6: set mass to 0"):
+        OTMatch()(make_side(seed=1), make_side(seed=2))
+    OTMatch(mass=0.0)(make_side(seed=1), make_side(seed=2))
+
+
 class Toy:
     """A linear student whose right answer is a rotation, and pairs of which a share is put together wrongly."""
 
