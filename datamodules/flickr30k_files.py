@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from retrieval.errors import InputError
 from retrieval.files import require_file
 
 Split = Literal["train", "val", "test"]
+_SIZES = (29_000, 1_014, 1_000)
+_SMALL_COPY = 10_000
+"""Up to so many images, nobody takes a copy for the whole split."""
 _KARPATHY = '{"images": [{"filename": "36979.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}'
 _TOKEN_LINE = "<image>.jpg#<number><TAB>caption"
 _TOKEN = re.compile(r"(?P<image>.+)\.jpg#(?P<number>[0-9]+)")
@@ -61,6 +65,9 @@ def read_karpathy(path: str | Path) -> dict[str, FlickrImage]:
     for split in get_args(Split):
         if not any(image.split == split for image in images.values()):
             raise InputError(f"has no image of the split {split!r}, expected {_KARPATHY}", path)
+    sizes = tuple(sum(image.split == split for image in images.values()) for split in get_args(Split))
+    if sum(sizes) > _SMALL_COPY and sizes != _SIZES:
+        warnings.warn(f"{path} splits the images {sizes}, the split of Karpathy is {_SIZES}", stacklevel=2)
     return images
 
 

@@ -94,7 +94,8 @@ def _view_cell(grouped: Mapping[str, Rows], means: Means, languages: list[str], 
     if values := groups({language: grouped[language] for language in languages}, row, name):
         mean, (low, high) = macro_mean(values), macro_interval(values)
         return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if name.endswith("rsum") else _cell(values)
-    return f"{fmean(means[language][row][name] for language in languages):g}"
+    known = [means[language][row][name] for language in languages if name in means[language][row]]
+    return f"{fmean(known):g}" if len(known) == len(languages) else "-"
 
 
 def _cell(values: Groups) -> str:

@@ -58,6 +58,8 @@ class RetrievalEvaluation(Callback):
             parse_metric(metric)
         if not self.metrics:
             raise ValueError("metrics is empty, expected at least one: the best checkpoint is chosen by the first")
+        if "rsum" in self.metrics and k < 10:
+            raise ValueError(f"k is {k}, but rsum needs the first 10 of each query")
         self.results: dict[str, Result] = {}
         self._parts: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
         self._read_by_teacher: dict[tuple[str, str], EncodedTexts | Shards] = {}
@@ -142,7 +144,8 @@ class RetrievalEvaluation(Callback):
                 by_language[collection.split].append(logged)
             self._log(module, name, logged, bar=not collection.language)
         for split, means in by_language.items():
-            average = {metric: fmean(each[metric] for each in means) for metric in means[0]}
+            common = [metric for metric in means[0] if all(metric in each for each in means)]
+            average = {metric: fmean(each[metric] for each in means) for metric in common}
             self._log(module, split, average, bar=True)
         self._parts.clear()
         self.large.clean(trainer)

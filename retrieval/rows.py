@@ -50,14 +50,18 @@ def by_language(results: Mapping[str, T]) -> dict[str, dict[str, T]]:
 
 
 def averages(means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Row -> metric -> mean over the languages, for the rows that every language has.
+    """Row -> metric -> mean over the languages, for the rows and metrics that every language has.
 
     Args:
         means: language -> row -> metric -> mean over queries.
     """
     first, *others = means.values()
     return {
-        row: {metric: fmean(rows[row][metric] for rows in means.values()) for metric in metrics}
+        row: {
+            metric: fmean(rows[row][metric] for rows in means.values())
+            for metric in metrics
+            if all(metric in rows[row] for rows in others)
+        }
         for row, metrics in first.items()
         if all(row in rows for rows in others)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules import flickr30k_files
 from datamodules.flickr30k import Flickr30kDataModule
 from datamodules.flickr30k_captions import READERS, read_captions
 from datamodules.flickr30k_files import numbered_lines, read_flickr
@@ -49,6 +50,13 @@ def test_without_the_token_file_captions_are_those_of_the_split(root):
     data = loaded(root)
     assert data.pairs[1].target == layout.english(TRAIN[0])[1]
     assert "/images/" in data.pairs[1].source
+
+
+def test_a_full_size_split_of_other_sizes_has_a_warning(root, monkeypatch):
+    read_flickr(root)  # a small copy has none
+    monkeypatch.setattr(flickr30k_files, "_SMALL_COPY", 10)
+    with pytest.warns(UserWarning, match=r"\(9, 3, 4\), the split of Karpathy is \(29000, 1014, 1000\)"):
+        read_flickr(root)
 
 
 def test_collections_have_both_directions(root):

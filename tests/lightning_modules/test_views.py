@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from retrieval.collection import Collection, View
 from retrieval.compare import compare_runs, load_runs
 from retrieval.errors import InputError
 from retrieval.metrics import evaluate_run
+from retrieval.rows import averages
 from retrieval.tokens import TokenMatrix
 from retrieval.trec import read_qrels, read_run
 from retrieval.views import check_views
@@ -210,6 +212,8 @@ def test_metrics_that_do_not_fit_are_refused():
         RetrievalEvaluation(["success@1"], shard_texts=12).check({"test": flickr_like()})
     with pytest.raises(InputError, match="median_rank needs all"):
         RetrievalEvaluation(["median_rank"], shard_texts=0).check({"test": plain})
+    with pytest.raises(ValueError, match="rsum needs the first 10"):
+        RetrievalEvaluation(["rsum"], k=5)
     with pytest.raises(ValueError, match="rsum has no cutoff"):
         RetrievalEvaluation(["rsum@5"])
     with pytest.raises(ValueError, match="belongs to a run's evaluation"):
@@ -244,6 +248,30 @@ def test_several_languages_have_views_and_averages():
         own = [logged[f"{name}/{metric}"] for name in names]
         assert own[0] != own[1]
         assert logged[f"dev/{metric}"] == pytest.approx(sum(own) / 2)
+
+
+def test_a_group_that_one_language_lacks_has_no_average(capsys):
+    rows = {}
+    for name in ("sw", "so"):
+        collection = regions()
+        (view,) = collection.views
+        if name == "so":
+            view = replace(view, groups=dict.fromkeys(view.groups, "people"))
+        queries, documents = random_texts(sorted(collection.queries), 2), random_texts(sorted(collection.documents), 3)
+        collection = replace(collection, name=f"dev/{name}", views=(view,))
+        rows[name] = {"test": rank(queries, documents, collection, ["success@1", "median_rank"], "pooled", 10)}
+    means = {name: {"test": found["test"].means} for name, found in rows.items()}
+    average = averages(means)["test"]
+    assert "regions/people/success@1" in average
+    assert "regions/animals/success@1" not in average
+    print_rows({name: {"test": found["test"].per_query} for name, found in rows.items()}, "words", means)
+    animals = [line.split() for line in capsys.readouterr().out.splitlines() if "regions/animals" in line]
+    assert [line[-1] != "-" for line in animals] == [True, False, False]
+    callback = RetrievalEvaluation(["success@1"])
+    assert "dev/regions/success@1" in logged_by(callback, *(
+        replace(regions(), name=f"dev/{name}", views=(replace(regions().views[0], groups=groups),))
+        for name, groups in (("sw", {"a1": "people"}), ("so", {}))
+    ))  # fmt: skip
 
 
 def test_the_table_has_a_line_a_view_and_score(capsys):
