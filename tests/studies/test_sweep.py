@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from retrieval.errors import InputError
 from studies.cells import Outcome, Place, check_records, run_cell
 from studies.grid import Cell, difference, read_sweep, read_sweeps, select
 from studies.slurm import Array, Share, submit
+from studies.test_noise import is_tested, test_under_noise
 from studies.workers import run_all
 
 ROOT = Path(__file__).parent.parent.parent
@@ -245,3 +247,65 @@ def test_difference_names_what_changed():
     assert difference({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == "b was 2 and is 3, c was not set and is 4"
     assert difference({"a": 1}, {"a": 1}) == ""
     assert Outcome("a", "failed", 1.0).message == ""
+
+
+@pytest.mark.slow
+def test_noise_at_test_time_equals_evaluate_py(finished_run, tmp_path, script):
+    """Runs that are not among those of the file are left alone; what is there is not tested again."""
+    spec = tmp_path / "a.test_noise.yaml"
+    spec.write_text("runs: {rate: [0.0]}\ntext: [keyboard, delete]\nseverities: [3]\nseed: 5\n")
+    labels = {"rate": "0.0"}
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    test_under_noise(folder, {"rate": "0.4"}, spec)
+    assert not (folder / "test_noise").exists()
+    assert is_tested(folder, {"rate": "0.4"}, spec)
+    assert not is_tested(folder, labels, spec)
+    test_under_noise(folder, labels, spec)
+    assert is_tested(folder, labels, spec)
+    kinds = {}
+    for kind in ("keyboard", "delete"):
+        words = ["--text_noise", kind, "--severity", 3, "--noise_seed", 5, "--json", tmp_path / "e.json"]
+        done = script("evaluate.py", folder, *words)
+        assert done.status == 0, done.err
+        expected = json.loads((tmp_path / "e.json").read_text())["test"]
+        path = folder / "test_noise" / f"text-{kind}-3.json"
+        assert json.loads(path.read_text())["test"] == expected
+        kinds[kind] = expected["means"]
+    assert kinds["keyboard"] != json.loads((folder / "metrics.json").read_text())["test"]
+    before = path.stat().st_mtime_ns
+    test_under_noise(folder, labels, spec)
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text: [keybord]\n", "did you mean 'keyboard'"),
+        ("texts: [keyboard]\n", "unknown key 'texts'"),
+        ("text: [keyboard]\nseverities: [0]\n", "numbers from 1 to 5"),
+        ("text: keyboard\n", "expected a list of kinds"),
+        ("text: [mt]\n", "needs a file"),
+    ],
+)
+def test_a_wrong_test_noise_file_is_an_error_before_anything_runs(text, message, tmp_path, script):
+    file = write(tmp_path / "s.yaml", data="starter", seed_everything=[0])
+    (tmp_path / "s.test_noise.yaml").write_text(text)
+    done = script("sweep.py", "--config", file, "--output", tmp_path / "out")
+    assert done.status == 2
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+SWEEPS = [path for path in sorted((ROOT / "configs" / "sweeps").glob("*.yaml")) if path.suffixes == [".yaml"]]
+
+
+@pytest.mark.parametrize("config", SWEEPS, ids=lambda path: path.stem)
+def test_shipped_sweeps_are_accepted_by_train_py(config, script, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = read_sweep(config)
+    assert script("sweep.py", "--config", config, "--dry_run").status == 0
+    for label in dict.fromkeys(cell.labels["config"] for cell in cells):
+        cell = [cell for cell in cells if cell.labels["config"] == label][-1]
+        done = script("train.py", *cell.arguments, "--print_config")
+        assert done.status == 0, done.err
