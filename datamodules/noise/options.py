@@ -21,9 +21,11 @@ class TestNoise:
     """Noise in what models read: in the student's texts and in images; see `datamodules.noise.text` and ``.image``.
 
     Args:
-        text: kind of text noise, a key of `TEXT_NOISES`; empty for none.
+        text: kind of text noise: keyboard, insert, delete, swap, substitute, ocr, word_drop, word_order, code_switch,
+            diacritics, transliteration, mt or mixed; empty for none.
         text_severity: 0 (none) to 5.
-        image: kind of image noise, a key of `IMAGE_NOISES`; empty for none.
+        image: kind of image noise: gaussian, shot, impulse, defocus, motion, brightness, contrast, pixelate, jpeg or
+            occlusion; empty for none.
         image_severity: 0 (none) to 5.
         lexicon: for ``code_switch``, a file of ``word<TAB>word`` in two languages.
         translations: for ``mt``, a file of ``text<TAB>machine translation``.
@@ -77,9 +79,9 @@ class TrainingNoise(TestNoise):
             source move together.
         index_file: a published ``.npy`` file instead of a rate: for ``caption`` the number of the source of each pair,
             for ``image`` a permutation of the sources.
-        text: see `TestNoise`, as for all that follow here.
+        text: kind of text noise in the targets; see `TestNoise`.
         text_severity: 0 (none) to 5.
-        image: kind of image noise.
+        image: kind of image noise in the sources; see `TestNoise`.
         image_severity: 0 (none) to 5.
         lexicon: for ``code_switch``.
         translations: for ``mt``.

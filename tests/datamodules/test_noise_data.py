@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from PIL import Image
 from datamodules.base import PairsDataModule
 from datamodules.images import ImageReference, image_source, is_image
 from datamodules.mixture import Mixture, MixtureDataModule
+from datamodules.noise.image import IMAGE_NOISES
 from datamodules.noise.options import TestNoise, TrainingNoise
-from datamodules.noise.text import TextNoise
+from datamodules.noise.text import TEXT_NOISES, TextNoise
 from datamodules.noise.transform import NoisySource, NoisyTexts
 from datamodules.pairs import Pair, make_pairs
 from datamodules.tsv import TSVDataModule
@@ -426,3 +428,8 @@ def test_images_reach_the_loader_with_noise(tmp_path):
     assert is_image(first)
     assert load_image(first).tobytes() == load_image(first).tobytes()
     assert load_image(first).tobytes() != load_image(image_source(data.paths[0])).tobytes()
+
+
+def test_the_docstring_names_every_kind():
+    kinds = set(re.findall(r"\w+", TestNoise.__doc__ or ""))
+    assert {*TEXT_NOISES, *IMAGE_NOISES} <= kinds
