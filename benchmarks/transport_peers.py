@@ -19,7 +19,7 @@ LADDER = [10 ** (-step / 8) for step in range(16, 49)]
 """Tolerances of a peer, 1e-2 to 1e-6: it gets the loosest one with which its plan is good enough."""
 
 
-def emd_loop(problem: Problem) -> Tensor:
+def emd_loop(problem: Problem, **options: Any) -> Tensor:
     """Exact plans by POT's linear program, one cropped matrix after the other."""
     cost = problem.cost.numpy()
     source, target = (marginal.double().numpy() for marginal in problem.marginals)
@@ -27,7 +27,7 @@ def emd_loop(problem: Problem) -> Tensor:
     for index, (n, m) in enumerate(problem.lengths):
         a, b = source[index, :n], target[index, :m]
         matrix = cost[index, :n, :m].astype(np.float64)
-        plan[index, :n, :m] = ot.emd(a / a.sum(), b / b.sum(), matrix, center_dual=False, check_marginals=False)
+        plan[index, :n, :m] = ot.emd(a / a.sum(), b / b.sum(), matrix, **options)
     return torch.from_numpy(plan)
 
 
