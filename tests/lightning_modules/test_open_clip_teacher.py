@@ -267,3 +267,30 @@ def test_names_on_the_command_line(model, tmp_path) -> None:
         teacher_options("open_clip:ViT-B-32")
     with pytest.raises(InputError, match=r"has no open_clip_config\.json"):
         teacher_options(f"open_clip:{tmp_path}")
+
+
+@pytest.mark.parametrize("strategy", ["mse", "ot"])
+def test_a_run_with_images_as_sources_and_documents(model, images, script, tiny_config, tmp_path, strategy) -> None:
+    """The front door's short name, the cache, the figures of texts and the leak check, on a folder of TSV files."""
+    words = ["maji", "jua", "paka", "moto", "rafiki"]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = {
+        "pairs.tsv": [f"{image}\t{word} {other}" for image, word in zip(images, words, strict=True) for other in words],
+        "documents.tsv": [f"d{place}\t{image}" for place, image in enumerate(images)],
+        "qrels": [f"q{place} 0 d{place} 1" for place in range(5)],
+        "queries.tsv": [f"q{place}\t{word}" for place, word in enumerate(words)],
+    }
+    for name in ("qrels", "queries.tsv"):
+        lines[f"dev.{name}"] = lines[name]
+    for name, content in lines.items():
+        (folder / name).write_text("\n".join(content) + "\n", encoding="utf-8")
+    own = ("--teacher", f"open_clip:{model}", "--strategy", strategy, "--data.root", folder)
+    output = ("--output", tmp_path, "--name", "run", "--logger", "none", "--trainer.max_epochs", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+        done = script("train.py", "--config", tiny_config, *own, *output)
+    assert done.status == 0, done.err
+    figures = json.loads((tmp_path / "run" / "diagnostics.json").read_text())
+    assert set(figures["texts"]) == {"train target", "dev queries"}
+    assert (tmp_path / "run" / "metrics.json").is_file()
