@@ -300,24 +300,47 @@ def test_in_several_languages_an_image_has_one_id(root):
     assert len(set(ids)) == len(TRAIN)
 
 
-def train(script, tiny_config, root: Path, output: Path, *options: str):
-    teacher = "tests.datamodules.flickr30k_layout.ColourTeacher"
-    (output / "teacher.yaml").write_text(
-        tiny_config.read_text().split("data:")[0].replace("lightning_modules.teacher.OnlineTeacher", teacher)
-        .replace(tiny_config.read_text().split("init_args: {")[1].split("}")[0], "")
-        + "trainer: {accelerator: cpu}\nevaluation: {metrics: [rsum, success@1, success@5, success@10, median_rank]}\n"
-    )  # fmt: skip
-    words = ["--config", output / "teacher.yaml", "--data", "flickr30k", "--data.root", root, "--output", output]
-    return script("train.py", *words, "--logger", "csv", "--name", "run", "--data.batch_size", "16", *options)
+def words(tiny_unigram: str, root: Path, output: Path, *options: str) -> list[str]:
+    """A command line for a short run in Swahili, taught by colours."""
+    output.mkdir()
+    config = {
+        "model": {
+            "teacher": {"class_path": "tests.datamodules.flickr30k_layout.ColourTeacher"},
+            "student": {
+                "class_path": "lightning_modules.encoder.TransformerEncoder",
+                "init_args": {"model": tiny_unigram, "max_length": 32, "vocabulary": "trim"},
+            },
+            "lr": 0.003,
+            "warmup_steps": 2,
+        },
+        "trainer": {"accelerator": "cpu"},
+        "evaluation": {"metrics": ["rsum", "success@1", "success@5", "success@10", "median_rank"]},
+    }
+    (output / "tiny.yaml").write_text(json.dumps(config))
+    layout.write_tsv(root)
+    data = ["--data", "flickr30k", "--data.root", root, "--data.language", "sw", "--data.captions", "captions.sw.tsv"]
+    return [
+        *map(str, ["--config", output / "tiny.yaml", *data, "--output", output, "--name", "run"]),
+        *("--logger", "csv", "--strategy", "mse", *options),
+    ]
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_both_directions_in_every_result(script, tiny_config, root, tmp_path):
-    layout.write_tsv(root)
+def test_two_processes_score_what_one_does(process, script, tiny_unigram, root, tmp_path):
+    options = ["--trainer.devices", "2", "--trainer.max_epochs", "1", "--data.batch_size", "8"]
+    done = process("train.py", *words(tiny_unigram, root, tmp_path / "runs", *options))
+    assert done.status == 0, done.err
+    again = script("evaluate.py", tmp_path / "runs" / "run", "--json", tmp_path / "again.json")
+    assert again.status == 0, again.err
+    means = json.loads((tmp_path / "runs" / "run" / "metrics.json").read_text())
+    assert {row: each["means"] for row, each in json.loads((tmp_path / "again.json").read_text()).items()} == means
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_both_directions_in_every_result(script, tiny_unigram, root, tmp_path):
     output = tmp_path / "runs"
-    output.mkdir()
-    sw = ["--data.language", "sw", "--data.captions", "captions.sw.tsv"]
-    done = train(script, tiny_config, root, output, *sw, "--strategy", "mse", "--trainer.max_epochs", "12")
+    options = ["--trainer.max_epochs", "12", "--data.batch_size", "16"]
+    done = script("train.py", *words(tiny_unigram, root, output, *options))
     assert done.status == 0, done.err
     means = json.loads((output / "run" / "metrics.json").read_text())
     test = means["test"]
