@@ -45,15 +45,14 @@ def _draw(study: Study, panels: Sequence[tuple[Series, str, str]], x_label: str)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    columns = min(len(panels), 2 if len(panels) < 5 else 3)
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    width = 7.4 if columns > 1 else 5.2
+    width = (4.6, 7.4, 8.4)[columns - 1]
     with rc_context(_STYLE):
-        figure = Figure(figsize=(width, 2.75 * rows + 0.1))
+        figure = Figure(figsize=(width, (2.75 if columns < 3 else 2.3) * rows + 0.1))
         axes = figure.subplots(rows, columns, squeeze=False, sharey=False)
-        for place, spare in enumerate(axes.ravel()):
-            if place >= len(panels):
-                spare.remove()
+        for spare in axes.ravel()[len(panels) :]:
+            spare.remove()
         tops = [_panel(axis, study, *panel) for axis, panel in zip(axes.ravel(), panels, strict=False)]
         for place, axis in enumerate(axes.ravel()[: len(panels)]):
             axis.set_ylim(0, max(tops, default=1) * 1.04)
@@ -103,18 +102,27 @@ def _label_ends(axis: Any) -> None:
     low, high = axis.get_ylim()
     step = 0.068 * (high - low)
     ends = sorted(axis.lines_by_strategy.items(), key=lambda item: item[1][1])
-    heights: list[float] = []
-    for _, (_, value, _) in ends:
-        heights.append(max(value, heights[-1] + step) if heights else value)
-    excess = max(0.0, heights[-1] - (high - 0.2 * step)) if heights else 0.0
-    for place in range(len(heights) - 1, -1, -1):  # from the top down, where they were pushed out of the panel
-        limit = heights[place + 1] - step if place + 1 < len(heights) else heights[place] - excess
-        heights[place] = min(heights[place], limit)
+    values = [value for _, (_, value, _) in ends]
+    pushed_up, pushed_down = (
+        _apart(values, step),
+        [-each for each in _apart([-each for each in values[::-1]], step)][::-1],
+    )
+    heights = [(up + down) / 2 for up, down in zip(pushed_up, pushed_down, strict=True)]
+    beyond = max(0.0, heights[-1] - high) if heights else 0.0
+    heights = [height - beyond for height in heights]
     for (strategy, (x, value, colour)), height in zip(ends, heights, strict=True):
         axis.annotate(
             strategy, (x, value), (1.03, height), textcoords=axis.get_yaxis_transform(), color=colour, va="center",
             fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
+
+
+def _apart(rising: Sequence[float], step: float) -> list[float]:
+    """Rising numbers, each moved up to stand at least a step above the one before it."""
+    moved: list[float] = []
+    for value in rising:
+        moved.append(max(value, moved[-1] + step) if moved else value)
+    return moved
 
 
 def save(figure: Any, stem: Path) -> list[Path]:

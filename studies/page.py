@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +14,8 @@ from studies.runs import Condition, Score
 from studies.style import SCRIPT, STYLE
 from studies.tables import Entry, Table, number
 
+_SCALE = 1.75
+"""Pixels of the page for a point of a figure."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -70,6 +73,8 @@ def settings(rows: Mapping[str, str]) -> str:
 
 def figure(svg: str, caption: str) -> str:
     """A plot, and words below it."""
+    points = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
+    svg = svg.replace("<svg", f'<svg style="max-width: {points * _SCALE:.0f}px"', 1)
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

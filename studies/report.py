@@ -32,6 +32,7 @@ from studies.runs import (
 )
 from studies.tables import Table, robustness_table, test_noise_table, to_csv, to_latex, to_markdown
 
+_MOST_MISSING = 40
 QUESTION = (
     "What does noise in low-resource pairs do to retrieval models distilled by optimal transport, and to those "
     "distilled by its rivals?"
@@ -70,7 +71,8 @@ def write_report(
         (target / part).mkdir(parents=True, exist_ok=True)
     unfinished = [folder.name for folder in folders if folder not in finished]
     differences = _differences(study)
-    sections = [*_results(study, runs, target, differences), *_background(study, runs, unfinished, command)]
+    sections = [*_missing(study, unfinished), *_results(study, runs, target, differences)]
+    sections += _background(study, runs, command)
     count = f"{len(runs)} runs: {len(study.strategies)} strategies, {len(study.languages)} languages, "
     summary = (
         f"{count}{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}. Metric: {metric} on the test queries."
@@ -168,19 +170,20 @@ def _heading(series: Series) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _background(study: Study, runs: Sequence[Run], unfinished: Sequence[str], command: str) -> list[page.Section]:
-    missing = study.missing()
-    lines = [f"not finished: {name}" for name in unfinished] + [f"no run of: {line}" for line in missing]
-    parts = []
-    if lines:
-        parts.append(
-            page.items(lines[:60] + ([f"... and {len(lines) - 60} more"] if len(lines) > 60 else []), "missing")
-        )
-    sections = [page.Section("Missing runs", parts)] if lines else []
-    sections.append(page.Section("Settings", [page.settings(_settings(study, runs, command))]))
-    sections.append(page.Section("How to read this", [page.items(_caveats(study))]))
-    sections.append(page.Section("Every figure", [page.runs_table(study.scores, study.metric)]))
-    return sections
+def _missing(study: Study, unfinished: Sequence[str]) -> list[page.Section]:
+    lines = [f"not finished: {name}" for name in unfinished] + [f"no run of: {line}" for line in study.missing()]
+    shown = lines[:_MOST_MISSING] + (
+        [f"... and {len(lines) - _MOST_MISSING} more"] if len(lines) > _MOST_MISSING else []
+    )
+    return [page.Section("Missing runs", [page.items(shown, "missing")])] if lines else []
+
+
+def _background(study: Study, runs: Sequence[Run], command: str) -> list[page.Section]:
+    return [
+        page.Section("Settings", [page.settings(_settings(study, runs, command))]),
+        page.Section("How to read this", [page.items(_caveats(study))]),
+        page.Section("Every figure", [page.runs_table(study.scores, study.metric)]),
+    ]
 
 
 def _settings(study: Study, runs: Sequence[Run], command: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -92,8 +93,9 @@ def robustness_table(study: Study, series: Series, references: Mapping[tuple[str
             if of == language:
                 words = [Entry(number(value, study.metric)), *[Entry("")] * (len(columns) - 2)]
                 blocks[language].append([Entry(row), *words])
-    return Table("-".join(series).replace(" ", "_"), _capital(title(series)), columns, blocks, _note(study),
-                 ["", *(f"{level:g}" for level in levels), *SUMMARIES])  # fmt: skip
+    keys = ["", *(f"{level:g}" for level in levels), *SUMMARIES]
+    stem, note = "-".join(series).replace(" ", "_"), _note(study, _CURVE_NOTE)
+    return Table(stem, _capital(title(series)), columns, blocks, note, keys)
 
 
 def test_noise_table(study: Study, side: str) -> Table | None:
@@ -118,7 +120,7 @@ def test_noise_table(study: Study, side: str) -> Table | None:
             overall = study.overall_mmi(strategy, kinds, language)
             rows.append([Entry(strategy), clean, *(entry(each, study.metric, True) for each in [*own, overall])])
         blocks[language] = _mark_best(rows, [False, False, *[True] * (len(kinds) + 1)])
-    note = "MMI: relative drop from clean to the mean over the severities. " + _note(study)
+    note = _note(study, _KINDS_NOTE)
     return Table(f"test-{side}", f"Test-time {side} noise: MMI by kind", columns, blocks, note,
                  ["", "clean", *(kind for _, kind in kinds), "all"])  # fmt: skip
 
@@ -190,20 +192,24 @@ def _mark_best(rows: Sequence[list[Entry]], lower: Sequence[bool]) -> list[list[
             continue
         best = (min if is_lower else max)(values.values())
         for place, value in values.items():
-            if value == best:
+            if math.isclose(value, best, rel_tol=1e-9):
                 old = rows[place][column]
                 marked[place][column] = Entry(old.text, old.figure, True)
     return marked
 
 
-def _note(study: Study) -> str:
+_CURVE_NOTE = (
+    "Drop: relative drop from clean to the highest level. AUC: mean height of the curve. MMI: (clean - mean over the "
+    "levels with noise) / clean; lower is better."
+)
+_KINDS_NOTE = "MMI: relative drop from clean to the mean over the severities; lower is better."
+
+
+def _note(study: Study, words: str) -> str:
     count = len(study.seeds)
-    seeds = f"Mean of {count} seeds ± half of the 95 % t-interval over seeds." if count > 1 else "One seed."
+    seeds = f"mean of {count} seeds ± half of the 95 % t-interval over seeds" if count > 1 else "one seed"
     incomplete = " † not all seeds are there." if study.missing() else ""
-    return (
-        f"{study.metric}. {seeds} Drop: relative drop from clean to the highest level. AUC: mean height of the curve. "
-        f"MMI: (clean - mean over the levels with noise) / clean, lower is better.{incomplete}"
-    )
+    return f"{study.metric}, {seeds}. {words}{incomplete}"
 
 
 def _tex(text: str) -> str:

@@ -43,6 +43,10 @@ class TestNoiseSpec:
         kinds = [("text", kind) for kind in self.text] + [("image", kind) for kind in self.image]
         return [(side, kind, severity) for side, kind in kinds for severity in self.severities]
 
+    def options(self, side: str, kind: str, severity: int) -> dict[str, Any]:
+        """Of `datamodules.noise.options.TestNoise`."""
+        return {side: kind, f"{side}_severity": severity, "seed": self.seed}
+
     def applies(self, labels: Mapping[str, str]) -> bool:
         """Whether a run is among those to test."""
         return all(labels.get(key) in values for key, values in self.runs.items())
@@ -72,7 +76,15 @@ def read_test_noise(path: Path) -> TestNoiseSpec:
         key: [str(value) for value in (values if isinstance(values, list) else [values])]
         for key, values in runs.items()
     }
-    return TestNoiseSpec(wanted, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
+    spec = TestNoiseSpec(wanted, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
+    from datamodules.noise.options import TestNoise
+
+    try:
+        for side, kind, severity in spec.conditions():
+            TestNoise(**spec.options(side, kind, severity))
+    except ValueError as error:
+        raise InputError(str(error), path) from None
+    return spec
 
 
 def result_file(folder: Path, side: str, kind: str, severity: int) -> Path:
@@ -112,8 +124,7 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
     clean = {name: each for name, each in data.collections.items() if each.split == "test"}
     (folder / FOLDER).mkdir(exist_ok=True)
     for side, kind, severity in conditions:
-        options: dict[str, Any] = {side: kind, f"{side}_severity": severity, "seed": spec.seed}
-        data.collections = noisy_collections(clean, TestNoise(**options))
+        data.collections = noisy_collections(clean, TestNoise(**spec.options(side, kind, severity)))
         cli.evaluation.forget()
         cli.trainer.test(cli.model, datamodule=data, verbose=False)
         results = by_language(cli.evaluation.results)
