@@ -187,6 +187,15 @@ def test_measures_equal_a_loop_over_phrases(folder: Path, proposals: str) -> Non
     assert result.means["any_box/upper_bound"] == 1 if proposals == "gt" else result.means["any_box/upper_bound"] < 1
 
 
+def test_half_is_enough(folder: Path) -> None:
+    # The dog of 201 is at 30 10 50 40 (the left side moved by 3): 17 x 30 pixels. Half of it, and a column less.
+    half, less = "201 33 10 50 25", "201 33 10 50 24"
+    others = "301 30 10 50 40\n302 30 10 50 40\n"
+    (folder / "boxes.tsv").write_text(f"{half}\n{less}\n{others}")
+    view = loaded(folder, proposals="boxes.tsv").collections["dev"].views[0]
+    assert view.qrels["201#0#1"] == {"201@33,10,50,25": 1}
+
+
 def test_phrases_without_translation_are_left_out_with_a_word(folder: Path) -> None:
     write_swahili(folder, {"A man": "mtu", "301#0#1": "mbwa"})
     with pytest.warns(UserWarning, match="9 of 12 phrases of test have no translation"):
