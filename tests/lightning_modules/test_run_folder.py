@@ -22,8 +22,8 @@ def load(folder: Path, name: str):
 def test_files(finished_run):
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
-        "checkpoints", "config.yaml", "csv", "curves.png", "diagnostics.json", "environment.json", "lengths.png",
-        "metrics.json", "per_query.json", "results.png", "test.pooled.run", "test.qrels",
+        "checkpoints", "config.yaml", "csv", "curves.png", "diagnostics.json", "environment.json", "history.json",
+        "lengths.png", "metrics.json", "per_query.json", "results.png", "test.pooled.run", "test.qrels",
     }  # fmt: skip
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
