@@ -188,7 +188,7 @@ def test_measures_equal_a_loop_over_phrases(folder: Path, proposals: str) -> Non
 
 
 def test_half_is_enough(folder: Path) -> None:
-    # The dog of 201 is at 30 10 50 40 (the left side moved by 3): 17 x 30 pixels. Half of it, and a column less.
+    # The dog of 201 is at 33 10 50 40 (its left side moved by 3): 17 x 30 pixels. Half of it, and a row less.
     half, less = "201 33 10 50 25", "201 33 10 50 24"
     others = "301 30 10 50 40\n302 30 10 50 40\n"
     (folder / "boxes.tsv").write_text(f"{half}\n{less}\n{others}")
