@@ -79,13 +79,13 @@ class StarterImagesDataModule(SplitByImage):
         """Read everything, the first time; see `PairsDataModule.setup`.
 
         Raises:
-            ValueError: the teacher has learned from the pictures of another split.
+            InputError: the teacher has learned from the pictures of another split.
         """
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         teacher = getattr(module, "teacher", None)
         learned = getattr(getattr(teacher, "teacher", teacher), "split", self.split)
         if learned != self.split:
-            raise ValueError(
+            raise InputError(
                 f"the teacher learned from the training pictures of split={learned}, some of which are tested with "
                 f"split={self.split}: set --model.teacher.teacher.split {self.split}"
             )

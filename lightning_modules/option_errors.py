@@ -22,6 +22,8 @@ from retrieval.files import require_file
 TEACHERS = {
     "cached": "lightning_modules.cached_teacher.CachedTeacher",
     "online": "lightning_modules.teacher.OnlineTeacher",
+    "open_clip": "lightning_modules.open_clip_teacher.OpenClipTeacher",
+    "locked_image": "lightning_modules.locked_image_teacher.LockedImageTeacher",
 }
 _TYPES = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text",
           "collections.abc.Sequence": "a list such as [a, b]", "list": "a list such as [a, b]"}  # fmt: skip

@@ -153,7 +153,7 @@ def test_a_teacher_of_another_split_is_refused(pictures) -> None:
     data = StarterImagesDataModule(batch_size=2)
     teacher = Object(teacher=Object(split="family"))
     data.trainer = Object(lightning_module=Object(teacher=teacher))
-    with pytest.raises(ValueError, match=r"set --model\.teacher\.teacher\.split kind"):
+    with pytest.raises(InputError, match=r"set --model\.teacher\.teacher\.split kind"):
         data.setup()
     teacher.teacher.split = "kind"
     data.setup()
