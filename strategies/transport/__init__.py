@@ -16,6 +16,7 @@ the least cost. They differ in what "least" means, and in how fast they are:
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -171,9 +172,14 @@ def _chosen(
 def _fastest(cost: Tensor, *, tolerance: float, fixed: bool) -> str:
     """The fastest solver for this device, size and mode."""
     # Numba is a dependency, but not every platform has it.
-    native = cost.device.type == "cpu" and not fixed and find_spec("numba") is not None
+    native = cost.device.type == "cpu" and not fixed and _has_numba()
     # The native loop needs float64 matrices for tolerances beyond single precision, by pair and on one thread.
     return "fused" if native and (cost.shape[2] <= NEWTON_LIMIT or tolerance >= FINE) else "torch"
+
+
+@cache
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
 
 
 def _normalise(marginal: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ F32 = np.float32
 ZERO, ONE, TWO, HALF = F32(0), F32(1), F32(2), F32(0.5)
 LOG2E, LOWEST = F32(1.4426950408889634), F32(-80)
 SINGLE = F32(FINE)
-WINDOW = 8
-"""Iterations from which the rate of convergence is estimated."""
+WINDOW, WARM_WINDOW = 6, 2
+"""Iterations from which the rate of convergence is estimated, and the first ones from given potentials."""
 LARGEST_OMEGA = F32(1.9)
 
 # As in the torch solver: scalings stay within CLAMP, and leave for the potentials beyond ABSORB; DROP keeps denormal
@@ -168,7 +168,7 @@ def promises(error: Any, rate: Any, tolerance: Any, used: int, m: int, k: int) -
     if k > NEWTON_LIMIT:
         return False
     if tolerance < SINGLE:
-        return used >= 3 * WINDOW or error < SINGLE
+        return used >= 4 * WINDOW or error < SINGLE
     left = math.log(error / tolerance) / -math.log(min(rate, F32(0.9999)))
     return left * (0.2 * m * k + 200) > 8 * (0.05 * m * k * k + 0.03 * k**3 + 10 * m * k)
 
@@ -176,7 +176,7 @@ def promises(error: Any, rate: Any, tolerance: Any, used: int, m: int, k: int) -
 @compiled
 def iterate(
     cost: Any, a: Any, b: Any, f: Any, g: Any, kernel: Any, u: Any, v: Any, share: Any, iterations: int, tolerance: Any,
-    m: int, k: int,
+    m: int, k: int, given: bool,
 ) -> tuple[int, bool]:  # fmt: skip
     """Scale the kernel until the plan meets the tolerance; return the iterations, and whether Newton should go on."""
     last, column = np.empty_like(u), np.empty_like(v)
@@ -185,6 +185,8 @@ def iterate(
     absorb(g, v, b, pull_v, share)
     build(cost, f, g, kernel)
     omega, before, of_target = ONE, F32(np.inf), F32(np.inf)
+    # Given potentials are near the optimum, where the rate is soon what it will be.
+    look = span = WARM_WINDOW if given else WINDOW
     used, reachable = 0, max(tolerance, SINGLE * HALF) if k <= NEWTON_LIMIT else tolerance
     while True:
         of_source = sweep(kernel, a, u, last, pull_u, v, column, share, omega)
@@ -194,13 +196,16 @@ def iterate(
             return used, used < iterations and reachable > tolerance
         of_target = step_target(b, column, v, pull_v, share, omega)
         used += 1
-        if used % WINDOW == 0:
-            rate = max(error / before, F32(1e-6)) ** F32(1 / WINDOW)
-            if used > WINDOW:
+        if used == look:
+            rate = max(error / before, F32(1e-6)) ** (ONE / F32(span))
+            if used > span:
                 omega = next_omega(omega, rate)
                 if promises(error, rate, tolerance, used, m, k):
                     return used, True
             before = error
+            if used > span:
+                span = WINDOW
+            look = used + span
             if max(largest(u), largest(v)) >= ABSORB:
                 absorb(f, u, a, pull_u, share)
                 absorb(g, v, b, pull_v, share)

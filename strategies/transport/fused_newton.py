@@ -149,7 +149,7 @@ def newton(cost: Any, a: Any, b: Any, weight: float, steps: int, tolerance: floa
             plan_of(cost, a, g, share, f, plan)
             violation = residual(plan, b, g, weight, column, wanted, error)
         dual = value(plan, a, b, f, g, weight)
-        curvature(plan, column, wanted, weight, 1e-3 * min(violation, 1.0), matrix)
+        curvature(plan, column, wanted, weight, 0.1 * min(violation, 1.0), matrix)
         for j in range(width):
             column[j] = math.sqrt(column[j])
             error[j] /= column[j]

@@ -58,6 +58,8 @@ def refine(
         a[i] = source[rows[i]]
     for j in range(k):
         b[j], g[j] = target[columns[j]], g32[j]
+    if weight == 0:  # masses rounded to single precision do not sum to the same
+        b *= a.sum() / b.sum()
     used = newton(exact, a, b, weight, steps, tolerance, f, g, part)
     value, violation = finish(part, exact, a, b, f, g, rows, columns, weight, plan)
     for i in range(m):
@@ -90,7 +92,7 @@ def solve_pair(
     start(costs, m, k, given, f, g)
     u, v = (a > 0).astype(np.float32), (b > 0).astype(np.float32)
     share = F32(1 / (1 + weight))
-    used, hard = iterate(costs, a, b, f, g, kernel, u, v, share, iterations, F32(0.95 * tolerance), m, k)
+    used, hard = iterate(costs, a, b, f, g, kernel, u, v, share, iterations, F32(0.95 * tolerance), m, k, given)
     for j in range(k):
         g[j] += math.log(max(v[j], TINY))
     if hard:

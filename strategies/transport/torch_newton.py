@@ -56,7 +56,7 @@ def _direction(dual: _Dual, weight: float) -> tuple[Tensor, Tensor]:
     rows = dual.plan.sum(2) * (1 + weight)
     r, q = (torch.where(mass > 0, mass, math.inf).rsqrt() for mass in (rows, dual.column))
     scaled = dual.plan * r[:, :, None] * q[:, None, :]
-    ridge = 1e-3 * dual.violation.clamp(max=1.0)[:, None]
+    ridge = 0.1 * dual.violation.clamp(max=1.0)[:, None]
     diagonal = 1 + ridge + weight * dual.wanted * q.square()
     matrix = torch.diag_embed(diagonal) - scaled.mT @ scaled
     if weight == 0:  # without penalty, a constant moved from f to g changes nothing
@@ -100,6 +100,8 @@ def newton(
     Returns:
         The plans (A, S, T), f (A, S), g (A, T), and the steps made (A,).
     """
+    if weight == 0:  # masses rounded to single precision do not sum to the same
+        target = target * (source.sum(1) / target.sum(1))[:, None]
     dual = _dual(cost, source, target, g, weight)
     plan, f_out, g_out = torch.empty_like(cost), torch.empty_like(source), torch.empty_like(target)
     used = torch.zeros(len(cost), dtype=torch.int64, device=cost.device)
