@@ -33,7 +33,7 @@ class Place:
     Args:
         output: folder of the run folders.
         logger: of the runs, as in ``train.py --logger``.
-        test_noise: what finished runs are tested under, see `studies.test_noise`; None for nothing.
+        test_noise: what finished runs are tested under, see `studies.noisy_tests`; None for nothing.
     """
 
     output: Path
@@ -122,7 +122,7 @@ def _run(cell: Cell, folder: Path, place: Place, train: Train) -> None:
         if not is_done(folder):
             raise RuntimeError("the run ended without metrics.json")
     if place.test_noise is not None:
-        from studies.test_noise import test_under_noise
+        from studies.noisy_tests import test_under_noise
 
         test_under_noise(folder, cell.labels, place.test_noise)
 

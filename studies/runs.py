@@ -17,7 +17,7 @@ from retrieval.progress import delayed_progress
 from retrieval.rows import from_json
 from studies.cells import RECORD, is_done
 from studies.grid import flat
-from studies.test_noise import FOLDER
+from studies.noisy_tests import FOLDER
 
 CLEAN = "clean"
 AFTER = " after "

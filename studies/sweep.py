@@ -11,7 +11,7 @@ from pathlib import Path
 from retrieval.errors import InputError
 from studies.cells import LOG, Outcome, Place, Train, check_records, is_done
 from studies.grid import Cell, read_sweeps, select
-from studies.test_noise import TEST_NOISE_SUFFIX, is_tested, read_test_noise
+from studies.noisy_tests import TEST_NOISE_SUFFIX, is_tested, read_test_noise
 
 _MOST_WORKERS = 8
 
