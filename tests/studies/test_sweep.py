@@ -17,8 +17,8 @@ import yaml
 from retrieval.errors import InputError
 from studies.cells import Outcome, Place, check_records, run_cell
 from studies.grid import Cell, difference, read_sweep, read_sweeps, select
-from studies.slurm import Array, Share, submit
 from studies.noisy_tests import is_tested, test_under_noise
+from studies.slurm import Array, Share, submit
 from studies.workers import run_all
 
 ROOT = Path(__file__).parent.parent.parent
