@@ -6,7 +6,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench docs fetch clean
+.PHONY: help demo test test-fast lint format bench bench-strategies study docs fetch fetch-images clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -24,7 +24,10 @@ fetch: $(STAMP)  ## download the starter data into the cache
 demo: fetch  ## distil a student for Swahili (LANGUAGE=mr for another, STRATEGY=mse for another loss)
 	$(BIN)/python train.py --strategy $(STRATEGY) --data starter --data.language $(LANGUAGE)
 
-test: fetch  ## all tests
+fetch-images: $(STAMP)  ## download the pictures of the starter as well
+	$(BIN)/python -m datamodules.fetch starter_images
+
+test: fetch fetch-images  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds
@@ -34,14 +37,23 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict train.py evaluate.py compare.py baseline.py search.py
+	$(BIN)/mypy --strict train.py evaluate.py compare.py baseline.py search.py sweep.py report.py
 
 format: $(STAMP)  ## let ruff reformat and mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: fetch  ## strategies x languages x students: writes docs/results.md (hours on 2 cores)
+bench: fetch  ## speed against other libraries: writes docs/benchmarks.md (half an hour on 2 cores)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport --write-docs
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.training --write-docs
+
+bench-strategies: fetch  ## strategies x languages x students: writes docs/results.md (hours on 2 cores)
 	$(BIN)/python -m benchmarks.strategies --languages sw so fil mr --seeds 3
+
+study: fetch fetch-images  ## what noise does to retrieval: runs/noise and its report (half an hour on 2 cores)
+	$(BIN)/python sweep.py --config configs/sweeps/noise.yaml
+	$(BIN)/python report.py runs/noise
 
 docs: $(STAMP)  ## check the docs: every command and every config in them
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_configs.py

@@ -152,7 +152,8 @@ class PairsDataModule(LightningDataModule):
         from datamodules.noise.transform import noisy_collections, noisy_pairs
 
         if self.noise is not None:
-            self.pairs, self.noise_report = noisy_pairs(self.pairs, self.noise)
+            noise = self.noise if self.noise.seed is not None else replace(self.noise, seed=self.seed)
+            self.pairs, self.noise_report = noisy_pairs(self.pairs, noise)
         if self.test_noise is not None:
             self.collections = noisy_collections(self.collections, self.test_noise)
 

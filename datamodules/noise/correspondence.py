@@ -75,8 +75,8 @@ def realised_rate(pairs: Sequence[Pair]) -> float:
 def _by_rate(own: IntArray, rows: IntArray, noise: TrainingNoise) -> IntArray:
     """For each pair the row of the pair whose source it takes."""
     if noise.level == "caption":
-        return shuffled(len(own), noise.rate, noise.seed)
-    return rows[shuffled(len(rows), noise.rate, noise.seed)[own]]
+        return shuffled(len(own), noise.rate, noise.known_seed)
+    return rows[shuffled(len(rows), noise.rate, noise.known_seed)[own]]
 
 
 def _by_file(own: IntArray, rows: IntArray, noise: TrainingNoise) -> IntArray:

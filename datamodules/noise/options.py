@@ -29,7 +29,7 @@ class TestNoise:
         image_severity: 0 (none) to 5.
         lexicon: for ``code_switch``, a file of ``word<TAB>word`` in two languages.
         translations: for ``mt``, a file of ``text<TAB>machine translation``.
-        seed: of everything random here; it does not follow the seed of the run.
+        seed: of everything random here. None is 0, so that all runs are asked the same.
 
     Raises:
         ValueError: an unknown kind, a severity out of range, or a kind without the file that it needs.
@@ -43,7 +43,7 @@ class TestNoise:
     image_severity: int = 0
     lexicon: str | None = None
     translations: str | None = None
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_kind("text", self.text, self.text_severity, TEXT_NOISES)
@@ -55,8 +55,13 @@ class TestNoise:
                 raise ValueError(f"{name}: no such file: {file}")
             if file and self.text != kind:
                 warnings.warn(f"{name} has no effect without the text noise {kind}", stacklevel=4)
-        if self.seed < 0:
+        if self.seed is not None and self.seed < 0:
             raise ValueError(f"the seed of noise is {self.seed}, expected at least 0")
+
+    @property
+    def known_seed(self) -> int:
+        """The seed, 0 where none is chosen."""
+        return self.seed or 0
 
     @property
     def changes_texts(self) -> bool:
@@ -85,7 +90,7 @@ class TrainingNoise(TestNoise):
         image_severity: 0 (none) to 5.
         lexicon: for ``code_switch``.
         translations: for ``mt``.
-        seed: of everything random here.
+        seed: of everything random here; None follows the seed of the run.
 
     Raises:
         ValueError: as `TestNoise`; or a rate out of range, an unknown level, or both a rate and an index file.

@@ -82,7 +82,7 @@ class NoiseReport:
         if noise.changes_images:
             share = f"{rates['sources_changed']:.4f}" if "sources_changed" in rates else "as they are read, all"
             parts.append(f"{share} with a corrupted image ({noise.image}, severity {noise.image_severity})")
-        return f"{self.pairs:,} pairs, {'; '.join(parts) or 'none changed'}; seed {noise.seed}"
+        return f"{self.pairs:,} pairs, {'; '.join(parts) or 'none changed'}; seed {noise.known_seed}"
 
 
 class PairNoise:
@@ -101,7 +101,7 @@ class PairNoise:
         if noise.changes_texts:
             lexicon = read_lexicon(noise.lexicon) if noise.text == "code_switch" and noise.lexicon else {}
             mt = read_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
-            self._text = TextNoise(noise.text, noise.text_severity, noise.seed, lexicon, mt)
+            self._text = TextNoise(noise.text, noise.text_severity, noise.known_seed, lexicon, mt)
 
     def __call__(self, pair: Pair, index: int = 0) -> Pair:  # noqa: ARG002  (the text itself gives the random numbers)
         """The pair with noise; the pair itself where nothing changes.
@@ -127,7 +127,7 @@ class PairNoise:
         if not self.noise.changes_images or not is_image(text):
             return text
         reference = ImageReference.parse(text)
-        key = f"{self.noise.seed}\0{PurePath(reference.path).name}\0{reference.box}"
+        key = f"{self.noise.known_seed}\0{PurePath(reference.path).name}\0{reference.box}"
         seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
         return str(replace(reference, noise=self.noise.image, severity=self.noise.image_severity, seed=seed))
 

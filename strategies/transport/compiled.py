@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.extending import intrinsic
 
 # Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.

@@ -315,7 +315,7 @@ def test_a_run_with_noise_end_to_end(script, tiny_config, tmp_path):
     assert content["options"]["text"] == "keyboard"
     rates = content["rates"]
     assert f"train noise: 100 pairs, {rates['mismatched']:.4f} of them with another's source (caption level" in out
-    assert f"{rates['targets_changed']:.4f} with a changed target (keyboard, severity 5); seed 0" in out
+    assert f"{rates['targets_changed']:.4f} with a changed target (keyboard, severity 5); seed 1" in out
 
     _, other = run(script, tiny_config, tmp_path, "b", *NOISE, "--trainer.max_epochs", "1", "--data.num_workers", "2")
     assert (folder / "metrics.json").read_text() == (other / "metrics.json").read_text()
@@ -433,3 +433,13 @@ def test_images_reach_the_loader_with_noise(tmp_path):
 def test_the_docstring_names_every_kind():
     kinds = set(re.findall(r"\w+", TestNoise.__doc__ or ""))
     assert {*TEXT_NOISES, *IMAGE_NOISES} <= kinds
+
+
+def test_training_noise_follows_the_seed_of_the_run_unless_it_has_its_own(tsv_folder):
+    def sources(seed: int, own: int | None) -> list[str]:
+        data = TSVDataModule(root=str(tsv_folder), seed=seed, noise=TrainingNoise(rate=0.5, seed=own))
+        data.setup("fit")
+        return [pair.source for pair in data.pairs]
+
+    assert sources(0, None) == sources(0, 0) != sources(1, None) == sources(0, 1)
+    assert sources(1, 0) == sources(0, 0)
