@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,7 +140,7 @@ def markdown(rows: list[Row], settings: dict[str, Any]) -> str:
         figures = f"{row['ours']:{digits}} | {row['peer']:{digits}} {row['unit']}"
         lines.append(f"| {row['name']} | {figures} | {ratio} | {aim} |")
     packages = ("torch", "sentence-transformers", "transformers", "lightning", "torchmetrics")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     about = (
         f"{settings['turns']} turns, one seed each, {settings['pairs']:,} pairs ({settings['language']}) x "
         f"{settings['epochs']} epochs, batch {settings['batch']}, student: the first {settings['layers']} layers of "
@@ -148,6 +148,13 @@ def markdown(rows: list[Row], settings: dict[str, Any]) -> str:
         f"Python {platform.python_version()}."
     )
     return "\n".join([*head, *lines, "", about])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def main() -> None:

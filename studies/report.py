@@ -73,15 +73,23 @@ def write_report(
     differences = _differences(study)
     sections = [*_missing(study, unfinished), *_results(study, runs, target, differences)]
     sections += _background(study, runs, command)
-    count = f"{len(runs)} runs: {len(study.strategies)} strategies, {len(study.languages)} languages, "
-    summary = (
-        f"{count}{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}. Metric: {metric} on the test queries."
-    )
+    parts = ((runs, "run"), (study.strategies, "strategy"), (study.languages, "language"), (study.seeds, "seed"))
+    summary = ", ".join(counted(len(each), word) for each, word in parts) + f". Metric: {metric} on the test queries."
     _write_rows(target / "runs.csv", [_flat_score(score) for score in study.scores])
     _write_rows(target / "significance.csv", [_flat_difference(each) for rows in differences.values() for each in rows])
     with write_whole(target / "index.html") as file:
         file.write(page.page(heading, question, summary, sections))
     return target / "index.html"
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "run"), counted(3, "strategy")
+    ('1 run', '3 strategies')
+    """
+    plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{count} {word if count == 1 else plural}"
 
 
 def _differences(study: Study) -> dict[tuple[Series, str], list[Difference]]:
