@@ -13,10 +13,20 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datamodules.images import image_source, load_image
+from datamodules.pairs import PairBatch
 from lightning_modules.cached_teacher import CachedTeacher
+from lightning_modules.distillation import DistillationModule
 from lightning_modules.open_clip_teacher import OpenClipTeacher
+from lightning_modules.static_encoder import StaticEncoder
 from lightning_modules.teacher_names import teacher_options
 from retrieval.errors import InputError
+from strategies.contrastive import Contrastive
+from strategies.cosine import Cosine
+from strategies.kl import KL
+from strategies.mse import MSE
+from strategies.ot import OptimalTransport
+from strategies.ot_match import OTMatch
+from strategies.relational import Relational
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
@@ -294,3 +304,39 @@ def test_a_run_with_images_as_sources_and_documents(model, images, script, tiny_
     figures = json.loads((tmp_path / "run" / "diagnostics.json").read_text())
     assert set(figures["texts"]) == {"train target", "dev queries"}
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+STRATEGIES = {
+    "ot": OptimalTransport,
+    "ot unbalanced": lambda: OptimalTransport(marginal_relaxation=1.0),
+    "ot partial": lambda: OptimalTransport(mass=0.8),
+    "ot_match": lambda: OTMatch(warmup_steps=0),
+    "mse": MSE,
+    "token mse": lambda: MSE(level="token"),
+    "contrastive": Contrastive,
+    "maxsim contrastive": lambda: Contrastive(score="maxsim"),
+    "kl": KL,
+    "relational": Relational,
+    "cosine": Cosine,
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_loss_falls_on_images_captions_and_both(model, images, tiny_unigram, name: str) -> None:
+    for sources in (images[:4], [*CAPTIONS, "water is life"], [*images[:2], *CAPTIONS[:2]]):
+        torch.manual_seed(0)
+        module = DistillationModule(
+            StaticEncoder(tiny_unigram, max_length=16), make(model), STRATEGIES[name](), lr=0.01
+        )
+        module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+        targets = ["paka mdogo", "habari ya asubuhi", "maji ni uhai", "jua kubwa jekundu"]
+        batch = PairBatch(list(sources), targets, torch.arange(4), noisy=torch.tensor([False, False, True, False]))
+        optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
+        losses = []
+        for _ in range(20):
+            loss = module.training_step(batch, 0)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.9 * losses[0], sources
