@@ -46,7 +46,7 @@ format: $(STAMP)  ## let ruff reformat and mend
 bench: fetch  ## speed against other libraries: writes docs/benchmarks.md (half an hour on 2 cores)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport --write-docs
-	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.training --write-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training --write-docs
 
 bench-strategies: fetch  ## strategies x languages x students: writes docs/results.md (hours on 2 cores)
 	$(BIN)/python -m benchmarks.strategies --languages sw so fil mr --seeds 3

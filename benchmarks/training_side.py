@@ -58,6 +58,7 @@ def potstill(settings: dict[str, Any]) -> dict[str, float]:
                 *("--trainer.callbacks+=benchmarks.training_side.Times", f"--trainer.callbacks.file={times}"),
                 *("--trainer.enable_progress_bar", "false", "--seed_everything", str(settings["seed"])),
                 *("--logger", "none", "--output", folder, "--name", "run", "--checkpoint_every", "1000000"),
+                *("--evaluation.undistilled", "false"),
                 *settings.get("options", ()),
             ]
         )

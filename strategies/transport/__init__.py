@@ -80,11 +80,12 @@ def solve(
         cost: cost of moving a unit of mass; what stands at padding is not read; (B, S, T).
         source: mass of each source token; exact zeros at padding; rows sum to one; (B, S).
         target: mass of each target token, likewise; (B, T).
-        solver: ``auto``, ``torch``, ``reference``, ``triton``, ``exact`` or ``ipot``.
+        solver: ``auto``, ``fused``, ``torch``, ``reference``, ``triton``, ``exact`` or ``ipot``.
         epsilon: strength of the entropy, or step size of a proximal step (``ipot``), in the units of the cost;
             ``exact`` has no use for it.
         iterations: the most iterations that a solver makes; ``exact`` has no use for it.
         tolerance: stop once both marginals are as near as this, in L1 (and for ``ipot`` also the duality gap).
+            ``fused`` and ``torch`` aim at half of it, which holds the error of the gradient within half of it as well.
             Float32 reaches about 1e-5; give a float64 cost for less.
         relaxation: None, or rho of unbalanced transport, in units of the cost: instead of meeting the marginals the
             plan pays rho KL(P 1, source) + rho KL(P' 1, target), beside epsilon KL(P, source target').

@@ -254,7 +254,7 @@ def _iterate(active: _Active, out: _Output, *, iterations: int, tolerance: float
         size = active.measure(steps, adapt=done >= CHECK_EVERY)
         done += steps
         # A scaling at its clamp breaks the target marginal: such a pair is absorbed and goes on.
-        done_with = (active.violation <= (-1 if beyond else 0.99 * tolerance)) & (size < math.log(ABSORB))
+        done_with = (active.violation <= (-1 if beyond else 0.5 * tolerance)) & (size < math.log(ABSORB))
         done_with |= done >= iterations
         if beyond and bool((active.violation <= FINE / 3).all()):
             newton_from = done

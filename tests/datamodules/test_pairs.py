@@ -207,6 +207,8 @@ OWN_OPTIONS = {
     "starter_english": [],
     "starter_help": ["language=so"],
     "starter_images": ["language=so"],
+    "flickr30k": ["root=/nowhere"],
+    "flickr30k_entities": ["root=/nowhere"],
     "tsv": ["root=/nowhere"],
     "wikiclir": ["language=sw"],
     "schamoni": ["root=/nowhere"],

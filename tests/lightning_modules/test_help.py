@@ -76,7 +76,7 @@ def test_completion_knows_short_names(script):
     assert f"strategy_choices=({names})" in done.out
     assert "--strategy.epsilon" in done.out
     assert "--model.strategy" not in done.out
-    assert "reference exact ipot)" in done.out
+    assert "reference triton exact ipot)" in done.out
     assert script("train.py", "--print_shtab", "zsh").out.startswith("#compdef")
 
 
