@@ -1,6 +1,6 @@
 """Speed of training end to end against sentence-transformers, and of scoring against torchmetrics.
 
-python -m benchmarks.training [--json FILE] [--write-docs]      # about 20 minutes on 2 cores
+python -m benchmarks.training [--json FILE] [--write-docs]      # about 40 minutes
 python -m benchmarks.training --quick                           # seconds of training, for a look
 
 Each run is a process of its own; the sides take turns, and every turn has its seed. Needs `pip install -e '.[bench]'`.
@@ -141,7 +141,7 @@ def markdown(rows: list[Row], settings: dict[str, Any]) -> str:
     packages = ("torch", "sentence-transformers", "transformers", "lightning", "torchmetrics")
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     about = (
-        f"{settings['turns']} turns, one seed each, {settings['pairs']:,} pairs ({settings['language']}) x "
+        f"{settings['turns']} turn(s), one seed each, {settings['pairs']:,} pairs ({settings['language']}) x "
         f"{settings['epochs']} epochs, batch {settings['batch']}, student: the first {settings['layers']} layers of "
         f"multilingual-e5-small, teacher MiniLM, {os.environ.get('OMP_NUM_THREADS', 'all')} threads. {versions}, "
         f"Python {platform.python_version()}."
@@ -161,9 +161,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--quick", action="store_true", help="seconds of training: the figures mean nothing")
+    parser.add_argument("--turns", type=int, help="turns, one seed each (default: 3)")
     parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
-    settings = QUICK if options.quick else FULL
+    settings = (QUICK if options.quick else FULL) | ({"turns": options.turns} if options.turns else {})
     rows = measure_metrics(settings) + measure_training(settings)
     text = markdown(rows, settings)
     print(text)

@@ -219,15 +219,28 @@ def finish(
 ) -> tuple[float, float]:
     """Write a pair's plan; return <P, C> in units of epsilon and the violation of the plan as it is written."""
     value = violation = 0.0
-    sums = np.zeros(columns.shape[0])
+    count = columns.shape[0]
+    sums = np.zeros(count)
+    is_run = columns[count - 1] - columns[0] == count - 1  # as it is where padding is at the end
     for i in range(rows.shape[0]):
-        total = 0.0
-        for j in range(columns.shape[0]):
-            plan[rows[i], columns[j]] = part[i, j]
-            moved = float(plan[rows[i], columns[j]])
-            total += moved
-            sums[j] += moved
-            value += moved * cost[i, j]
+        total = earned = 0.0
+        own, price = part[i][:count], cost[i][:count]
+        if is_run:
+            out = plan[rows[i]][columns[0] : columns[0] + count]
+            for j in range(count):
+                out[j] = own[j]
+                moved = float(out[j])
+                total += moved
+                sums[j] += moved
+                earned += moved * price[j]
+        else:
+            for j in range(count):
+                plan[rows[i], columns[j]] = own[j]
+                moved = float(plan[rows[i], columns[j]])
+                total += moved
+                sums[j] += moved
+                earned += moved * price[j]
+        value += earned
         wanted = a[i] * math.exp(weight * (math.log(a[i]) - f[i])) if weight > 0 else float(a[i])
         violation += abs(total - wanted)
     other = 0.0

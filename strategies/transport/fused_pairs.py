@@ -30,9 +30,17 @@ def real_tokens(marginal: Any) -> Any:
 @compiled
 def crop(cost: Any, rows: Any, columns: Any, epsilon: float, out: Any) -> None:
     """The cost of the real tokens, divided by epsilon, into the upper left corner of an array."""
+    count = columns.shape[0]
+    is_run = columns[count - 1] - columns[0] == count - 1  # as it is where padding is at the end
     for i in range(rows.shape[0]):
-        for j in range(columns.shape[0]):
-            out[i, j] = cost[rows[i], columns[j]] / epsilon
+        own = out[i][:count]
+        if is_run:
+            given = cost[rows[i]][columns[0] : columns[0] + count]
+            for j in range(count):
+                own[j] = given[j] / epsilon
+        else:
+            for j in range(count):
+                own[j] = cost[rows[i], columns[j]] / epsilon
 
 
 @compiled
