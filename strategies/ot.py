@@ -47,7 +47,7 @@ class OptimalTransport(DistillationStrategy):
         epsilon: softness of a plan, or step size of ``ipot`` (which wants about 0.5), in units of the
             cost, which is 0 to 2.
         iterations: the most iterations of the solver.
-        tolerance: largest L1 error of the plan's marginals; 1e-2 gives the gradient to within half a percent.
+        tolerance: largest L1 error of the plan's marginals; 1e-2 gives the gradient to about half a percent.
         pooled_weight: weight of the pooled term; 0 leaves it out.
         marginal_relaxation: rho, in units of the cost; None holds the marginals. Choose it near the cost that
             parts right from wrong pairs, 0.1 to 0.5. Not with ``mass``.
