@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from retrieval.files import write_whole
 
 README = Path(__file__).parent.parent / "README.md"
 END = "<!-- end -->"
+
+
+def versions(*packages: str) -> str:
+    """The versions of packages, for the line below a table."""
+    return ", ".join(f"{package} {_version(package)}" for package in packages)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def replace_section(path: Path, command: str, text: str) -> None:

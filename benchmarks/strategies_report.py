@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pages import README, replace_section
+from benchmarks.pages import README, replace_section, versions
 from retrieval.files import write_json
 from retrieval.significance import bootstrap_interval, holm, paired_t_test
 
@@ -118,7 +118,7 @@ def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
 def _sections(figures: Figures, results: list[dict[str, Any]]) -> str:
     cells = [result["cell"] for result in results]
     lines = [
-        f"Measured on {platform.machine()}, one thread a run, torch {_version('torch')}; {len(cells)} runs. MAP at 100 "
+        f"Measured on {platform.machine()}, one thread a run, {versions('torch')}; {len(cells)} runs. MAP at 100 "
         "over the test queries, averaged over seeds; in brackets the 95 % bootstrap interval over queries. "
         "**+** / **-**: better / worse than `mse` in the same column, paired t-test over queries on the averages over "
         "seeds, p < 0.05 after Holm's correction over all comparisons of a table.",
@@ -209,9 +209,3 @@ def _panel(axes: Any, figures: Figures, student: str, score: str) -> None:
 
 def _ordered(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)

@@ -15,14 +15,15 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.pages import replace_section
+from benchmarks.pages import replace_section, versions
+from benchmarks.timing import interleaved
 from retrieval.files import write_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -109,18 +110,15 @@ def measure_metrics(settings: dict[str, Any]) -> list[Row]:
     for row, places in enumerate(relevant):
         target[row] = torch.from_numpy(np.isin(indices[row], places)).long()
     groups = torch.arange(queries)[:, None].expand(-1, depth).flatten()
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    values = {}
-    for _ in range(settings["turns"]):
-        start = time.perf_counter()
-        values["ours"] = float(evaluate_rankings(judgments, indices, ["map"])["map"].mean())
-        seconds["ours"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        values["peer"] = float(RetrievalMAP()(torch.from_numpy(scores).flatten(), target.flatten(), indexes=groups))
-        seconds["peer"].append(time.perf_counter() - start)
+    sides: dict[str, Callable[[], float]] = {
+        "ours": lambda: float(evaluate_rankings(judgments, indices, ["map"])["map"].mean()),
+        "peer": lambda: float(RetrievalMAP()(torch.from_numpy(scores).flatten(), target.flatten(), indexes=groups)),
+    }
+    values = {side: score() for side, score in sides.items()}
     if abs(values["ours"] - values["peer"]) > 1e-5:
         sys.exit(f"the metrics differ: {values}")
-    per_second = {side: [queries / each for each in times] for side, times in seconds.items()}
+    milliseconds = interleaved(sides, settings["turns"], clock=time.perf_counter)
+    per_second = {side: [1e3 * queries / each for each in times] for side, times in milliseconds.items()}
     name = f"MAP of {queries:,} queries x {depth:,}, against torchmetrics"
     return [_row(name, per_second["ours"], per_second["peer"], "queries/s", METRICS_TARGET)]
 
@@ -138,22 +136,14 @@ def markdown(rows: list[Row], settings: dict[str, Any]) -> str:
         ratio = f"{row['ratio']:.2f} ({row['lowest']:.2f}, {row['highest']:.2f})"
         figures = f"{row['ours']:{digits}} | {row['peer']:{digits}} {row['unit']}"
         lines.append(f"| {row['name']} | {figures} | {ratio} | {aim} |")
-    packages = ("torch", "sentence-transformers", "transformers", "lightning", "torchmetrics")
-    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
+    used = versions("torch", "sentence-transformers", "transformers", "lightning", "torchmetrics")
     about = (
         f"{settings['turns']} turn(s), one seed each, {settings['pairs']:,} pairs ({settings['language']}) x "
         f"{settings['epochs']} epochs, batch {settings['batch']}, student: the first {settings['layers']} layers of "
-        f"multilingual-e5-small, teacher MiniLM, {os.environ.get('OMP_NUM_THREADS', 'all')} threads. {versions}, "
+        f"multilingual-e5-small, teacher MiniLM, {os.environ.get('OMP_NUM_THREADS', 'all')} threads. {used}, "
         f"Python {platform.python_version()}."
     )
     return "\n".join([*head, *lines, "", about])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def main() -> None:

@@ -14,11 +14,10 @@ import os
 import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import replace_section
+from benchmarks.pages import replace_section, versions
 from retrieval.files import write_json
 
 FULL: dict[str, Any] = {
@@ -85,14 +84,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             ratio += f" ({row['interval'][0]:.1f}, {row['interval'][1]:.1f})"
         target = f"{_target(row)} {'met' if row['met'] else 'not met'}" if row["target"] is not None else ""
         lines.append(f"| {row['name']} | {row['ours']:.3g} {row['unit']} | {peer} | {ratio} | {target} |")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "POT", "numba", "numpy", "transformers"))
+    used = versions("torch", "POT", "numba", "numpy", "transformers")
     about = (
         "Epsilon 0.05, L1 tolerance 1e-3 where nothing else is said, lengths U[0.4 n, n], uniform masses, 384 "
         "dimensions. Teacher: MiniLM's token states of this documentation's prose. Student: those of the same words, "
         "15 % left out, 10 % doubled and the order mixed, plus noise (cosine 0.9). One process, one thread, methods in "
         "turn, medians of processor time; a ratio is the peer's time over ours. Each peer has the loosest tolerance "
         "with which its plan meets ours. Memory: peak resident set above the embeddings and the gradient. "
-        f"{versions}, Python {platform.python_version()}, {platform.machine()}."
+        f"{used}, Python {platform.python_version()}, {platform.machine()}."
     )
     return "\n".join([about, "", "![Solver times](images/transport.png)", "", *lines])
 
