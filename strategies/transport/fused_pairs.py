@@ -100,7 +100,7 @@ def solve_pair(
     start(costs, m, k, given, f, g)
     u, v = (a > 0).astype(np.float32), (b > 0).astype(np.float32)
     share = F32(1 / (1 + weight))
-    used, hard = iterate(costs, a, b, f, g, kernel, u, v, share, iterations, F32(0.5 * tolerance), m, k, given)
+    used, hard = iterate(costs, a, b, f, g, kernel, u, v, share, iterations, F32(tolerance / 3), m, k, given)
     for j in range(k):
         g[j] += math.log(max(v[j], TINY))
     if hard:
