@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def measure(settings: dict[str, Any], only: list[str] | None = None) -> list[dic
     from benchmarks.transport_problems import States
 
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", ".*did not converge")  # what did not converge stands in the rows
     started = time.perf_counter()
     states = States(settings["batches"][-1], max(settings["lengths"][-1], settings["step"][1]), settings["encoder"])
     rows: list[dict[str, Any]] = []

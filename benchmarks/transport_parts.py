@@ -6,7 +6,6 @@ import json
 import statistics
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -67,10 +66,8 @@ def against(name: str, ours: list[float], peer: list[float], at_least: float | N
 
 def ours(problem: Problem, solver: Solver = "auto", cost: Tensor | None = None, **options: Any) -> Transport:
     """Our solver on a problem."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what did not converge stands in the rows
-        given = {"epsilon": EPSILON, "tolerance": TOLERANCE, "iterations": 5000} | options
-        return solve(problem.cost if cost is None else cost, *problem.marginals, solver=solver, **given)
+    given = {"epsilon": EPSILON, "tolerance": TOLERANCE, "iterations": 5000} | options
+    return solve(problem.cost if cost is None else cost, *problem.marginals, solver=solver, **given)
 
 
 def target_of(side: str, peer: str, batch: int, length: int) -> float | None:
@@ -231,9 +228,7 @@ def gradients(states: States, settings: Settings) -> list[Row]:
             sides.append(replace(side, tokens=tokens.double() if double else tokens.clone()))
         tokens = sides[0].require_tokens()[0].requires_grad_()
         strategy = OptimalTransport(solver=solver, tolerance=tolerance, iterations=20000, pooled_weight=0.0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            (found,) = torch.autograd.grad(strategy(sides[0], sides[1])["ot"], tokens)
+        (found,) = torch.autograd.grad(strategy(sides[0], sides[1])["ot"], tokens)
         return found.double()
 
     exact = gradient("reference", 1e-8, double=True)

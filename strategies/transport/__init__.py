@@ -16,6 +16,7 @@ the least cost. They differ in what "least" means, and in how fast they are:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -114,20 +115,26 @@ def solve(
     check_problem(cost, source, target)
     options = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance}
     name = _chosen(solver, cost, options, relaxation, mass, potentials, fixed_iterations)
-    if fixed_iterations is None:
-        check_marginals(source, target)
-    with torch.no_grad(), without_autocast(cost):
-        cost = at_least_float32(cost)
-        source, target = (_normalise(marginal.to(cost.dtype)) for marginal in (source, target))
-        problem = cost, source, target
-        if mass is not None and mass < 1:
-            problem = with_dummies(*problem, mass, epsilon)
-            potentials = potentials and potentials_of_dummies(*problem[1:], potentials, epsilon)
-        more = {"relaxation": relaxation, "potentials": potentials, "fixed_iterations": fixed_iterations}
-        given = {option: value for option, value in more.items() if value is not None}
-        transport: Transport = import_module(SOLVERS[name]).solve(*problem, **options, **given)
-        if problem[0] is not cost:
-            transport = without_dummies(transport, cost)
+    more = {"relaxation": relaxation, "potentials": potentials, "fixed_iterations": fixed_iterations}
+    given = {option: value for option, value in more.items() if value is not None}
+    run: Callable[..., Transport] = import_module(SOLVERS[name]).solve
+    moved = 1.0 if mass is None else mass
+    if name == "fused" and moved == 1:  # the native loop does all that is done below
+        transport = run(at_least_float32(cost), source, target, **options, **given, normalise=True)
+    else:
+        if fixed_iterations is None:
+            check_marginals(source, target)
+        with torch.no_grad(), without_autocast(cost):
+            cost = at_least_float32(cost)
+            source, target = (_normalise(marginal.to(cost.dtype)) for marginal in (source, target))
+            problem = cost, source, target
+            if moved < 1:
+                problem = with_dummies(*problem, moved, epsilon)
+                if potentials is not None:
+                    given["potentials"] = potentials_of_dummies(*problem[1:], potentials, epsilon)
+            transport = run(*problem, **options, **given)
+            if moved < 1:
+                transport = without_dummies(transport, cost)
     if fixed_iterations is None and not bool(transport.converged.all()):
         # No figures of this batch: Python shows an equal warning once, not at every step.
         warnings.warn(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba.extending import intrinsic
 
 # Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
@@ -18,6 +16,12 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function as a part of those that call it."""
     wrapper: Callable[..., Any] = numba.njit(**OPTIONS)(function)
+    return wrapper
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function into those that call it: a call with many arrays takes longer than a short loop."""
+    wrapper: Callable[..., Any] = numba.njit(forceinline=True, **OPTIONS)(function)
     return wrapper
 
 
@@ -37,15 +41,3 @@ def source_stamp() -> int:
     """
     files = sorted(Path(__file__).parent.glob("fused*.py"))
     return zlib.crc32(b"".join(file.read_bytes() for file in [*files, Path(__file__)]))
-
-
-def _as_float(_typing: Any, _bits: Any) -> Any:
-    """The float32 that has the bits of an int32."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return numba.float32(numba.int32), generate
-
-
-as_float: Any = intrinsic(_as_float)

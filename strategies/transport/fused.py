@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from threading import Timer
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Potentials, Transport, start_potential
+from strategies.transport.problem import Potentials, Transport, check_marginals, start_potential
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def solve(
     tolerance: float,
     relaxation: float | None = None,
     potentials: Potentials | None = None,
+    normalise: bool = False,
 ) -> Transport:
     """Balanced and unbalanced entropic transport, each pair in its own length and for its own number of iterations.
 
@@ -50,51 +53,84 @@ def solve(
 
     Threads are as many as torch has, and do not outlive the call, so that processes may fork at any other time.
 
+    Args:
+        cost: (B, S, T), float32 or float64, without gradient.
+        source: (B, S).
+        target: (B, T).
+        epsilon: strength of the entropy.
+        iterations: the most iterations.
+        tolerance: largest L1 error of the marginals.
+        relaxation: weight of the marginals' KL divergence; None holds them.
+        potentials: to start from.
+        normalise: check that masses sum to about one, and make them do so exactly; else they are taken as they are.
+
     Raises:
-        ValueError: tensors that are not on the CPU.
+        ValueError: tensors that are not on the CPU, or masses that are not distributions.
     """
     if cost.device.type != "cpu":
         raise ValueError(f"solver fused runs on the CPU, and the cost is on {cost.device}: take solver auto")
-    solve_pairs = _compiled(cost.dtype)
-    batch = len(cost)
-    plan = torch.zeros(cost.shape, dtype=cost.dtype)
-    f, g = torch.zeros(source.shape, dtype=cost.dtype), torch.zeros(target.shape, dtype=cost.dtype)
+    batch, exact = len(cost), cost.dtype == torch.float64
+    # NumPy's arrays, since each call of torch takes longer than the transport of a short pair.
+    arrays: list[Any] = [x.detach().contiguous().numpy() for x in (cost, source.to(cost), target.to(cost))]
+    plan, f, g = (np.empty(x.shape, x.dtype) for x in arrays)
     if potentials is not None:
-        g = start_potential(potentials[1], cost.masked_fill(~cost.isfinite(), 0.0))
-    used, value, violation = torch.empty(batch, dtype=torch.int64), *torch.empty(2, batch, dtype=cost.dtype)
-    arrays: list[Any] = [x.detach().contiguous().numpy() for x in (cost, source, target)]
-    results: list[Any] = [x.numpy() for x in (plan, f, g, used, value, violation)]
+        g = start_potential(potentials[1], cost.masked_fill(~cost.isfinite(), 0.0)).numpy()
+    used, state = np.zeros((2, batch), np.int64)
+    value, violation = np.zeros((2, batch), np.float64 if exact else np.float32)
     weight = 0.0 if relaxation is None else epsilon / relaxation
-    options: tuple[Any, ...] = potentials is not None, float(epsilon), weight, int(iterations), float(tolerance)
-    threads = max(1, min(torch.get_num_threads(), batch, cost.numel() // WORTH_A_THREAD))
+    numbers = float(epsilon), weight, int(iterations), float(tolerance)
+    results = plan, f, g, used, value, violation
+    at_once = cost.numel() // max(1, batch)
+    _run(
+        "solve_pairs", np.arange(batch), at_once, *arrays, normalise, potentials is not None, *numbers, *results, state
+    )
+    if state.any():
+        if (state == _WRONG).any():
+            check_marginals(source, target)
+        _run("refine_pairs", np.flatnonzero(state), at_once, *arrays, normalise, *numbers, *results)
+    tensor = torch.from_numpy
+    return Transport(
+        plan=tensor(plan),
+        value=tensor(value),
+        violation=tensor(violation),
+        iterations=tensor(used),
+        converged=tensor(violation <= tolerance),
+        potentials=(tensor(f), tensor(g)),
+    )
+
+
+def _run(name: str, pairs: Any, entries: int, *arguments: Any) -> None:
+    """Run a native loop over these pairs, of so many cost entries each, on as many threads as are worth it."""
+    loop = _compiled(name, arguments[0].dtype)
+    threads = max(1, min(torch.get_num_threads(), len(pairs), len(pairs) * entries // WORTH_A_THREAD))
     if threads == 1:
-        solve_pairs(0, 1, *arrays, *options, *results)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(solve_pairs, n, threads, *arrays, *options, *results) for n in range(threads)]:
-                done.result()
-    return Transport(plan, value, violation, used, violation <= tolerance, (f, g))
+        loop(pairs, *arguments)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(loop, pairs[n::threads].copy(), *arguments) for n in range(threads)]:
+            done.result()
 
 
 @cache
-def _compiled(dtype: torch.dtype) -> Callable[..., None]:
-    """The native loop, ready for numbers of this type; says what it does if that takes long."""
+def _compiled(name: str, dtype: Any) -> Callable[..., None]:
+    """A native loop, ready for numbers of this type; says what it does if that takes long."""
     notice = Timer(5.0, _LOG.warning, ["compiling the transport solver: once, some tens of seconds"])
     notice.daemon = True
     notice.start()
     try:
-        from strategies.transport.fused_pairs import solve_pairs
-
-        empty: list[Any] = [torch.empty(shape, dtype=dtype).numpy() for shape in _EMPTY]
-        cost, source, target, value, violation = empty
-        used = torch.empty(0, dtype=torch.int64).numpy()
-        options = False, 1.0, 0.0, 1, 1.0
-        solve_pairs(0, 1, cost, source, target, *options, cost, source, target, used, value, violation)
+        loop: Callable[..., None] = getattr(import_module(_MODULES[name]), name)
+        cost, source, value = (np.empty((0,) * axes, dtype) for axes in (3, 2, 1))
+        whole, given = np.zeros(0, np.int64), (False,) if name == "solve_pairs" else ()
+        problem = whole, cost, source, source, False, *given, 1.0, 0.0, 1, 1.0
+        loop(*problem, cost, source, source, whole, value, value, *([whole] if given else []))
     finally:
         notice.cancel()
-    run: Callable[..., None] = solve_pairs
-    return run
+    return loop
 
 
-_EMPTY = (0, 1, 1), (0, 1), (0, 1), (0,), (0,)
-"""Shapes of a batch of no pairs."""
+_MODULES = {
+    "solve_pairs": "strategies.transport.fused_pairs",
+    "refine_pairs": "strategies.transport.fused_refine",
+}
+"""Where the native loops are; the second is needed, and compiled, only for what the first leaves."""
+_WRONG = 2

@@ -1,6 +1,7 @@
 """The native loop of the fused solver: one pair after the other, each in its own length, compiled by Numba.
 
 All numbers are in units of epsilon here. Single precision is typed throughout: a plain literal would make it double.
+Matrices and vectors are padded to a multiple of `LANES`: padding has no mass, and kernel entries of zero.
 """
 
 from __future__ import annotations
@@ -10,28 +11,42 @@ from typing import Any
 
 import numpy as np
 
-from strategies.transport.compiled import as_float, compiled
+from strategies.transport.compiled import compiled, inlined
 from strategies.transport.fused import FINE, NEWTON_LIMIT
+from strategies.transport.fused_vectors import (
+    LANES,
+    add_rows,
+    exponent,
+    lower_to_rows,
+    mantissa,
+    power_of_two,
+    row_minima,
+    row_sums,
+)
 
 F32 = np.float32
 ZERO, ONE, TWO, HALF = F32(0), F32(1), F32(2), F32(0.5)
-LOG2E, LOWEST = F32(1.4426950408889634), F32(-80)
+LOG2E, LN2, LOWEST = F32(1.4426950408889634), F32(0.6931471805599453), F32(-80)
 SINGLE = F32(FINE)
 WINDOW, WARM_WINDOW = 6, 2
 """Iterations from which the rate of convergence is estimated, and the first ones from given potentials."""
 LARGEST_OMEGA = F32(1.9)
+BLOCK = 4096
+"""Kernel entries that stay in the processor's first cache between the two half-steps, beside the vectors."""
 
 # As in the torch solver: scalings stay within CLAMP, and leave for the potentials beyond ABSORB; DROP keeps denormal
 # numbers out of the products.
-CLAMP, ABSORB, DROP, TINY = F32(1e8), F32(1e6), F32(1e-25), F32(1e-30)
+CLAMP, ABSORB, DROP, TINY, LEAST = F32(1e8), F32(1e6), F32(1e-25), F32(1e-30), F32(1e-37)
 SPREAD = F32(20)
+FAR = F32(1e30)
+"""The cost at padding: its kernel entries are zero."""
 
 
-@compiled
+@inlined
 def exponential(x: Any) -> Any:
     """e^x in single precision for x <= 80, by 2^n p(f), and zero under DROP; without branches, for fast loops."""
     t = max(x, LOWEST) * LOG2E
-    n = math.floor(t + HALF)
+    n = np.floor(t + HALF)
     f = t - n
     p = F32(1.5403530393381606e-4)
     p = p * f + F32(1.3333558146428443e-3)
@@ -39,83 +54,116 @@ def exponential(x: Any) -> Any:
     p = p * f + F32(5.550410866482158e-2)
     p = p * f + F32(2.402265069591007e-1)
     p = p * f + F32(6.931471805599453e-1)
-    p = p * f + ONE
-    p = p * as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+    p = (p * f + ONE) * power_of_two(n)
     return p if p > DROP else ZERO
+
+
+@inlined
+def logarithm(x: Any) -> Any:
+    """Natural logarithm in single precision of normal x > 0, by 2 atanh((m - 1) / (m + 1)) of the mantissa m."""
+    m = mantissa(x)
+    t = (m - ONE) / (m + ONE)
+    s = t * t
+    p = F32(0.2222222222)
+    p = p * s + F32(0.2857142857)
+    p = p * s + F32(0.4)
+    p = p * s + F32(0.6666666667)
+    p = p * s + TWO
+    return exponent(x) * LN2 + t * p
 
 
 @compiled
 def build(cost: Any, f: Any, g: Any, kernel: Any) -> None:
     """Write exp(f + g - cost) into the kernel."""
     for i in range(cost.shape[0]):
+        price, row = cost[i], kernel[i]
         for j in range(cost.shape[1]):
-            kernel[i, j] = exponential(f[i] + g[j] - cost[i, j])
+            row[j] = exponential(f[i] + g[j] - price[j])
 
 
-@compiled
+@inlined
+def fill(x: Any, number: Any) -> None:
+    """Set all entries of a vector (Numba compiles a loop much faster than the assignment to a slice)."""
+    for i in range(x.shape[0]):
+        x[i] = number
+
+
+@inlined
 def copy(x: Any, out: Any) -> None:
-    """Copy a vector (Numba compiles a loop much faster than the assignment of a slice)."""
+    """Copy a vector."""
     for i in range(x.shape[0]):
         out[i] = x[i]
 
 
-@compiled
-def optimal(marginal: Any, product: Any, pull: Any, share: Any) -> Any:
-    """The best scaling for those of the other side."""
-    plain = marginal / max(product, TINY)
-    if share < ONE:
-        plain = pull * plain**share
-    return min(plain, CLAMP)
+@inlined
+def scale(marginal: Any, sums: Any, old: Any, new: Any, omega: Any) -> Any:
+    """Half an iteration: new scalings from the sums K v or K' u; return the L1 errors with the old and the new ones.
 
-
-@compiled
-def beyond(plain: Any, scaling: Any, omega: Any) -> Any:
-    """Over-relaxation: plain * (plain / scaling)^(omega - 1), the power by its first Pade approximant."""
-    short = TWO - omega
-    return min(plain * (plain * omega + scaling * short) / (plain * short + scaling * omega + TINY), CLAMP)
-
-
-@compiled
-def sweep(kernel: Any, a: Any, u: Any, last: Any, pull: Any, v: Any, column: Any, share: Any, omega: Any) -> Any:
-    """Update u from v, four rows at once, and give K' u in the same pass; return the L1 error of the rows before.
-
-    Unbalanced, that error is of the optimality condition, to first order.
+    The best scaling is p = marginal / sums. Over-relaxation goes to p (p / old)^(omega - 1), the power by its first
+    Pade approximant; the form below has one division, and is zero at padding.
     """
-    column[:] = ZERO
-    error = ZERO
-    sums = np.empty(4, np.float32)
-    for i in range(0, kernel.shape[0], 4):
-        s0 = s1 = s2 = s3 = ZERO
-        k0, k1, k2, k3 = kernel[i], kernel[i + 1], kernel[i + 2], kernel[i + 3]
-        for j in range(kernel.shape[1]):
-            s0 += k0[j] * v[j]
-            s1 += k1[j] * v[j]
-            s2 += k2[j] * v[j]
-            s3 += k3[j] * v[j]
-        sums[0], sums[1], sums[2], sums[3] = s0, s1, s2, s3
-        for r in range(4):
-            plain = optimal(a[i + r], sums[r], pull[i + r], share)
-            last[i + r] = u[i + r]
-            error += abs(u[i + r] - plain) * sums[r]
-            u[i + r] = beyond(plain, u[i + r], omega)
-        u0, u1, u2, u3 = u[i], u[i + 1], u[i + 2], u[i + 3]
-        for j in range(kernel.shape[1]):
-            column[j] += (u0 * k0[j] + u1 * k1[j]) + (u2 * k2[j] + u3 * k3[j])
-    return error / share
+    before = after = ZERO
+    short = TWO - omega
+    for i in range(marginal.shape[0]):
+        wanted, got = marginal[i], old[i] * sums[i]
+        below = max(sums[i] * (wanted * short + got * omega), LEAST)
+        new[i] = min(wanted * (wanted * omega + got * short) / below, CLAMP)
+        before += abs(got - wanted)
+        after += abs(new[i] * sums[i] - wanted)
+    return before, after
 
 
 @compiled
-def step_target(b: Any, column: Any, v: Any, pull: Any, share: Any, omega: Any) -> Any:
-    """Update v from K' u, and return the L1 error of the columns after it."""
+def scale_relaxed(marginal: Any, sums: Any, old: Any, new: Any, omega: Any, pull: Any, share: Any) -> Any:
+    """The same for unbalanced plans: p = pull (marginal / sums)^share; the errors to first order."""
+    before = after = ZERO
+    short = TWO - omega
+    for i in range(marginal.shape[0]):
+        power = share * logarithm(max(marginal[i], LEAST) / max(sums[i], TINY))
+        plain = min(pull[i] * exponential(power), CLAMP) if marginal[i] > ZERO else ZERO
+        below = max(plain * short + old[i] * omega, LEAST)
+        new[i] = min(plain * (plain * omega + old[i] * short) / below, CLAMP)
+        before += abs(old[i] - plain) * sums[i]
+        after += abs(new[i] - plain) * sums[i]
+    return before / share, after / share
+
+
+@inlined
+def half_step(marginal: Any, sums: Any, old: Any, new: Any, omega: Any, pull: Any, share: Any) -> Any:
+    """`scale` for balanced, `scale_relaxed` for unbalanced plans."""
+    if share == ONE:
+        return scale(marginal, sums, old, new, omega)
+    return scale_relaxed(marginal, sums, old, new, omega, pull, share)
+
+
+@inlined
+def sweep(
+    kernel: Any, a: Any, old: Any, new: Any, pull: Any, v: Any, sums: Any, column: Any, share: Any, omega: Any
+) -> Any:
+    """New u from v, and K' u, in one pass over the kernel; return the L1 error of the rows before."""
+    height, width = kernel.shape
+    block = max(LANES, BLOCK // width // LANES * LANES)
+    fill(column, ZERO)
+    if height <= block:  # without slices, which cost as much as a short loop
+        for i in range(0, height, LANES):
+            row_sums(kernel, width, i, v, sums)
+        error = half_step(a, sums, old, new, omega, pull, share)[0]
+        for i in range(0, height, LANES):
+            add_rows(kernel, width, i, new, column)
+        return error
     error = ZERO
-    for j in range(b.shape[0]):
-        plain = optimal(b[j], column[j], pull[j], share)
-        v[j] = beyond(plain, v[j], omega)
-        error += abs(v[j] - plain) * column[j]
-    return error / share
+    for first in range(0, height, block):
+        last = min(first + block, height)
+        for i in range(first, last, LANES):
+            row_sums(kernel, width, i, v, sums)
+        part = slice(first, last)
+        error += half_step(a[part], sums[part], old[part], new[part], omega, pull[part], share)[0]
+        for i in range(first, last, LANES):
+            add_rows(kernel, width, i, new, column)
+    return error
 
 
-@compiled
+@inlined
 def next_omega(omega: Any, rate: Any) -> Any:
     """The over-relaxation for a violation that fell by this factor per iteration: see the torch solver."""
     if rate > ONE:
@@ -126,40 +174,45 @@ def next_omega(omega: Any, rate: Any) -> Any:
     return max(omega, min(TWO / (ONE + math.sqrt(ONE - plain)), LARGEST_OMEGA))
 
 
-@compiled
-def largest(scaling: Any) -> Any:
-    """The largest of x and 1 / x over the scalings; zeros, which are padding, do not count."""
-    most = ONE
+@inlined
+def is_large(scaling: Any) -> bool:
+    """Whether a scaling or its inverse is beyond ABSORB; zeros, which are padding, do not count."""
+    count = 0
     for i in range(scaling.shape[0]):
         x = scaling[i]
-        if x > ZERO:
-            most = max(most, x, ONE / x)
-    return most
+        count += (x > ABSORB) | ((x > ZERO) & (x * ABSORB < ONE))
+    return count > 0
 
 
 @compiled
 def absorb(potential: Any, scaling: Any, marginal: Any, pull: Any, share: Any) -> None:
     """Move scalings into potentials; pull becomes (marginal / e^potential)^(1 - share), what a KL penalty asks."""
     for i in range(scaling.shape[0]):
-        if scaling[i] > ZERO:
-            potential[i] += math.log(scaling[i])
-        scaling[i] = ONE if marginal[i] > ZERO else ZERO
-        if share < ONE and marginal[i] > ZERO:
-            pull[i] = math.exp((ONE - share) * (math.log(marginal[i]) - potential[i]))
+        real = marginal[i] > ZERO
+        potential[i] += logarithm(scaling[i]) if real and scaling[i] > ZERO else ZERO
+        scaling[i] = ONE if real else ZERO
+    if share < ONE:
+        for i in range(scaling.shape[0]):
+            if marginal[i] > ZERO:
+                pull[i] = math.exp((ONE - share) * (math.log(marginal[i]) - potential[i]))
 
 
 @compiled
-def start(cost: Any, m: int, k: int, given: bool, f: Any, g: Any) -> None:
+def start(cost: Any, given: bool, a: Any, b: Any, f: Any, g: Any) -> None:
     """Potentials that make the largest entry of every row and column of the kernel 1, or those of the torch solver."""
-    for i in range(m):
-        f[i] = np.inf
-        for j in range(k):
-            f[i] = min(f[i], cost[i, j] - g[j] if given else cost[i, j])
-    for j in range(k):
-        least = F32(np.inf)
-        for i in range(m):
-            least = min(least, cost[i, j] - f[i])
-        g[j] = max(g[j], least - SPREAD) if given else least
+    height, width = cost.shape
+    for i in range(0, height, LANES):
+        row_minima(cost, width, i, g, f)
+    for i in range(height):
+        f[i] = f[i] if a[i] > ZERO else -FAR
+    least = np.full(width, F32(np.inf))
+    for i in range(0, height, LANES):
+        lower_to_rows(cost, width, i, f, least)
+    for i in range(height):
+        f[i] = f[i] if a[i] > ZERO else ZERO
+    for j in range(width):
+        if b[j] > ZERO:
+            g[j] = max(g[j], least[j] - SPREAD) if given else least[j]
 
 
 @compiled
@@ -170,7 +223,7 @@ def promises(error: Any, rate: Any, tolerance: Any, used: int, m: int, k: int) -
     if tolerance < SINGLE:
         return used >= 4 * WINDOW or error < SINGLE
     left = math.log(error / tolerance) / -math.log(min(rate, F32(0.9999)))
-    return left * (0.2 * m * k + 200) > 8 * (0.05 * m * k * k + 0.03 * k**3 + 10 * m * k)
+    return left * (0.12 * m * k + 60) > 6 * m * k * (20 + 0.05 * k) + 1e5
 
 
 @compiled
@@ -179,72 +232,42 @@ def iterate(
     m: int, k: int, given: bool,
 ) -> tuple[int, bool]:  # fmt: skip
     """Scale the kernel until the plan meets the tolerance; return the iterations, and whether Newton should go on."""
-    last, column = np.empty_like(u), np.empty_like(v)
-    pull_u, pull_v = np.ones_like(u), np.ones_like(v)
+    last_u, next_u, sums, pull_u = u, np.empty_like(u), np.empty_like(u), np.ones_like(u)
+    last_v, next_v, column, pull_v = v, np.empty_like(v), np.empty_like(v), np.ones_like(v)
     absorb(f, u, a, pull_u, share)
     absorb(g, v, b, pull_v, share)
     build(cost, f, g, kernel)
     omega, before, of_target = ONE, F32(np.inf), F32(np.inf)
+    first, begun = ONE, 0
     # Given potentials are near the optimum, where the rate is soon what it will be.
     look = span = WARM_WINDOW if given else WINDOW
     used, reachable = 0, max(tolerance, SINGLE * HALF) if k <= NEWTON_LIMIT else tolerance
     while True:
-        of_source = sweep(kernel, a, u, last, pull_u, v, column, share, omega)
+        of_source = sweep(kernel, a, last_u, next_u, pull_u, last_v, sums, column, share, omega)
         error = max(of_source, of_target)
-        if used >= iterations or (error <= reachable and max(largest(last), largest(v)) < ABSORB):
-            copy(last, u)
-            return used, used < iterations and reachable > tolerance
-        of_target = step_target(b, column, v, pull_v, share, omega)
+        if used >= iterations or (error <= reachable and not (is_large(last_u) or is_large(last_v))):
+            is_hard = used < iterations and reachable > tolerance
+            break
+        of_target = half_step(b, column, last_v, next_v, omega, pull_v, share)[1]
+        last_u, next_u, last_v, next_v = next_u, last_u, next_v, last_v
         used += 1
         if used == look:
             rate = max(error / before, F32(1e-6)) ** (ONE / F32(span))
             if used > span:
                 omega = next_omega(omega, rate)
-                if promises(error, rate, tolerance, used, m, k):
-                    return used, True
-            before = error
-            if used > span:
+                overall = (error / first) ** (ONE / F32(used - begun))
+                if promises(error, overall, tolerance, used, m, k):
+                    is_hard = True
+                    break
                 span = WINDOW
-            look = used + span
-            if max(largest(u), largest(v)) >= ABSORB:
-                absorb(f, u, a, pull_u, share)
-                absorb(g, v, b, pull_v, share)
+            else:
+                first, begun = error, used
+            before, look = error, used + span
+            if is_large(last_u) or is_large(last_v):
+                absorb(f, last_u, a, pull_u, share)
+                absorb(g, last_v, b, pull_v, share)
                 build(cost, f, g, kernel)
                 of_target = F32(np.inf)
-
-
-@compiled
-def finish(
-    part: Any, cost: Any, a: Any, b: Any, f: Any, g: Any, rows: Any, columns: Any, weight: float, plan: Any
-) -> tuple[float, float]:
-    """Write a pair's plan; return <P, C> in units of epsilon and the violation of the plan as it is written."""
-    value = violation = 0.0
-    count = columns.shape[0]
-    sums = np.zeros(count)
-    is_run = columns[count - 1] - columns[0] == count - 1  # as it is where padding is at the end
-    for i in range(rows.shape[0]):
-        total = earned = 0.0
-        own, price = part[i][:count], cost[i][:count]
-        if is_run:
-            out = plan[rows[i]][columns[0] : columns[0] + count]
-            for j in range(count):
-                out[j] = own[j]
-                moved = float(out[j])
-                total += moved
-                sums[j] += moved
-                earned += moved * price[j]
-        else:
-            for j in range(count):
-                plan[rows[i], columns[j]] = own[j]
-                moved = float(plan[rows[i], columns[j]])
-                total += moved
-                sums[j] += moved
-                earned += moved * price[j]
-        value += earned
-        wanted = a[i] * math.exp(weight * (math.log(a[i]) - f[i])) if weight > 0 else float(a[i])
-        violation += abs(total - wanted)
-    other = 0.0
-    for j in range(columns.shape[0]):
-        wanted = b[j] * math.exp(weight * (math.log(b[j]) - g[j])) if weight > 0 else float(b[j])
-        other += abs(sums[j] - wanted)
-    return value, max(violation, other)
+    copy(last_u, u)
+    copy(last_v, v)
+    return used, is_hard

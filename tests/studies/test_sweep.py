@@ -230,7 +230,7 @@ def test_submitit_local_processes(tmp_path, overlays, script):
     done = script(*words, "--slurm", "--cluster", "local", "--tasks", "1", "--cpus", "1", "--minutes", "5")
     assert done.status == 0, done.err
     assert "submitted 2 cells as 1 tasks" in done.out
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 150
     while not (tmp_path / "out" / "plain-seed1" / "metrics.json").exists():
         assert time.monotonic() < deadline, [path.read_text() for path in (tmp_path / "out" / "slurm").glob("*.err")]
         time.sleep(0.2)
