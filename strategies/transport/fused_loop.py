@@ -216,14 +216,15 @@ def start(cost: Any, given: bool, a: Any, b: Any, f: Any, g: Any) -> None:
 
 
 @compiled
-def promises(error: Any, rate: Any, tolerance: Any, used: int, m: int, k: int) -> bool:
-    """Whether Newton steps will be faster than the iterations that are still to come; costs in ns, as measured."""
+def promises(error: Any, rate: Any, tolerance: Any, used: int, iterations: int, m: int, k: int) -> bool:
+    """Whether Newton steps will be faster than the iterations that are still to come, or those may not be enough."""
     if k > NEWTON_LIMIT:
         return False
     if tolerance < SINGLE:
         return used >= 4 * WINDOW or error < SINGLE
     left = math.log(error / tolerance) / -math.log(min(rate, F32(0.9999)))
-    return left * (0.12 * m * k + 60) > 6 * m * k * (20 + 0.05 * k) + 1e5
+    is_slower = left * (0.12 * m * k + 60) > 6 * m * k * (20 + 0.05 * k) + 1e5  # in ns, as measured
+    return is_slower or 2 * left > iterations - used
 
 
 @compiled
@@ -256,7 +257,7 @@ def iterate(
             if used > span:
                 omega = next_omega(omega, rate)
                 overall = (error / first) ** (ONE / F32(used - begun))
-                if promises(error, overall, tolerance, used, m, k):
+                if promises(error, overall, tolerance, used, iterations, m, k):
                     is_hard = True
                     break
                 span = WINDOW
