@@ -86,8 +86,8 @@ def solve(
             ``exact`` has no use for it.
         iterations: the most iterations that a solver makes; ``exact`` has no use for it.
         tolerance: stop once both marginals are as near as this, in L1 (and for ``ipot`` also the duality gap).
-            ``fused`` aims at a third of it, ``torch`` at half. Float32 reaches about 1e-5; give a float64 cost for
-            less.
+            ``fused`` aims at a third of it, ``torch`` at two fifths. Float32 reaches about 1e-5; give a float64 cost
+            for less.
         relaxation: None, or rho of unbalanced transport, in units of the cost: instead of meeting the marginals the
             plan pays rho KL(P 1, source) + rho KL(P' 1, target), beside epsilon KL(P, source target').
         mass: None, or the share of the mass that partial transport moves, 0 < mass <= 1: no token gives or takes more

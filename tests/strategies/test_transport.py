@@ -192,7 +192,7 @@ def test_pairs_do_not_influence_each_other():
 def test_batches_beyond_a_chunk_are_solved_in_order(monkeypatch):
     cost, a, b = problem()
     whole = solve(cost, a, b, solver="torch")
-    monkeypatch.setattr("strategies.transport.torch_solver.CPU_CHUNK", 3 * cost[0].numel())
+    monkeypatch.setattr("strategies.transport.torch_solver.CPU_GROUP", 3 * cost[0].numel())
     assert torch.allclose(solve(cost, a, b, solver="torch").plan, whole.plan, atol=1e-5)
 
 
