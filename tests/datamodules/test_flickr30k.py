@@ -98,6 +98,27 @@ def test_image_level_noise_moves_the_five_captions_of_an_image_together(root, tm
     assert found == [TRAIN[order[n]] for n in range(len(TRAIN)) for _ in range(5)]
 
 
+@pytest.mark.parametrize("source", ["image", "caption", "both"])
+def test_a_published_file_of_noise_fits_whatever_the_teacher_reads(root, tmp_path, source):
+    layout.write_tsv(root)
+    indices = np.arange(5 * len(TRAIN)) // 5
+    indices[[0, 7, 20]] = indices[[7, 20, 0]]  # one caption of each of three images
+    np.save(tmp_path / "f30k_precomp_0.2.npy", indices)
+    noise = TrainingNoise(index_file=str(tmp_path / "f30k_precomp_0.2.npy"))
+    data = loaded(root, language="sw", captions="captions.sw.tsv", source=source, noise=noise)
+    assert data.noise_report.rates == {"mismatched": 3 / 45}
+    assert (data.noise_report.captions, data.noise_report.pairs) == (45, 90 if source == "both" else 45)
+    english = {f"{text} .": (name, n) for name in TRAIN for n, text in enumerate(layout.english(name))}
+    for row, caption in enumerate(np.repeat(np.arange(45), 2) if source == "both" else range(45)):
+        pair, image = data.pairs[row], TRAIN[indices[caption]]
+        assert pair.target == layout.swahili(TRAIN[caption // 5])[caption % 5]
+        assert pair.noisy is (caption in (0, 7, 20))
+        if is_image(pair.source):
+            assert image_of(pair.source) == image
+        else:
+            assert english[pair.source] == (image, caption % 5)
+
+
 def test_multi30k(root):
     layout.write_multi30k(root / "multi30k")
     data = loaded(root, language="de", captions="multi30k", source="caption")
