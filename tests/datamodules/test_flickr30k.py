@@ -141,6 +141,54 @@ def test_flickr30k_cn_prefers_the_captions_of_people(root):
     assert len(data.collections["test"].queries) == 5 * 4
 
 
+def test_flickr30k_cn_in_its_official_folders(root):
+    layout.write_flickr30k_cn_official(root / "flickr30k_cn")
+    data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.pairs[1].target == f"一个女孩在 {TRAIN[0]} 1"
+    test = layout.of_split("test")
+    assert data.collections["test"].queries[f"{test[1]}#2"] == f"一个女孩， {test[1]} 2"
+    # The same file before it was cut into words comes first.
+    name = "flickr30kzhmbosontest"
+    whole = root / "flickr30k_cn" / name / "TextData" / f"{name}.caption.txt"
+    whole.write_text("\n".join(f"{image}#zhm#0\t一个女孩" for image in test) + "\n", encoding="utf-8")
+    data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.collections["test"].queries == {f"{image}#0": "一个女孩" for image in test[::-1]}
+
+
+def test_flickr30k_cn_says_which_test_captions_are_by_people(root):
+    path = layout.write_flickr30k_cn(root / "flickr30k_cn") / "flickr30kzhm-test.txt"
+    image = layout.of_split("test")[0]
+    path.write_text(path.read_text(encoding="utf-8").replace(f"{image}#zhm", f"{TRAIN[0]}#zhm"), encoding="utf-8")
+    with pytest.warns(UserWarning, match="people translated the captions of 3 of the 4 test images, a machine"):
+        data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.collections["test"].queries[f"{image}#0"].startswith("zhb")
+    assert data.pairs[0].target.startswith("zhm")
+
+
+@pytest.mark.parametrize("source", ["captions.sw.tsv", "flickr30k_cn"])
+def test_captions_of_images_outside_the_split_are_passed_over(root, source):
+    """Flickr30k has 769 images more than the split of Karpathy, and files of captions have them too."""
+    layout.write_tsv(root)
+    layout.write_flickr30k_cn(root / "flickr30k_cn")
+    language = "zh" if source == "flickr30k_cn" else "sw"
+    before = loaded(root, language=language, captions=source).pairs
+    files = {"captions.sw.tsv": root / source, "flickr30k_cn": root / source / "flickr30kzhb-train.txt"}
+    with files[source].open("a", encoding="utf-8") as file:
+        file.write({"sw": "42.jpg#0\tpicha\n", "zh": "42#zhb#0 图\n"}[language])
+    line = len(files[source].read_text(encoding="utf-8").splitlines())
+    with pytest.raises(
+        InputError, match=rf":{line}: a caption for an unknown image '42.*dataset_flickr30k.json has none"
+    ):
+        loaded(root, language=language, captions=source)
+    with (root / TOKENS).open("a") as file:
+        file.write("42.jpg#0\ta picture\n")
+    assert loaded(root, language=language, captions=source).pairs == before
+    with files[source].open("a", encoding="utf-8") as file:
+        file.write({"sw": "43.jpg#0\tpicha\n", "zh": "43#zhb#0 图\n"}[language])
+    with pytest.raises(InputError, match=r"json and results_20130124\.token have none"):
+        loaded(root, language=language, captions=source)
+
+
 def test_translated_training_captions_and_test_captions_by_people(root):
     layout.write_tsv(root, "mt.tr.tsv")
     layout.write_xflickrco(root / "xflickrco")
