@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -125,6 +126,17 @@ def write_flickr30k_200(folder: Path, language: str = "swh_Latn") -> Path:
         lines = [f"{code} {english(image)[0]}" for image in images]
         (folder / "flickr30k-200" / f"{code}.txt").write_text("\n".join(lines))  # no newline at the end
     return folder
+
+
+def change(path: str, old: str, new: str) -> Callable[[Path], None]:
+    """What replaces the first place of a text in a file."""
+
+    def spoil(root: Path) -> None:
+        text = (root / path).read_text(encoding="utf-8")
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return spoil
 
 
 class ColourTeacher(Teacher):

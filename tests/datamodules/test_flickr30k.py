@@ -210,15 +210,6 @@ def test_flickr30k_200_is_aligned_with_its_file_names(root):
         assert dict(data.collections[name].queries) == expected
 
 
-def change(path: str, old: str, new: str) -> Callable[[Path], None]:
-    def spoil(root: Path) -> None:
-        text = (root / path).read_text(encoding="utf-8")
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-    return spoil
-
-
 def lines_fewer(path: str) -> Callable[[Path], None]:
     def spoil(root: Path) -> None:
         lines = [text for _, text in numbered_lines(root / path)]
@@ -238,15 +229,20 @@ SPOILED = {
         "no JSON",
     ),
     "JSON list": (lambda root: (root / JSON).write_text("[]"), EN, JSON, "no list of images"),
-    "unknown split": (change(JSON, '"split": "val"', '"split": "dev"'), EN, JSON, "'dev', expected one of train"),
+    "unknown split": (
+        layout.change(JSON, '"split": "val"', '"split": "dev"'),
+        EN,
+        JSON,
+        "'dev', expected one of train",
+    ),
     "no split test": (
         lambda root: (root / JSON).write_text((root / JSON).read_text().replace('"test"', '"val"')),
         EN,
         JSON,
         "no image of the split 'test'",
     ),
-    "image twice": (change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
-    "no sentences": (change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
+    "image twice": (layout.change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
+    "no sentences": (layout.change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
     "no images": (
         lambda root: (root / "flickr30k-images").rename(root / "photos"),
         EN,
@@ -259,15 +255,15 @@ SPOILED = {
         "flickr30k-images",
         "there is no 1000.jpg (1 of 9",
     ),
-    "token": (change(TOKENS, "1000.jpg#1\t", "1000.jpg 1\t"), EN, f"{TOKENS}:2", "1000.jpg 1"),
-    "token without tab": (change(TOKENS, "1000.jpg#1\t", "1000.jpg#1 "), EN, f"{TOKENS}:2", "expected"),
-    "token twice": (change(TOKENS, "1000.jpg#1", "1000.jpg#0"), EN, f"{TOKENS}:2", "twice"),
-    "token empty": (change(TOKENS, "red above red .", " "), EN, f"{TOKENS}:2", "expected"),
+    "token": (layout.change(TOKENS, "1000.jpg#1\t", "1000.jpg 1\t"), EN, f"{TOKENS}:2", "1000.jpg 1"),
+    "token without tab": (layout.change(TOKENS, "1000.jpg#1\t", "1000.jpg#1 "), EN, f"{TOKENS}:2", "expected"),
+    "token twice": (layout.change(TOKENS, "1000.jpg#1", "1000.jpg#0"), EN, f"{TOKENS}:2", "twice"),
+    "token empty": (layout.change(TOKENS, "red above red .", " "), EN, f"{TOKENS}:2", "expected"),
     "token lacks": (lambda root: (root / TOKENS).write_text("1000.jpg#0\ta\n"), EN, TOKENS, "no caption for"),
-    "TSV unknown": (change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
-    "TSV number": (change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
-    "TSV twice": (change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
-    "TSV columns": (change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
+    "TSV unknown": (layout.change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
+    "TSV number": (layout.change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
+    "TSV twice": (layout.change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
+    "TSV columns": (layout.change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
     "no TSV": (lambda root: (root / TSV).unlink(), {}, TSV, "no such file"),
     "no val": (lambda root: (root / TSV).write_text("1000\tnyekundu\n"), {}, "", "set data.dev_captions to a source"),
     "lines": (
@@ -277,13 +273,13 @@ SPOILED = {
         "has 2 lines, but its list of images has 3",
     ),
     "list twice": (
-        change(f"{DE}/image_splits/val.txt", "1070", "1063"),
+        layout.change(f"{DE}/image_splits/val.txt", "1070", "1063"),
         {"language": "de", "captions": "multi30k"},
         "val.txt:2",
         "already on line 1",
     ),
     "list unknown": (
-        change(f"{DE}/image_splits/val.txt", "1070", "55"),
+        layout.change(f"{DE}/image_splits/val.txt", "1070", "55"),
         {"language": "de", "captions": "multi30k"},
         "val.de.gz:2",
         "unknown image '55.jpg'",
@@ -302,7 +298,7 @@ SPOILED = {
     ),
     "no folder": (lambda root: None, {"language": "zh", "captions": "flickr30k_cn"}, "flickr30k_cn", "no such folder"),
     "xflickrco": (
-        change("xflickrco/annotations/tr/test.jsonl", '"id"', '"image"'),
+        layout.change("xflickrco/annotations/tr/test.jsonl", '"id"', '"image"'),
         {"language": "tr", "captions": "captions.sw.tsv", "test_captions": "xflickrco"},
         "test.jsonl:1",
         "sentences",

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.datamodules import entities_layout, flickr30k_layout
+from tests.datamodules.flickr30k_layout import change
 from tests.lightning_modules.test_open_clip_teacher import save
 
 FLICKR = ["--data", "flickr30k", "--data.language", "sw", "--data.captions", "captions.sw.tsv"]
@@ -23,15 +24,6 @@ def cut(path: str, size: int) -> Callable[[Path], None]:
 
 def drop(path: str) -> Callable[[Path], None]:
     return lambda root: (root / path).unlink()
-
-
-def change(path: str, old: str, new: str) -> Callable[[Path], None]:
-    def spoil(root: Path) -> None:
-        text = (root / path).read_text(encoding="utf-8")
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-    return spoil
 
 
 def shrink(path: str) -> Callable[[Path], None]:
