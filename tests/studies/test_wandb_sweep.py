@@ -7,9 +7,11 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from studies.grid import KEYS, Cell, read_sweep
+from tests.lightning_modules.test_loggers import records
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = [path for path in sorted((ROOT / "configs/sweeps").glob("*.yaml")) if not path.stem.endswith(".test_noise")]
@@ -50,3 +52,26 @@ def test_wandbs_own_library_accepts_the_file_and_makes_the_same_grid(path) -> No
         runs.append(run)
     found = {tuple(f"--{key}={each['value']}" for key, each in sorted(run.config.items())) for run in runs}
     assert found == {tuple(by_wandb(cell)) for cell in read_sweep(path)}
+
+
+@pytest.mark.slow
+def test_cells_of_one_worker_are_runs_of_one_group(process, tiny_config, tmp_path) -> None:
+    content = {"program": "train.py", "method": "grid", "parameters": {
+        "config": {"value": str(tiny_config)}, "trainer.max_epochs": {"value": 1}, "strategy": {"value": "mse"},
+        "data.noise.rate": {"values": [0.0, 0.4]},
+    }}  # fmt: skip
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    output = tmp_path / "noisy"
+    done = process("sweep.py", "--config", tmp_path / "s.yaml", "--output", output, "--workers", "1", "--wandb")
+    assert done.status == 0, done.err
+    identities = set()
+    for name in ("rate0.0", "rate0.4"):
+        found = records(output / name)
+        [run] = found["run"]
+        assert (run["run_group"], run["display_name"]) == ("noisy", name)
+        identities.add(run["run_id"])
+        logged = {key for record in found["history"] for key in record["item"]}
+        assert {"train/loss", "dev/map"} <= logged
+        assert ("noise/mismatched" in json.dumps(found["summary"])) == (name == "rate0.4")
+        assert [record["exit_code"] for record in found["exit"]] == [0], "ended before the next cell began"
+    assert len(identities) == 2
