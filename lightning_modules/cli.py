@@ -114,6 +114,7 @@ class PotstillCLI(LightningCLI):
         parser.add_argument("--output", type=str, default="runs", help="where run folders go")
         parser.add_argument("--name", type=str, default=None, help="name of the run folder")
         parser.add_argument("--checkpoint_every", type=int, default=100, help="optimiser steps between checkpoints")
+        parser.add_argument("--plots", type=bool, default=True, help="draw curves and results into the run folder")
         parser.add_class_arguments(RetrievalEvaluation, "evaluation")
         parser.set_defaults(
             {
@@ -168,7 +169,8 @@ class PotstillCLI(LightningCLI):
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         self.evaluation.large.folder = self.folder
         own = config["trainer"].get("callbacks") or []
-        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), Diagnostics(self.folder), *own]
+        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
+        callbacks += [Diagnostics(self.folder, config["plots"]), *own]
         logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
         return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
 
@@ -208,7 +210,7 @@ class PotstillCLI(LightningCLI):
 
     def _run_folder(self) -> RunFolder:
         text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text)
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.config["plots"])
 
     @property
     def best_checkpoint(self) -> Path | None:
