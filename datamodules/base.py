@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
@@ -197,6 +198,36 @@ class PairsDataModule(LightningDataModule):
     def caches_pairs(self) -> bool:
         """Whether the teacher encodes the pairs' sources before training; see the option ``cache_pairs``."""
         return not isinstance(self.pairs, PairSource) if self.cache_pairs is None else self.cache_pairs
+
+    def check_teacher(self, teacher: Any) -> None:
+        """Look whether a teacher can teach these data; after `setup`, and before anything is written.
+
+        Args:
+            teacher: a `lightning_modules.teacher.Teacher`.
+
+        Raises:
+            InputError: it reads texts only, but is to read an image.
+        """
+        if not getattr(teacher, "reads_images", True) and (image := self.first_image()) is not None:
+            raise InputError(
+                "the teacher reads texts only, but is to read this image: take a teacher of images, such as "
+                "--teacher open_clip:ARCHITECTURE/WEIGHTS",
+                ImageReference.parse(image).path,
+            )
+
+    def first_image(self) -> str | None:
+        """The first image among what the teacher reads; None where there is none.
+
+        Of pairs that are streamed, and of each side of a collection, the first text speaks for the others.
+        """
+        pairs = self.pairs if isinstance(self.pairs, list) else islice(iter(self.pairs), 1)
+        texts = (
+            islice(side.values(), 1)
+            for collection in self.collections.values()
+            for _, side in sides_of(collection, "teacher")
+        )
+        everything = chain((pair.source for pair in pairs), chain.from_iterable(texts))
+        return next((text for text in everything if is_image(text)), None)
 
     def sample_pairs(self) -> list[Pair]:
         """All pairs, or of streamed ones a random sample of ``vocabulary_sample``, the same for a seed."""

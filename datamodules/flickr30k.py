@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.flickr30k_captions import Caption, check_source, read_captions
-from datamodules.flickr30k_files import FlickrImage, Split, find_images, read_flickr, read_karpathy, require_images
+from datamodules.flickr30k_files import (
+    FlickrImage,
+    Split,
+    find_images,
+    outside_the_split,
+    read_flickr,
+    read_karpathy,
+    require_images,
+)
 from datamodules.image_splits import ImageSplits, SplitByImage
 from datamodules.images import image_source
 from datamodules.pairs import Pair
@@ -89,6 +97,7 @@ class Flickr30kDataModule(SplitByImage):
     def load_pairs(self) -> list[Pair]:
         """The pairs in the order of the split, the captions of an image one after the other."""
         self._images = read_flickr(self.root)
+        self._others: frozenset[str] | None = None
         self._folder = find_images(self.root, self.images)
         self._read: dict[tuple[str, str], dict[str, list[Caption]]] = {}
         captions = self._captions("train")
@@ -114,7 +123,10 @@ class Flickr30kDataModule(SplitByImage):
         """The captions of the images of a split."""
         source, language = self.sources[split]
         if (source, language) not in self._read:
-            self._read[source, language] = read_captions(source, self.root, language, self._images)
+            if self._others is None and source != "english":
+                self._others = outside_the_split(self.root, self._images)
+            others = self._others or frozenset()
+            self._read[source, language] = read_captions(source, self.root, language, self._images, others)
         found = self._read[source, language]
         own = {name: captions for name, captions in found.items() if self._images[name].split == split}
         if not own:

@@ -2,20 +2,26 @@
 
 multi30k          data/task1/raw/{train,val,test_2016_flickr}.<language>.gz and data/task1/image_splits/*.txt: one
 translation an image (de fr cs), aligned with one English caption
-multi30k_task2    data/task2/raw/{train,val,test_2016}.<1-5>.<language>.gz and data/task2/image_splits/*_images.txt:
-five captions an image (de), written without sight of the English ones
-flickr30k_cn      *.txt with lines <image>#zhm#<number> caption (zhm: people translated; zhb: a machine did), the
-translations of English captions with the same numbers
+multi30k_task2    data/task2/raw/{train,val,test_2016}.<1-5>.<language>.gz and data/task2/image_splits/{train,val,
+test_2016}_images.txt: five captions an image (de), written without sight of the English ones
+flickr30k_cn      folders of a split with TextData/*.caption.txt, or *.txt, of lines <image>#zhm#<number> caption (zhm:
+people translated; zhb: a machine did), the translations of English captions with the same numbers. The caption may be
+cut into words with their parts of speech (她:r 在:p), which are taken off. Trap: its split has 29,783 / 1,000 / 1,000
+images, so people translated the captions of its test images, most of which are not test images here
 xflickrco         annotations/<language>/test.jsonl; images of COCO are passed over; test only
 flickr30k_200     <language>.txt aligned with filenames.txt, machine-translated; test only
 <file>.tsv        image<TAB>caption; the image as 36979, 36979.jpg, or 36979.jpg#<number of the English caption>
+
+Flickr30k has 31,783 images, the split of Karpathy 31,014. Captions of the others are passed over, if the token file has
+the image; a caption of an image that nothing knows is an error.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,11 +53,13 @@ class CaptionTable:
     """Captions by image, while they are read.
 
     Args:
-        images: the images that there are.
+        images: the images of the split.
+        others: names of Flickr30k's images that are not in the split: their captions are passed over.
         captions: image -> captions.
     """
 
     images: Images
+    others: Set[str] = frozenset()
     captions: dict[str, dict[int, Caption]] = field(default_factory=dict)
 
     def add(
@@ -72,8 +80,13 @@ class CaptionTable:
             InputError: an unknown image, an empty caption, or a place that is taken.
         """
         name = image.removesuffix(".jpg")
+        if name in self.others:
+            return
         if name not in self.images:
-            raise InputError(f"a caption for an unknown image {image!r}: dataset_flickr30k.json has none", path, line)
+            files = "dataset_flickr30k.json and results_20130124.token have" if self.others else (
+                "dataset_flickr30k.json has"
+            )  # fmt: skip
+            raise InputError(f"a caption for an unknown image {image!r}: {files} none", path, line)
         if not (text := normalise(text)):
             raise InputError(f"the caption of {image} is empty", path, line)
         own = self.captions.setdefault(name, {})
@@ -92,7 +105,9 @@ class CaptionTable:
         }
 
 
-def read_captions(source: str, root: Path, language: str, images: Images) -> dict[str, list[Caption]]:
+def read_captions(
+    source: str, root: Path, language: str, images: Images, others: Set[str] = frozenset()
+) -> dict[str, list[Caption]]:
     """The captions of a source.
 
     Args:
@@ -100,6 +115,7 @@ def read_captions(source: str, root: Path, language: str, images: Images) -> dic
         root: the folder in which folders and files are looked for; by default ``multi30k`` and so on in it.
         language: as the source's files spell it: ``de``, or ``swh_Latn`` for flickr30k_200.
         images: all images of the split.
+        others: see `CaptionTable`.
 
     Returns:
         Image -> its captions, in the order of the split; images without captions are not there.
@@ -111,11 +127,11 @@ def read_captions(source: str, root: Path, language: str, images: Images) -> dic
         return {name: [Caption(text, text) for text in image.captions] for name, image in images.items()}
     name, _, folder = source.partition(":")
     if name not in READERS:
-        return _read_tsv(root / source, images)
+        return _read_tsv(root / source, CaptionTable(images, others))
     path = root / Path(folder or name).expanduser()
     if not path.is_dir():
         raise InputError(f"no such folder, expected the files of {name}; or name it: {name}:FOLDER", path)
-    table = CaptionTable(images)
+    table = CaptionTable(images, others)
     READERS[name](path, language, table)
     if not table.captions:
         raise InputError(f"found no caption in {language} there, expected those of {name}", path)
@@ -155,13 +171,13 @@ def _multi30k(folder: Path, language: str, table: CaptionTable) -> None:
 def _multi30k_task2(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "data/task2", "task2")
     found = False
-    for split, names in (("train", "train_images"), ("val", "val_images"), ("test_2016", "test_images")):
+    for split in ("train", "val", "test_2016"):
         for number in range(1, 6):
             path = _packed(folder / "raw" / f"{split}.{number}.{language}")
             if path is None:
                 continue
             found = True
-            images = _image_names(folder / "image_splits" / f"{names}.txt")
+            images = _image_names(folder / "image_splits" / f"{split}_images.txt")
             for line, (image, text) in enumerate(zip(images, _aligned(path, images), strict=True), start=1):
                 table.add(image, text, path, line, number - 1)
     if not found:
@@ -171,20 +187,55 @@ def _multi30k_task2(folder: Path, language: str, table: CaptionTable) -> None:
 def _flickr30k_cn(folder: Path, language: str, table: CaptionTable) -> None:
     if language != "zh":
         raise InputError(f"the language is {language}, but flickr30k_cn is in Chinese: set language to zh")
-    pattern, expected = re.compile(r"([^#\s]+)#(zh[a-z])#([0-9]+)\s+(.*)"), "<image>#zhm#<number> caption"
     by_people: dict[str, list[tuple[str, str, Path, int, int]]] = {}
     by_machine: dict[str, list[tuple[str, str, Path, int, int]]] = {}
-    for path in sorted(folder.rglob("*.txt")):
+    for path in _caption_files(folder):
         for line, text in numbered_lines(path):
-            match = pattern.fullmatch(text)
+            match = _CN_LINE.fullmatch(text)
             if match is None:
-                raise InputError(f"found {text[:60]!r}, expected {expected}", path, line)
+                raise InputError(f"found {text[:60]!r}, expected <image>#zhm#<number> caption", path, line)
             image, kind, number, caption = match.groups()
             found = by_people if kind == "zhm" else by_machine
-            found.setdefault(image, []).append((image, caption, path, line, int(number)))
+            found.setdefault(image.removesuffix(".jpg"), []).append((image, joined(caption), path, line, int(number)))
     for captions in (by_machine | by_people).values():  # those of people, where there are such
         for caption in captions:
             table.add(*caption)
+    _say_who_translated(by_people, table)
+
+
+def _caption_files(folder: Path) -> list[Path]:
+    """The files with captions: ``*.caption.txt`` of the official folders, else all ``*.txt``.
+
+    The official folders have lists of images as well (ImageSets), and may have a file both as it is and cut into words
+    (``seg.<name>``); the former is taken.
+    """
+    found = sorted(folder.rglob("*.caption.txt")) or sorted(folder.rglob("*.txt"))
+    names = {path.name for path in found}
+    return [path for path in found if path.name.removeprefix("seg.") == path.name or path.name[4:] not in names]
+
+
+def joined(caption: str) -> str:
+    """A Chinese caption that was cut into words, as it is written: no tags, no space between Chinese characters.
+
+    >>> joined("一个:m 女孩:n 在:p 弹 吉他:n ，:wd iPod nano")
+    '一个女孩在弹吉他， iPod nano'
+    """
+    text, *others = (_PART_OF_SPEECH.sub("", word) for word in caption.split())
+    for word in others:
+        text += f" {word}" if text[-1].isascii() or word[0].isascii() else word
+    return text
+
+
+def _say_who_translated(by_people: Set[str] | Mapping[str, object], table: CaptionTable) -> None:
+    """Warn where people translated the captions of some test images only."""
+    test = [name for name in table.captions if table.images[name].split == "test"]
+    count = sum(name in by_people for name in test)
+    if count < len(test):
+        warnings.warn(
+            f"flickr30k_cn: people translated the captions of {count:,} of the {len(test):,} test images, a machine "
+            "those of the others; its own split is another one",
+            stacklevel=4,
+        )
 
 
 def _xflickrco(folder: Path, language: str, table: CaptionTable) -> None:
@@ -215,8 +266,7 @@ def _flickr30k_200(folder: Path, language: str, table: CaptionTable) -> None:
         table.add(Path(image).name, text, path, line, english=twin)
 
 
-def _read_tsv(path: Path, images: Images) -> dict[str, list[Caption]]:
-    table = CaptionTable(images)
+def _read_tsv(path: Path, table: CaptionTable) -> dict[str, list[Caption]]:
     for line, (key, text) in read_rows(path, "image<TAB>caption"):
         image, hash_sign, number = key.partition("#")
         if hash_sign and not number.isdecimal():
@@ -224,6 +274,10 @@ def _read_tsv(path: Path, images: Images) -> dict[str, list[Caption]]:
         table.add(image, text, path, line, int(number) if hash_sign else None)
     return table.result()
 
+
+_CN_LINE = re.compile(r"([^#\s]+)#(zh[a-z])#([0-9]+)\s+(\S.*)")
+_PART_OF_SPEECH = re.compile(r"(?<=.):[a-z]+$")
+"""Of a word: 女孩:n. The tags are those of BosonNLP."""
 
 READERS: dict[str, Callable[[Path, str, CaptionTable], None]] = {
     "multi30k": _multi30k,

@@ -126,6 +126,17 @@ def read_flickr(root: Path) -> dict[str, FlickrImage]:
     return {name: FlickrImage(name, image.split, captions[name]) for name, image in images.items()}
 
 
+def outside_the_split(root: Path, images: Iterable[str]) -> frozenset[str]:
+    """Names of Flickr30k's images that the split leaves out, by the token file; none where that is not there.
+
+    Args:
+        root: the folder of the official files.
+        images: names of those of the split.
+    """
+    tokens = root / "results_20130124.token"
+    return frozenset(read_token_file(tokens)).difference(images) if tokens.is_file() else frozenset()
+
+
 def find_images(root: Path, folder: str | None) -> Path:
     """The folder of the images: the one that was named, or ``flickr30k-images`` or ``images``.
 

@@ -137,5 +137,7 @@ def _read(path: str) -> Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise InputError("no such image", path) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise InputError("is no image, or is damaged: no known format", path) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is no image, or is damaged: {str(error).splitlines()[0]}", path) from error

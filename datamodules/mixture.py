@@ -137,6 +137,11 @@ class MixtureDataModule(PairsDataModule):
         self.noise_report = None if not reports else reports[0].of_parts(reports)
         self.pairs, self.collections = self._mixture(), self.load_collections()
 
+    def check_teacher(self, teacher: Any) -> None:
+        """Look whether a teacher can teach every part; see `PairsDataModule.check_teacher`."""
+        for part in self.parts.values():
+            part.check_teacher(teacher)
+
     def _mixture(self) -> Mixture:
         of_images = {name for name, part in self.parts.items() if isinstance(part, SplitByImage)}
         mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature, of_images)

@@ -75,21 +75,19 @@ class StarterImagesDataModule(SplitByImage):
         self.language, self.split = language, split
         self.source, self.captions = source, captions
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read everything, the first time; see `PairsDataModule.setup`.
+    def check_teacher(self, teacher: Any) -> None:
+        """Look whether a teacher can teach these data; see `PairsDataModule.check_teacher`.
 
         Raises:
-            InputError: the teacher has learned from the pictures of another split.
+            InputError: it reads texts only, or has learned from the pictures of another split.
         """
-        module: Any = self.trainer.lightning_module if self.trainer is not None else None
-        teacher = getattr(module, "teacher", None)
+        super().check_teacher(teacher)
         learned = getattr(getattr(teacher, "teacher", teacher), "split", self.split)
         if learned != self.split:
             raise InputError(
                 f"the teacher learned from the training pictures of split={learned}, some of which are tested with "
                 f"split={self.split}: set --model.teacher.teacher.split {self.split}"
             )
-        super().setup(stage)
 
     def load_pairs(self) -> list[Pair]:
         """The pictures of the training half with their captions."""

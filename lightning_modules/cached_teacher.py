@@ -74,6 +74,11 @@ class CachedTeacher(Teacher):
         return self._folders[side]
 
     @property
+    def reads_images(self) -> bool:
+        """As the teacher whose vectors it keeps."""
+        return self.teacher.reads_images
+
+    @property
     def sides(self) -> tuple[TextSide, ...]:
         """See `Teacher.sides`."""
         return self.teacher.sides

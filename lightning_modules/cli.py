@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
 from lightning_modules.checkpoints import Checkpoint
@@ -113,6 +114,7 @@ class PotstillCLI(LightningCLI):
         parser.add_argument("--output", type=str, default="runs", help="where run folders go")
         parser.add_argument("--name", type=str, default=None, help="name of the run folder")
         parser.add_argument("--checkpoint_every", type=int, default=100, help="optimiser steps between checkpoints")
+        parser.add_argument("--plots", type=bool, default=True, help="draw curves and results into the run folder")
         parser.add_class_arguments(RetrievalEvaluation, "evaluation")
         parser.set_defaults(
             {
@@ -161,14 +163,25 @@ class PotstillCLI(LightningCLI):
             return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
         self.datamodule.setup("fit")
-        self.evaluation.check(self.datamodule.collections)
+        self.evaluation.introduce(self.datamodule)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
+        self._read_images()
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         self.evaluation.large.folder = self.folder
         own = config["trainer"].get("callbacks") or []
-        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder(), Diagnostics(self.folder), *own]
+        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
+        callbacks += [Diagnostics(self.folder, config["plots"]), *own]
         logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
         return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
+
+    def _read_images(self) -> None:
+        """Refuse a teacher that does not fit, and let one of images encode: damaged files have no folder yet."""
+        data: Any = self.datamodule
+        if self.model.siamese:
+            return
+        data.check_teacher(self.model.teacher)
+        if data.first_image() is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.model.prepare_teacher(data, fits=True)
 
     def _choose_folder(self, output: str, name: str) -> Path:
         if self.arguments.resume is None:
@@ -197,7 +210,7 @@ class PotstillCLI(LightningCLI):
 
     def _run_folder(self) -> RunFolder:
         text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text)
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.config["plots"])
 
     @property
     def best_checkpoint(self) -> Path | None:

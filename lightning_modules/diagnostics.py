@@ -29,10 +29,11 @@ class Diagnostics(Callback):
 
     Args:
         folder: the run folder; ``diagnostics.json`` and ``lengths.png`` are written there.
+        plots: whether to draw ``lengths.png``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, plots: bool = True) -> None:
+        self.folder, self.plots = folder, plots
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Do it, on the first rank."""
@@ -45,7 +46,7 @@ class Diagnostics(Callback):
             print(line)
         if data.noise_report is not None:
             print(f"train noise: {data.noise_report}")
-        plot = plot_lengths(self.folder / "lengths.png", rows)
+        plots = [plot_lengths(self.folder / "lengths.png", rows)] if self.plots else []
         content: dict[str, Any] = {"texts": {name: asdict(figures) for name, figures in rows.items()}}
         content["length_bins_from"] = list(BIN_EDGES)
         values = flat(rows)
@@ -56,7 +57,7 @@ class Diagnostics(Callback):
             content["noise"] = asdict(data.noise_report) | {"rates": data.noise_report.rates}
             values |= {f"noise/{name}": rate for name, rate in data.noise_report.rates.items()}
         write_json(self.folder / "diagnostics.json", content)
-        log_values(trainer.loggers, values, [plot])
+        log_values(trainer.loggers, values, plots)
 
 
 def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None) -> dict[str, TextStatistics]:

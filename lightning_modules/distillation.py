@@ -106,6 +106,8 @@ class DistillationModule(LightningModule):
         fits = stage == "fit"
         if self.siamese:
             data.collections = read_by_student(data.collections)
+        else:
+            data.check_teacher(self.teacher)
         sample = data.sample_pairs() if fits else []
         self.lists = fits and takes_candidates(self.distillation, sample)
         if fits:
@@ -115,17 +117,27 @@ class DistillationModule(LightningModule):
             for table in self.student.token_tables():
                 table.requires_grad_(self.embedding_lr > 0)
         self.trainer.strategy.barrier("student")
-        needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            sides: tuple[TextSide, ...] = () if self.siamese else self.teacher.sides
-            for side in sides:
-                texts = data.teacher_texts(self.lists, side if len(sides) > 1 else None, self.source_side)
-                self.teacher.prepare(texts, tokens=needs_tokens, side=side)
+            self.prepare_teacher(data, fits)
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)
             self.teacher.fit_idf([pair.source for pair in sample], self.source_side)
+
+    def prepare_teacher(self, data: Any, fits: bool) -> None:
+        """Let the teacher encode all that it will be asked for and that is not in its cache.
+
+        Args:
+            data: the datamodule, after its setup.
+            fits: whether there will be training.
+        """
+        needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
+        sides: tuple[TextSide, ...] = () if self.siamese else self.teacher.sides
+        for side in sides:
+            texts = data.teacher_texts(self.lists, side if len(sides) > 1 else None, self.source_side)
+            with torch.random.fork_rng(devices=[]):  # a run repeats whether or not the cache had to load the model
+                self.teacher.prepare(texts, tokens=needs_tokens, side=side)
 
     def forward(self, texts: Sequence[str], tokens: bool = False, side: TextSide = "queries") -> Embeddings:
         """Encode texts into the teacher's space.

@@ -40,6 +40,11 @@ class ImageTeacher(OnlineTeacher):
         self._idf: np.ndarray[Any, Any] = np.empty(0, dtype=np.float32)
 
     @property
+    def reads_images(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     @abstractmethod
     def patches(self) -> int:
         """Number of patches of an image, known without loading the model where that is possible."""

@@ -86,8 +86,18 @@ class RetrievalEvaluation(Callback):
                 )
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
-        """Tell the datamodule what not to give, and look whether the metrics fit the collections."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        """See `introduce`."""
+        self.introduce(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def introduce(self, data: Any) -> None:
+        """Tell the datamodule what not to give, and look whether the metrics fit the collections.
+
+        Args:
+            data: the datamodule, after its setup.
+
+        Raises:
+            InputError: see `check`.
+        """
         data.shard_texts, data.undistilled = self.large.most, self.undistilled
         self.check(data.collections)
 

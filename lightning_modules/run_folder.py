@@ -72,10 +72,11 @@ class RunFolder(Callback):
         folder: the run folder.
         config: the full configuration.
         config_yaml: the same as YAML, with its comments.
+        plots: whether to draw ``results.png``, ``curves.png`` and ``groups.png``.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], config_yaml: str) -> None:
-        self.folder, self.config, self.config_yaml = folder, config, config_yaml
+    def __init__(self, folder: Path, config: dict[str, Any], config_yaml: str, plots: bool = True) -> None:
+        self.folder, self.config, self.config_yaml, self.plots = folder, config, config_yaml, plots
         self.history: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
@@ -118,13 +119,17 @@ class RunFolder(Callback):
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
             write_json(self.folder / "history.json", self.history)
             write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
-            plots = [plot_rows(self.folder / "results.png", evaluation.results)]
-            if by_group := plot_groups(self.folder / "groups.png", evaluation.results):
-                plots.append(by_group)
-            if self.history:
-                languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
-                plots.append(plot_curves(self.folder / "curves.png", self.history, languages))
+            languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
+            plots = self._draw(evaluation.results, languages) if self.plots else []
             log_results(trainer.loggers, means_of(evaluation.results), plots)
+
+    def _draw(self, results: dict[str, Result], languages: set[str]) -> list[Path]:
+        plots = [plot_rows(self.folder / "results.png", results)]
+        if by_group := plot_groups(self.folder / "groups.png", results):
+            plots.append(by_group)
+        if self.history:
+            plots.append(plot_curves(self.folder / "curves.png", self.history, languages))
+        return plots
 
 
 def write_results(folder: Path, results: dict[str, Result], collections: Mapping[str, Collection]) -> None:

@@ -37,6 +37,11 @@ class Teacher(ABC):
     """Whether a teacher with a cache keeps texts that it was not prepared for; off for pairs too many to keep."""
 
     @property
+    def reads_images(self) -> bool:
+        """Whether images (`datamodules.images`) may be among the texts; a teacher that does not know says yes."""
+        return True
+
+    @property
     @abstractmethod
     def dim(self) -> int:
         """Width of the vectors."""
@@ -155,6 +160,11 @@ class OnlineTeacher(Teacher):
 
             self._dim = int(load_config(self.model).hidden_size)
         return self._dim
+
+    @property
+    def reads_images(self) -> bool:
+        """No; `lightning_modules.image_teacher` does."""
+        return False
 
     @property
     def place(self) -> torch.device:

@@ -18,10 +18,10 @@ from retrieval.files import require_file
 
 PROGRAM = "train.py"
 KEYS = ("program", "method", "parameters", "command", "name", "description", "project", "entity", "metric", "run_cap",
-        "early_terminate", "controller", "job", "image_uri", "apiVersion", "kind")  # fmt: skip
+        "metrics", "early_terminate", "controller", "scheduler", "job", "image_uri", "apiVersion", "kind")  # fmt: skip
 """The top-level keys of a W&B sweep file; W&B calls a file with another one malformed."""
 _SHORT_KEYS = {"seed_everything": "seed"}
-_NOT_SETTINGS = ("output", "name", "logger", "resume")
+_NOT_SETTINGS = ("output", "name", "logger", "plots", "resume")
 """Options that do not change what a run measures."""
 
 

@@ -136,10 +136,11 @@ def significance(differences: Sequence[Difference], study: Study) -> str:
             f"<tbody>{''.join(lines)}</tbody></table>"
         )
     seeds = sorted({each.seeds for each in differences})
+    averaged = "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
     over = f"{len(differences)} comparisons" if len(differences) > 1 else "one comparison"
     note = (
         f"Row minus column in {study.metric}; shaded: p < 0.05 (blue: the row is better, orange: the column is). "
-        f"Two-sided paired t-test over queries on values averaged over {' or '.join(map(str, seeds))} seed(s), "
+        f"Two-sided paired t-test over queries on values {'of' if seeds == [1] else 'averaged over'} {averaged}, "
         f"Holm-corrected over the {over} shown here."
     )
     return f'<div class="matrices">{"".join(matrices)}</div>{paragraph(note, "note")}'

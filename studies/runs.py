@@ -23,8 +23,9 @@ CLEAN = "clean"
 AFTER = " after "
 """Stands between the noise of a test and that of the training before it."""
 _TEST_FILE = re.compile(r"(text|image)-(.+)-([0-5])")
-_NOT_COMPARED = ("output", "name", "logger", "seed_everything", "data.init_args.noise", "data.init_args.language",
-                 "trainer.enable_progress_bar", "trainer.accelerator", "trainer.devices")  # fmt: skip
+_NOT_COMPARED = ("output", "name", "logger", "plots", "seed_everything", "data.init_args.noise",
+                 "data.init_args.language", "trainer.enable_progress_bar", "trainer.accelerator",
+                 "trainer.devices")  # fmt: skip
 """What may differ between the runs that are averaged."""
 
 

@@ -7,7 +7,11 @@ STYLE = """
 * { box-sizing: border-box; }
 html { background: var(--paper); color: var(--ink); font: 16px/1.5 Charter, "Bitstream Charter", "Source Serif 4",
   "Noto Serif", Georgia, serif; font-variant-numeric: oldstyle-nums; }
-body { margin: 0; }
+body { margin: 0; counter-reset: table figure; }
+.scroll + .note, .matrices + .note { counter-increment: table; } figcaption { counter-increment: figure; }
+.scroll + .note::before, .matrices + .note::before { content: "Table " counter(table) ". "; }
+figcaption::before { content: "Figure " counter(figure) ". "; }
+.scroll + .note::before, .matrices + .note::before, figcaption::before { color: var(--ink); font-weight: 600; }
 main { max-width: 62rem; margin: 0 auto; padding: 3.5rem 2rem 5rem; }
 h1 { font-size: 2rem; line-height: 1.2; font-weight: 600; margin: 0 0 .6rem; letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; font-weight: 600; margin: 3rem 0 .8rem; padding-top: .7rem; border-top: 1px solid var(--rule); }
@@ -16,7 +20,7 @@ p { margin: .5rem 0; max-width: 46rem; }
 a { color: inherit; text-decoration-color: var(--rule); text-underline-offset: .15em; }
 .question { font-size: 1.15rem; font-style: italic; color: #333; }
 .summary, .note, figcaption { color: var(--soft); }
-.note, figcaption { font-size: .84rem; line-height: 1.45; }
+.note, figcaption { font-size: .84rem; line-height: 1.45; max-width: 46rem; }
 .missing { background: #fff8e6; border-left: 3px solid #e0a800; padding: .6rem 1rem .6rem 2rem; font-size: .9rem; }
 nav ol { columns: 2; padding-left: 1.2rem; font-size: .92rem; margin: 1.6rem 0 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.4rem; font-size: .92rem; margin: 1rem 0; }
@@ -47,6 +51,7 @@ code { font: .86em "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap
 @media print {
   html { font-size: 10.5px; } main { max-width: none; padding: 0; } nav { display: none; }
   h2 { break-after: avoid; } figure, table, .matrix { break-inside: avoid; } .scroll { overflow: visible; }
+  figure svg { max-width: 130mm !important; }
   .better, .worse, .missing { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   details:not([open]) { display: none; } @page { margin: 18mm 16mm; }
 }

@@ -184,13 +184,15 @@ def _row(study: Study, strategy: str, series: Series, language: str) -> list[Ent
 
 
 def _mark_best(rows: Sequence[list[Entry]], lower: Sequence[bool]) -> list[list[Entry]]:
-    """The rows with the best of each column marked, where there are two or more to choose from."""
+    """The rows with the best of each column marked, where there are two or more that differ."""
     marked = [list(row) for row in rows]
     for column, is_lower in enumerate(lower):
         values = {place: row[column].figure.value for place, row in enumerate(rows) if row[column].figure}  # type: ignore[union-attr]
         if len(values) < 2:
             continue
         best = (min if is_lower else max)(values.values())
+        if all(math.isclose(value, best, rel_tol=1e-9) for value in values.values()):
+            continue  # all are alike
         for place, value in values.items():
             if math.isclose(value, best, rel_tol=1e-9):
                 old = rows[place][column]

@@ -2,12 +2,16 @@
 
 Two protocols go by "r % noise" in the literature, and both are here:
 
-- ``caption`` (NCR, Huang et al. 2021; BiCro, Yang et al. 2023): of N pairs, int(r * N) are drawn and their sources
+- ``caption`` (NCR, Huang et al. 2021; BiCro, Yang et al. 2023): of N captions, int(r * N) are drawn and their sources
   shuffled among themselves. With five captions an image, a caption may draw its own image again: of the 29,000 chosen
   of 145,000 at r = 0.2, 1.8 are expected to (the caption itself and 0.8 others of its image), so the realised rate is
   0.19999.
 - ``image`` (RCL, Hu et al. 2023; DECL, Qin et al. 2022; L2RM, Han et al. 2024): of M distinct sources, int(r * M) are
-  drawn and permuted; all pairs of a source move together. One fixed point is expected.
+  drawn and permuted; all captions of a source move together. One fixed point is expected.
+
+A caption is a pair, or, where the teacher reads both the image and the English caption, the two pairs of one target:
+they move together, the image to another image and the English caption to one of that image's English captions, the one
+in the same place. Rates are shares of the captions, so published index files fit in all three cases.
 
 A pair takes the other's source, id and candidates, and keeps its target; ``noisy`` says whether the id is another one.
 Sources are numbered in the order in which the pairs name them first, which is the order of the images in the published
@@ -18,11 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datamodules.images import is_image
 from datamodules.noise.options import TrainingNoise
 from datamodules.pairs import Pair
 from retrieval.errors import InputError
@@ -48,14 +54,35 @@ def mismatch(pairs: list[Pair], noise: TrainingNoise) -> list[Pair]:
     """
     if not noise.changes_correspondence:
         return pairs
-    first: dict[int, int] = {}
-    for row, pair in enumerate(pairs):
-        first.setdefault(pair.id, row)
-    rows = np.fromiter(first.values(), dtype=np.int64)
-    number = {identifier: number for number, identifier in enumerate(first)}
-    own = np.array([number[pair.id] for pair in pairs], dtype=np.int64)
-    donors = _by_file(own, rows, noise) if noise.index_file else _by_rate(own, rows, noise)
-    return [_with_source(pair, pairs[donor]) for pair, donor in zip(pairs, donors.tolist(), strict=True)]
+    captions = _Captions(pairs)
+    donors = _by_file(captions, noise) if noise.index_file else _by_rate(captions, noise)
+    return [
+        _with_source(pair, captions.pair_like(pair, donors[caption]))
+        for pair, caption in zip(pairs, captions.of_pair.tolist(), strict=True)
+    ]
+
+
+def caption_numbers(pairs: Sequence[Pair]) -> IntArray:
+    """The number of each pair's caption, from 0, in their order; (P,).
+
+    A pair with a text as source belongs to the caption of the pair before it, if that has an image as source and the
+    same id and target: ``source: both`` writes such pairs.
+    """
+    starts = [True, *(not _is_twin(first, second) for first, second in pairwise(pairs))][: len(pairs)]
+    return np.cumsum(np.array(starts, dtype=np.int64)) - 1
+
+
+def realised_counts(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """How many captions are known to be wrong, and how many captions there are."""
+    numbers = caption_numbers(pairs)
+    wrong = {number for number, pair in zip(numbers.tolist(), pairs, strict=True) if pair.noisy is True}
+    return len(wrong), int(numbers[-1]) + 1 if len(pairs) else 0
+
+
+def realised_rate(pairs: Sequence[Pair]) -> float:
+    """Share of the captions that are known to be wrong."""
+    wrong, captions = realised_counts(pairs)
+    return wrong / captions
 
 
 def shuffled(size: int, rate: float, seed: int) -> IntArray:
@@ -67,28 +94,69 @@ def shuffled(size: int, rate: float, seed: int) -> IntArray:
     return result
 
 
-def realised_rate(pairs: Sequence[Pair]) -> float:
-    """Share of the pairs that are known to be wrong."""
-    return sum(pair.noisy is True for pair in pairs) / len(pairs)
+class _Captions:
+    """Captions, and the sources that they are of.
+
+    Args:
+        pairs: all pairs.
+    """
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self.pairs, self.of_pair = pairs, caption_numbers(pairs)
+        rows = np.flatnonzero(np.diff(self.of_pair, prepend=-1))
+        self.rows: list[int] = [*rows.tolist(), len(pairs)]
+        """The first pair of each caption, and the end."""
+        number: dict[int, int] = {}
+        source = [number.setdefault(pairs[row].id, len(number)) for row in self.rows[:-1]]
+        self.source: IntArray = np.array(source, dtype=np.int64)
+        """The source of each caption; (C,)."""
+        self.of_source: list[list[int]] = [[] for _ in number]
+        """The captions of each source."""
+        self.place: list[int] = []
+        """Of each caption among those of its source."""
+        for caption, own in enumerate(source):
+            self.place.append(len(self.of_source[own]))
+            self.of_source[own].append(caption)
+
+    def in_place(self, sources: IntArray) -> list[int]:
+        """For each caption the one of another source that stands in the same place; counted round where it has fewer.
+
+        Args:
+            sources: (C,).
+        """
+        chosen = (self.of_source[source] for source in sources.tolist())
+        return [own[place % len(own)] for own, place in zip(chosen, self.place, strict=True)]
+
+    def pair_like(self, pair: Pair, caption: int) -> Pair:
+        """The pair of a caption whose source is of the same kind as another pair's; its first one if there is none."""
+        own = self.pairs[self.rows[caption] : self.rows[caption + 1]]
+        return next((each for each in own if is_image(each.source) == is_image(pair.source)), own[0])
 
 
-def _by_rate(own: IntArray, rows: IntArray, noise: TrainingNoise) -> IntArray:
-    """For each pair the row of the pair whose source it takes."""
+def _is_twin(first: Pair, second: Pair) -> bool:
+    """Whether two pairs in a row have one target, the first with the image and the second with its English caption."""
+    same = (first.id, first.target) == (second.id, second.target)
+    return same and is_image(first.source) and not is_image(second.source)
+
+
+def _by_rate(captions: _Captions, noise: TrainingNoise) -> list[int]:
+    """For each caption the one whose source it takes."""
     if noise.level == "caption":
-        return shuffled(len(own), noise.rate, noise.known_seed)
-    return rows[shuffled(len(rows), noise.rate, noise.known_seed)[own]]
+        donors: list[int] = shuffled(len(captions.source), noise.rate, noise.known_seed).tolist()
+        return donors
+    return captions.in_place(shuffled(len(captions.of_source), noise.rate, noise.known_seed)[captions.source])
 
 
-def _by_file(own: IntArray, rows: IntArray, noise: TrainingNoise) -> IntArray:
+def _by_file(captions: _Captions, noise: TrainingNoise) -> list[int]:
+    """The same, as a published file says."""
     indices = _read(Path(str(noise.index_file)).expanduser())
-    path, sources = noise.index_file, len(rows)
-    sizes = {"caption": len(own), "image": sources}
+    path, sources = noise.index_file, len(captions.of_source)
+    sizes = {"caption": len(captions.source), "image": sources}
     if len(indices) != sizes[noise.level]:
         other = "image" if noise.level == "caption" else "caption"
         hint = f"; it fits level {other}" if len(indices) == sizes[other] else ""
-        expected = (
-            f"{len(own):,} for the pairs" if noise.level == "caption" else f"{sources:,} for the distinct sources"
-        )
+        what = "captions" if noise.level == "caption" else "distinct sources"
+        expected = f"{sizes[noise.level]:,} for the {what}"
         raise InputError(f"found {len(indices):,} indices, expected {expected} (level {noise.level}){hint}", path)
     if indices.min() < 0 or indices.max() >= sources:
         wrong = int(np.flatnonzero((indices < 0) | (indices >= sources))[0])
@@ -96,8 +164,8 @@ def _by_file(own: IntArray, rows: IntArray, noise: TrainingNoise) -> IntArray:
     if noise.level == "image":
         if len(np.unique(indices)) < sources:
             raise InputError("holds an index twice, expected a permutation of the sources (level image)", path)
-        indices = indices[own]
-    return rows[indices]
+        indices = indices[captions.source]
+    return captions.in_place(indices)
 
 
 def _read(path: Path) -> IntArray:

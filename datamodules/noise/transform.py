@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.images import ImageReference, is_image
-from datamodules.noise.correspondence import mismatch
+from datamodules.noise.correspondence import mismatch, realised_counts
 from datamodules.noise.files import read_lexicon, read_translations
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
@@ -33,13 +33,15 @@ class NoiseReport:
 
     Args:
         pairs: number of pairs.
-        mismatched: of them, those whose source really changed; None without wrong correspondence.
+        captions: number of targets; fewer than pairs where the teacher reads both the image and the English caption.
+        mismatched: of the captions, those whose source really changed; None without wrong correspondence.
         targets_changed: pairs whose target text noise changed; None where none was asked for, or pairs are streamed.
         sources_changed: pairs whose image was corrupted; the same.
         options: what was asked for.
     """
 
     pairs: int
+    captions: int
     mismatched: int | None
     targets_changed: int | None
     sources_changed: int | None
@@ -55,6 +57,7 @@ class NoiseReport:
 
         return cls(
             sum(part.pairs for part in parts),
+            sum(part.captions for part in parts),
             total([part.mismatched for part in parts]),
             total([part.targets_changed for part in parts]),
             total([part.sources_changed for part in parts]),
@@ -63,13 +66,13 @@ class NoiseReport:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Realised shares of the pairs: ``mismatched``, ``targets_changed``, ``sources_changed``, where known."""
+        """Realised shares, where known: ``mismatched`` of the captions, the others of the pairs."""
         counts = {
-            "mismatched": self.mismatched,
-            "targets_changed": self.targets_changed,
-            "sources_changed": self.sources_changed,
+            "mismatched": (self.mismatched, self.captions),
+            "targets_changed": (self.targets_changed, self.pairs),
+            "sources_changed": (self.sources_changed, self.pairs),
         }
-        return {name: count / self.pairs for name, count in counts.items() if count is not None}
+        return {name: count / total for name, (count, total) in counts.items() if count is not None}
 
     def __str__(self) -> str:
         noise, rates, parts = self.options, self.rates, []
@@ -82,7 +85,8 @@ class NoiseReport:
         if noise.changes_images:
             share = f"{rates['sources_changed']:.4f}" if "sources_changed" in rates else "as they are read, all"
             parts.append(f"{share} with a corrupted image ({noise.image}, severity {noise.image_severity})")
-        return f"{self.pairs:,} pairs, {'; '.join(parts) or 'none changed'}; seed {noise.known_seed}"
+        pairs = f"{self.pairs:,} pairs" + (f" of {self.captions:,} captions" if self.captions < self.pairs else "")
+        return f"{pairs}, {'; '.join(parts) or 'none changed'}; seed {noise.known_seed}"
 
 
 class PairNoise:
@@ -148,9 +152,10 @@ def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[l
     if isinstance(pairs, PairSource):
         return _noisy_source(pairs, noise)
     matched = mismatch(pairs, noise)
-    mismatched = sum(pair.noisy is True for pair in matched) if noise.changes_correspondence else None
+    wrong, captions = realised_counts(matched)
+    mismatched = wrong if noise.changes_correspondence else None
     if not (noise.changes_texts or noise.changes_images):
-        return matched, NoiseReport(len(pairs), mismatched, None, None, noise)
+        return matched, NoiseReport(len(pairs), captions, mismatched, None, None, noise)
     _need_images(noise, any(is_image(pair.source) for pair in matched))
     change = PairNoise(noise)
     changed: list[Pair] = []
@@ -164,7 +169,7 @@ def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[l
     sources = sum(old.source != new.source for old, new in both) if noise.changes_images else None
     if targets == 0:
         warnings.warn(f"the text noise {noise.text} changes no target of the training pairs", stacklevel=2)
-    return changed, NoiseReport(len(pairs), mismatched, targets, sources, noise)
+    return changed, NoiseReport(len(pairs), captions, mismatched, targets, sources, noise)
 
 
 def _noisy_source(pairs: PairSource, noise: TrainingNoise) -> tuple[PairSource, NoiseReport]:
@@ -173,7 +178,7 @@ def _noisy_source(pairs: PairSource, noise: TrainingNoise) -> tuple[PairSource, 
             "wrong correspondence shuffles the sources of all pairs, but these are streamed from disk: "
             "set noise.rate to 0, or use data that fits into memory"
         )
-    report = NoiseReport(len(pairs), None, None, None, noise)
+    report = NoiseReport(len(pairs), len(pairs), None, None, None, noise)
     if not (noise.changes_texts or noise.changes_images):
         return pairs, report
     _need_images(noise, is_image(next(iter(pairs)).source))

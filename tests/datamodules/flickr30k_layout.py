@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -79,7 +80,7 @@ def write_multi30k(folder: Path, language: str = "de") -> Path:
         listed(one / "image_splits" / f"{first}.txt", images)
         packed(one / "raw" / f"{first}.{language}.gz", [f"{language} {english(image)[2]}" for image in images])
         packed(one / "raw" / f"{first}.en.gz", [english(image)[2] for image in images])
-        listed(two / "image_splits" / f"{split}_images.txt", images)
+        listed(two / "image_splits" / f"{second}_images.txt", images)
         for number in range(1, 6):
             lines = [f"{language}{number} {image}" for image in images]
             packed(two / "raw" / f"{second}.{number}.{language}.gz", lines)
@@ -92,6 +93,20 @@ def write_flickr30k_cn(folder: Path) -> Path:
         for kind in kinds:
             lines = [f"{image}#{kind}#{n} {kind} 图 {image} {n}" for image in of_split(split) for n in range(5)]
             (folder / f"flickr30k{kind}-{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_flickr30k_cn_official(folder: Path) -> Path:
+    """A folder for each split, with a list of images and captions cut into words; tags on those by people only."""
+    for name, split, kind in (("flickr30kzhbbosontrain", "train", "zhb"), ("flickr30kzhbbosonval", "val", "zhb"),
+                              ("flickr30kzhmbosontest", "test", "zhm")):  # fmt: skip
+        words = "一个 女孩 在 {} {}" if kind == "zhb" else "一个:m 女孩:n ，:wd {} {}:ns"
+        images, texts = folder / name / "ImageSets", folder / name / "TextData"
+        images.mkdir(parents=True)
+        texts.mkdir()
+        (images / f"{name}.txt").write_text("".join(f"{image}\n" for image in of_split(split)))
+        lines = [f"{image}#{kind}#{n} {words.format(image, n)}" for image in of_split(split) for n in range(5)]
+        (texts / f"seg.{name}.caption.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -111,6 +126,17 @@ def write_flickr30k_200(folder: Path, language: str = "swh_Latn") -> Path:
         lines = [f"{code} {english(image)[0]}" for image in images]
         (folder / "flickr30k-200" / f"{code}.txt").write_text("\n".join(lines))  # no newline at the end
     return folder
+
+
+def change(path: str, old: str, new: str) -> Callable[[Path], None]:
+    """What replaces the first place of a text in a file."""
+
+    def spoil(root: Path) -> None:
+        text = (root / path).read_text(encoding="utf-8")
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return spoil
 
 
 class ColourTeacher(Teacher):

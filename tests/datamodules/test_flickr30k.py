@@ -98,6 +98,27 @@ def test_image_level_noise_moves_the_five_captions_of_an_image_together(root, tm
     assert found == [TRAIN[order[n]] for n in range(len(TRAIN)) for _ in range(5)]
 
 
+@pytest.mark.parametrize("source", ["image", "caption", "both"])
+def test_a_published_file_of_noise_fits_whatever_the_teacher_reads(root, tmp_path, source):
+    layout.write_tsv(root)
+    indices = np.arange(5 * len(TRAIN)) // 5
+    indices[[0, 7, 20]] = indices[[7, 20, 0]]  # one caption of each of three images
+    np.save(tmp_path / "f30k_precomp_0.2.npy", indices)
+    noise = TrainingNoise(index_file=str(tmp_path / "f30k_precomp_0.2.npy"))
+    data = loaded(root, language="sw", captions="captions.sw.tsv", source=source, noise=noise)
+    assert data.noise_report.rates == {"mismatched": 3 / 45}
+    assert (data.noise_report.captions, data.noise_report.pairs) == (45, 90 if source == "both" else 45)
+    english = {f"{text} .": (name, n) for name in TRAIN for n, text in enumerate(layout.english(name))}
+    for row, caption in enumerate(np.repeat(np.arange(45), 2) if source == "both" else range(45)):
+        pair, image = data.pairs[row], TRAIN[indices[caption]]
+        assert pair.target == layout.swahili(TRAIN[caption // 5])[caption % 5]
+        assert pair.noisy is (caption in (0, 7, 20))
+        if is_image(pair.source):
+            assert image_of(pair.source) == image
+        else:
+            assert english[pair.source] == (image, caption % 5)
+
+
 def test_multi30k(root):
     layout.write_multi30k(root / "multi30k")
     data = loaded(root, language="de", captions="multi30k", source="caption")
@@ -118,6 +139,54 @@ def test_flickr30k_cn_prefers_the_captions_of_people(root):
     assert data.pairs[3].source == layout.english(TRAIN[0])[1] + " ."
     assert all(text.startswith("zhm") for text in data.collections["test"].queries.values())
     assert len(data.collections["test"].queries) == 5 * 4
+
+
+def test_flickr30k_cn_in_its_official_folders(root):
+    layout.write_flickr30k_cn_official(root / "flickr30k_cn")
+    data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.pairs[1].target == f"一个女孩在 {TRAIN[0]} 1"
+    test = layout.of_split("test")
+    assert data.collections["test"].queries[f"{test[1]}#2"] == f"一个女孩， {test[1]} 2"
+    # The same file before it was cut into words comes first.
+    name = "flickr30kzhmbosontest"
+    whole = root / "flickr30k_cn" / name / "TextData" / f"{name}.caption.txt"
+    whole.write_text("\n".join(f"{image}#zhm#0\t一个女孩" for image in test) + "\n", encoding="utf-8")
+    data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.collections["test"].queries == {f"{image}#0": "一个女孩" for image in test[::-1]}
+
+
+def test_flickr30k_cn_says_which_test_captions_are_by_people(root):
+    path = layout.write_flickr30k_cn(root / "flickr30k_cn") / "flickr30kzhm-test.txt"
+    image = layout.of_split("test")[0]
+    path.write_text(path.read_text(encoding="utf-8").replace(f"{image}#zhm", f"{TRAIN[0]}#zhm"), encoding="utf-8")
+    with pytest.warns(UserWarning, match="people translated the captions of 3 of the 4 test images, a machine"):
+        data = loaded(root, language="zh", captions="flickr30k_cn")
+    assert data.collections["test"].queries[f"{image}#0"].startswith("zhb")
+    assert data.pairs[0].target.startswith("zhm")
+
+
+@pytest.mark.parametrize("source", ["captions.sw.tsv", "flickr30k_cn"])
+def test_captions_of_images_outside_the_split_are_passed_over(root, source):
+    """Flickr30k has 769 images more than the split of Karpathy, and files of captions have them too."""
+    layout.write_tsv(root)
+    layout.write_flickr30k_cn(root / "flickr30k_cn")
+    language = "zh" if source == "flickr30k_cn" else "sw"
+    before = loaded(root, language=language, captions=source).pairs
+    files = {"captions.sw.tsv": root / source, "flickr30k_cn": root / source / "flickr30kzhb-train.txt"}
+    with files[source].open("a", encoding="utf-8") as file:
+        file.write({"sw": "42.jpg#0\tpicha\n", "zh": "42#zhb#0 图\n"}[language])
+    line = len(files[source].read_text(encoding="utf-8").splitlines())
+    with pytest.raises(
+        InputError, match=rf":{line}: a caption for an unknown image '42.*dataset_flickr30k.json has none"
+    ):
+        loaded(root, language=language, captions=source)
+    with (root / TOKENS).open("a") as file:
+        file.write("42.jpg#0\ta picture\n")
+    assert loaded(root, language=language, captions=source).pairs == before
+    with files[source].open("a", encoding="utf-8") as file:
+        file.write({"sw": "43.jpg#0\tpicha\n", "zh": "43#zhb#0 图\n"}[language])
+    with pytest.raises(InputError, match=r"json and results_20130124\.token have none"):
+        loaded(root, language=language, captions=source)
 
 
 def test_translated_training_captions_and_test_captions_by_people(root):
@@ -141,15 +210,6 @@ def test_flickr30k_200_is_aligned_with_its_file_names(root):
         assert dict(data.collections[name].queries) == expected
 
 
-def change(path: str, old: str, new: str) -> Callable[[Path], None]:
-    def spoil(root: Path) -> None:
-        text = (root / path).read_text(encoding="utf-8")
-        assert old in text
-        (root / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-    return spoil
-
-
 def lines_fewer(path: str) -> Callable[[Path], None]:
     def spoil(root: Path) -> None:
         lines = [text for _, text in numbered_lines(root / path)]
@@ -169,15 +229,20 @@ SPOILED = {
         "no JSON",
     ),
     "JSON list": (lambda root: (root / JSON).write_text("[]"), EN, JSON, "no list of images"),
-    "unknown split": (change(JSON, '"split": "val"', '"split": "dev"'), EN, JSON, "'dev', expected one of train"),
+    "unknown split": (
+        layout.change(JSON, '"split": "val"', '"split": "dev"'),
+        EN,
+        JSON,
+        "'dev', expected one of train",
+    ),
     "no split test": (
         lambda root: (root / JSON).write_text((root / JSON).read_text().replace('"test"', '"val"')),
         EN,
         JSON,
         "no image of the split 'test'",
     ),
-    "image twice": (change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
-    "no sentences": (change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
+    "image twice": (layout.change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
+    "no sentences": (layout.change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
     "no images": (
         lambda root: (root / "flickr30k-images").rename(root / "photos"),
         EN,
@@ -190,15 +255,15 @@ SPOILED = {
         "flickr30k-images",
         "there is no 1000.jpg (1 of 9",
     ),
-    "token": (change(TOKENS, "1000.jpg#1\t", "1000.jpg 1\t"), EN, f"{TOKENS}:2", "1000.jpg 1"),
-    "token without tab": (change(TOKENS, "1000.jpg#1\t", "1000.jpg#1 "), EN, f"{TOKENS}:2", "expected"),
-    "token twice": (change(TOKENS, "1000.jpg#1", "1000.jpg#0"), EN, f"{TOKENS}:2", "twice"),
-    "token empty": (change(TOKENS, "red above red .", " "), EN, f"{TOKENS}:2", "expected"),
+    "token": (layout.change(TOKENS, "1000.jpg#1\t", "1000.jpg 1\t"), EN, f"{TOKENS}:2", "1000.jpg 1"),
+    "token without tab": (layout.change(TOKENS, "1000.jpg#1\t", "1000.jpg#1 "), EN, f"{TOKENS}:2", "expected"),
+    "token twice": (layout.change(TOKENS, "1000.jpg#1", "1000.jpg#0"), EN, f"{TOKENS}:2", "twice"),
+    "token empty": (layout.change(TOKENS, "red above red .", " "), EN, f"{TOKENS}:2", "expected"),
     "token lacks": (lambda root: (root / TOKENS).write_text("1000.jpg#0\ta\n"), EN, TOKENS, "no caption for"),
-    "TSV unknown": (change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
-    "TSV number": (change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
-    "TSV twice": (change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
-    "TSV columns": (change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
+    "TSV unknown": (layout.change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
+    "TSV number": (layout.change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
+    "TSV twice": (layout.change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
+    "TSV columns": (layout.change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
     "no TSV": (lambda root: (root / TSV).unlink(), {}, TSV, "no such file"),
     "no val": (lambda root: (root / TSV).write_text("1000\tnyekundu\n"), {}, "", "set data.dev_captions to a source"),
     "lines": (
@@ -208,13 +273,13 @@ SPOILED = {
         "has 2 lines, but its list of images has 3",
     ),
     "list twice": (
-        change(f"{DE}/image_splits/val.txt", "1070", "1063"),
+        layout.change(f"{DE}/image_splits/val.txt", "1070", "1063"),
         {"language": "de", "captions": "multi30k"},
         "val.txt:2",
         "already on line 1",
     ),
     "list unknown": (
-        change(f"{DE}/image_splits/val.txt", "1070", "55"),
+        layout.change(f"{DE}/image_splits/val.txt", "1070", "55"),
         {"language": "de", "captions": "multi30k"},
         "val.de.gz:2",
         "unknown image '55.jpg'",
@@ -233,7 +298,7 @@ SPOILED = {
     ),
     "no folder": (lambda root: None, {"language": "zh", "captions": "flickr30k_cn"}, "flickr30k_cn", "no such folder"),
     "xflickrco": (
-        change("xflickrco/annotations/tr/test.jsonl", '"id"', '"image"'),
+        layout.change("xflickrco/annotations/tr/test.jsonl", '"id"', '"image"'),
         {"language": "tr", "captions": "captions.sw.tsv", "test_captions": "xflickrco"},
         "test.jsonl:1",
         "sentences",

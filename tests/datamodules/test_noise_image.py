@@ -105,10 +105,13 @@ def test_defocus_kernel(radius, edge):
     assert np.allclose(kernel, kernel[::-1])
 
 
-def test_defocus_equals_a_loop(photo):
-    pixels, kernel = values(photo), disk(4, 0.5)
+@pytest.mark.parametrize(
+    ("severity", "radius", "edge"), [(1, 3, 0.1), (2, 4, 0.5), (3, 6, 0.5), (4, 8, 0.5), (5, 10, 0.5)]
+)
+def test_defocus_equals_a_loop(photo, severity, radius, edge):
+    pixels, kernel = values(photo), disk(radius, edge)
     half = kernel.shape[0] // 2
-    found = values(corrupt(photo, "defocus", 2))
+    found = values(corrupt(photo, "defocus", severity))
     for top, left in ((0, 0), (5, 219), (80, 100), (169, 3)):
         expected = np.zeros(3)
         for down in range(-half, half + 1):
@@ -119,18 +122,21 @@ def test_defocus_equals_a_loop(photo):
         assert found[top, left] == pytest.approx(expected, abs=0.5 / 255 + 1e-9)
 
 
-def test_motion_smears_a_point_along_a_line():
+@pytest.mark.parametrize(
+    ("severity", "radius", "sigma"), [(1, 10, 3), (2, 15, 5), (3, 15, 8), (4, 15, 12), (5, 20, 15)]
+)
+def test_motion_smears_a_point_along_a_line(severity, radius, sigma):
     pixels = np.zeros((101, 101, 3))
     pixels[50, 50] = 1
-    found = motion(pixels, 0, np.random.default_rng(4))[:, :, 0]
+    found = motion(pixels, severity - 1, np.random.default_rng(4))[:, :, 0]
     angle = np.random.default_rng(4).uniform(-45, 45)
     assert found.sum() == pytest.approx(1)
-    weights = np.exp(-(np.arange(21) ** 2) / 18)
+    steps = np.arange(2 * radius + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
     weights /= weights.sum()
-    assert found.max() == pytest.approx(found[50, 50]) == pytest.approx(weights[0])
     # What a pixel takes from behind it appears before the point.
     expected = np.zeros((101, 101))
-    for step in range(21):
+    for step in steps:
         row, column = round(step * np.sin(np.deg2rad(angle))), round(step * np.cos(np.deg2rad(angle)))
         expected[50 - row, 50 - column] += weights[step]
     assert np.allclose(found, expected)
@@ -159,6 +165,13 @@ def test_pixelate_averages_boxes(photo):
     expected = np.asarray(photo, dtype=np.float64)[:160, :200].reshape(80, 2, 100, 2, 3).mean(axis=(1, 3))
     assert np.abs(found[::2, ::2] - expected).max() <= 1
     assert (found[::2, ::2] == found[1::2, 1::2]).all()
+
+
+def test_pixelate_shrinks_to_the_published_shares():
+    for severity, share in zip(SEVERITIES, (0.6, 0.5, 0.4, 0.3, 0.25), strict=True):
+        stripes = Image.fromarray(np.arange(224, dtype=np.uint8)[None].repeat(8, axis=0))
+        found = np.asarray(corrupt(stripes, "pixelate", severity))[0, :, 0]
+        assert len(np.unique(found)) == int(224 * share)
 
 
 def test_jpeg_is_a_jpeg_of_its_quality(photo):

@@ -10,6 +10,7 @@ from datamodules.cldr import Annotation, read_families
 from datamodules.fetch import missing
 from datamodules.image_splits import keep_apart
 from datamodules.images import ImageReference, is_image, load_image
+from datamodules.mixture import MixtureDataModule
 from datamodules.packages import PACKAGES
 from datamodules.starter_images import (
     Picture,
@@ -19,6 +20,7 @@ from datamodules.starter_images import (
     part_of,
     read_pictures,
 )
+from lightning_modules.teacher import OnlineTeacher
 from retrieval.errors import InputError
 
 FILES = {"1f981": "lion", "1f408": "cat", "1f415": "dog", "1f525": "fire", "1f4a7": "water drop", "2600-fe0f": "sun"}
@@ -151,14 +153,16 @@ def test_a_teacher_of_another_split_is_refused(pictures) -> None:
             vars(self).update(values)
 
     data = StarterImagesDataModule(batch_size=2)
-    teacher = Object(teacher=Object(split="family"))
-    data.trainer = Object(lightning_module=Object(teacher=teacher))
-    with pytest.raises(InputError, match=r"set --model\.teacher\.teacher\.split kind"):
-        data.setup()
-    teacher.teacher.split = "kind"
     data.setup()
-    data.trainer.lightning_module.teacher = Object()  # of texts alone, or of another kind of images
-    StarterImagesDataModule.setup(data)
+    several = MixtureDataModule({name: StarterImagesDataModule(language=name) for name in ("sw", "fil")})
+    for each in (data, several):
+        each.setup()
+        with pytest.raises(InputError, match=r"set --model\.teacher\.teacher\.split kind"):
+            each.check_teacher(Object(teacher=Object(split="family")))
+        each.check_teacher(Object(teacher=Object(split="kind")))
+        each.check_teacher(Object())  # of another kind of images
+        with pytest.raises(InputError, match=r"\.webp: the teacher reads texts only, but is to read this image"):
+            each.check_teacher(OnlineTeacher())
 
 
 def test_the_splits_are_kept_apart(pictures, monkeypatch) -> None:

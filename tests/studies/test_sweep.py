@@ -112,6 +112,8 @@ def test_cells_run_once_equal_train_py_and_a_change_is_refused(tmp_path, overlay
     assert alone.status == 0, alone.err
     assert (tmp_path / "alone" / "metrics.json").read_bytes() == (output / names[3] / "metrics.json").read_bytes()
     assert json.loads((output / names[1] / "cell.json").read_text())["labels"] == {"config": "plain", "seed": "1"}
+    assert list((tmp_path / "alone").glob("*.png"))
+    assert not list(output.glob("*/*.png")), "the report draws, and cells are many"
 
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     assert "4 finished, 0 to run" in script(*words).out
