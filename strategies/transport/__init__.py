@@ -28,6 +28,7 @@ from torch import Tensor
 from strategies.options import at_least_float32, check_choice, check_number, without_autocast
 from strategies.transport.fused import FINE, NEWTON_LIMIT
 from strategies.transport.problem import (
+    LONGEST,
     Potentials,
     Transport,
     check_marginals,
@@ -54,6 +55,8 @@ SOLVERS: dict[str, str] = {
 
 ENTROPIC = {"fused", "torch", "reference", "triton"}
 """Solvers with potentials, which therefore do unbalanced plans and warm starts."""
+NATIVE = {"fused", "triton"}
+"""Solvers that check and normalise masses themselves, and care for no autocast."""
 SYNC_FREE = {"torch", "triton"}
 """Solvers with a mode of fixed iterations."""
 
@@ -119,7 +122,7 @@ def solve(
     given = {option: value for option, value in more.items() if value is not None}
     run: Callable[..., Transport] = import_module(SOLVERS[name]).solve
     moved = 1.0 if mass is None else mass
-    if name == "fused" and moved == 1:  # the native loop does all that is done below
+    if name in NATIVE and moved == 1:  # these do in one loop what is done below
         transport = run(at_least_float32(cost), source, target, **options, **given, normalise=True)
     else:
         if fixed_iterations is None:
@@ -179,15 +182,20 @@ def _chosen(
 
 def _fastest(cost: Tensor, *, tolerance: float, fixed: bool) -> str:
     """The fastest solver for this device, size and mode."""
-    # Numba is a dependency, but not every platform has it.
-    native = cost.device.type == "cpu" and not fixed and _has_numba()
-    # The native loop needs float64 matrices for tolerances beyond single precision, by pair and on one thread.
-    return "fused" if native and (cost.shape[2] <= NEWTON_LIMIT or tolerance >= FINE) else "torch"
+    _, length, width = cost.shape
+    if cost.device.type == "cpu":
+        # Numba is a dependency, but not every platform has it. The native loop needs float64 matrices for tolerances
+        # beyond single precision, by pair and on one thread.
+        native = not fixed and _has("numba") and (width <= NEWTON_LIMIT or tolerance >= FINE)
+        return "fused" if native else "torch"
+    # Under the tolerance of single precision Newton steps are needed, which the torch solver has.
+    native = cost.is_cuda and _has("triton") and max(length, width) <= LONGEST
+    return "triton" if native and tolerance >= FINE and cost.dtype != torch.float64 else "torch"
 
 
 @cache
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
+def _has(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 def _normalise(marginal: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 Potentials = tuple[Tensor, Tensor]
 
+LONGEST = 128
+"""Tokens on a side that one program of the triton solver can hold in its registers."""
+
 
 @dataclass(frozen=True)
 class Transport:
