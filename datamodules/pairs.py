@@ -75,7 +75,9 @@ class PairBatch:
         return len(self.source)
 
     def to(self, device: torch.device | str, **options: Any) -> PairBatch:
-        """The batch with its tensors on a device; Lightning moves nothing in a frozen dataclass by itself."""
+        """The batch with its tensors on a device; copies to a GPU are queued, and nothing waits for them."""
+        if torch.device(device).type == "cuda":
+            options = {"non_blocking": True} | options
         candidates = None if self.candidates is None else self.candidates.to(device, **options)
         noisy = None if self.noisy is None else self.noisy.to(device, **options)
         return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
