@@ -53,9 +53,11 @@ class Pair:
     noisy: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PairBatch:
     """What the training dataloader gives: B pairs as plain texts, for the encoders to tokenise.
+
+    Not frozen: under FSDP Lightning fills a copy in, field by field.
 
     Args:
         source: B texts or images for the teacher.
@@ -83,7 +85,7 @@ class PairBatch:
         return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextBatch:
     """What the evaluation dataloaders give: texts of one side of one collection, for the student to encode.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datamodules.pairs import PairBatch, TextBatch
 from lightning_modules.candidates import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.encoder import TextEncoder, TextSide
-from lightning_modules.optimisation import Schedule, build_optimiser
+from lightning_modules.optimisation import Schedule, build_optimiser, ids_of_matrices
 from lightning_modules.teacher import Teacher
 from lightning_modules.transfer import to_device
 from lightning_modules.vectors import projected
@@ -101,6 +101,7 @@ class DistillationModule(LightningModule):
         other: TextSide = "documents" if target_side == "queries" else "queries"
         self.source_side: TextSide = source_side or (other if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
+        self.matrices: set[int] = set()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
@@ -117,6 +118,7 @@ class DistillationModule(LightningModule):
             self.student.adapt_vocabulary([pair.target for pair in sample] + others)
             for table in self.student.token_tables():
                 table.requires_grad_(self.embedding_lr > 0)
+            self.matrices = ids_of_matrices(self)
         self.trainer.strategy.barrier("student")
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
         self.teacher.stores_new = data.caches_pairs
