@@ -153,7 +153,7 @@ class Meter(Callback):
                 self.waits[f"{'/'.join(Path(filename).parts[-2:])}:{lineno}"] += 1
 
         warnings.simplefilter("always")
-        self.shown, warnings.showwarning = warnings.showwarning, count  # type: ignore[assignment]
+        self.shown, warnings.showwarning = warnings.showwarning, count
         torch.cuda.set_sync_debug_mode("warn")
 
 
