@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +16,15 @@ END = "<!-- end -->"
 def versions(*packages: str) -> str:
     """The versions of packages, for the line below a table."""
     return ", ".join(f"{package} {_version(package)}" for package in packages)
+
+
+def machine() -> str:
+    """What the figures were measured on: the GPU, or the processor's kind and the number of threads; and Python's."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    threads = f"{platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)"
+    return f"{f'One {torch.cuda.get_device_name()}' if gpu else threads}, Python {platform.python_version()}"
 
 
 def _version(package: str) -> str:

@@ -56,3 +56,23 @@ def ratio_interval(ours: list[float], peers: list[float], samples: int = 2000) -
     ratios = np.median(peers_array[drawn], axis=1) / np.median(ours_array[drawn], axis=1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return statistics.median(peers) / statistics.median(ours), float(low), float(high)
+
+
+def crossed_interval(values: Any, samples: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean over seeds and queries, both of which are drawn with replacement.
+
+    Args:
+        values: one value for each seed and query; (S, Q). With one seed only the queries are drawn.
+        samples: bootstrap samples.
+
+    Returns:
+        Lower and upper end.
+    """
+    array, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
+    seeds, queries = array.shape
+    means = [
+        array[rng.integers(seeds, size=seeds)].mean(0)[rng.integers(queries, size=queries)].mean()
+        for _ in range(samples)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,7 +1,9 @@
-"""Speed of training end to end against sentence-transformers, and of scoring against torchmetrics.
+"""Training end to end against sentence-transformers, speed and quality; and scoring against torchmetrics.
 
-python -m benchmarks.training [--json FILE] [--write-docs]      # about 40 minutes
+python -m benchmarks.training [--json FILE] [--write-docs]      # about 40 minutes on two cores
 python -m benchmarks.training --quick                           # seconds of training, for a look
+python -m benchmarks.training --tune                            # choose the learning rates by dev MAP
+python -m benchmarks.training --render FILE                     # docs from what --results wrote elsewhere
 
 Each run is a process of its own; the sides take turns, and every turn has its seed. Needs `pip install -e '.[bench]'`.
 """
@@ -9,77 +11,183 @@ Each run is a process of its own; the sides take turns, and every turn has its s
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import yaml
 
-from benchmarks.pages import replace_section, versions
-from benchmarks.timing import interleaved
-from retrieval.files import write_json
+from benchmarks.pages import machine, replace_section, versions
+from benchmarks.timing import crossed_interval, interleaved
+from lightning_modules.precision import default_precision
+from retrieval.files import write_json, write_whole
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+RATES = Path(__file__).with_suffix(".yaml")
 COMMAND = "python -m benchmarks.training"
 FULL: dict[str, Any] = {
-    "pairs": 3200, "epochs": 3, "turns": 3, "batch": 64, "layers": 3, "lr": 3e-4, "language": "ha",
-    "queries": 7000, "depth": 1000,
+    "language": "ha", "pairs": None, "layers": 1, "max_length": 64, "batch": 64, "warmup": 50,
+    "epochs": 8, "speed_epochs": 1, "turns": 1, "queries": 7000, "depth": 1000,
 }  # fmt: skip
-QUICK: dict[str, Any] = FULL | {"pairs": 256, "epochs": 1, "turns": 1, "queries": 200, "depth": 100}
+QUICK: dict[str, Any] = FULL | {"pairs": 256, "epochs": 1, "queries": 200, "depth": 100}
+PEER, UNIT = "sentence-transformers", "sentence-transformers, unit vectors"
+"""Its MSELoss as it is, on the student's mean-pooled vector; and with the student's vector scaled to unit length."""
 SIDES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sentence-transformers": ("sentence_transformers", {"bf16": False}),
-    "sentence-transformers, bf16": ("sentence_transformers", {"bf16": True}),
+    PEER: ("sentence_transformers", {"bf16": False}),
     "--strategy mse": ("potstill", {"strategy": "mse"}),
     "--strategy ot": ("potstill", {"strategy": "ot"}),
-    "--strategy mse, whole vocabulary": ("potstill", {"strategy": "mse", "options": ["--student.vocabulary", "keep"]}),
+    UNIT: ("sentence_transformers", {"bf16": False, "unit": True}),
 }
-PEER = "sentence-transformers"
+"""These train to the end, and their quality is compared."""
+SPEED: dict[str, tuple[str, dict[str, Any]]] = {
+    "sentence-transformers, bf16": ("sentence_transformers", {"bf16": True}),
+    "sentence-transformers, whole vocabulary": ("sentence_transformers", {"bf16": False, "start": "whole"}),
+    "--strategy mse, whole vocabulary": ("potstill", {"strategy": "mse", "start": "whole"}),
+}
+"""These train for `speed_epochs`, for their speed alone."""
 TARGETS = {"--strategy mse": 2.0, "--strategy ot": 1.8}
 METRICS_TARGET = 20.0
+TRANSFORMER = "lightning_modules.encoder.TransformerEncoder"
+GRID = (1e-4, 3e-4, 1e-3, 3e-3)
+TUNING_SEED = 1000
+"""Turns have seeds from 0, so that no seed that is reported chose a rate."""
 Row = dict[str, Any]
+Result = dict[str, Any]
 
 
-def run_side(name: str, settings: dict[str, Any], seed: int) -> dict[str, float]:
+def run_side(name: str, settings: dict[str, Any], seed: int) -> Result:
     """Train once in a process of its own; its imports count, since a user waits for them too.
 
     Raises:
         SystemExit: it failed.
     """
-    module, own = SIDES[name]
-    arguments = json.dumps(settings | own | {"seed": seed, "start": time.time()})
-    command = [sys.executable, "-m", "benchmarks.training_side", module, arguments]
+    module, own = (SIDES | SPEED)[name]
+    epochs = {"epochs": settings["speed_epochs"]} if name in SPEED else {}
+    arguments = {"start": "start"} | settings | epochs | own | {"seed": seed}
+    kept = _kept(module, arguments)
+    if kept is not None and kept.is_file():
+        found: Result = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    words = json.dumps(arguments | {"started": time.time()})
+    command = [sys.executable, "-m", "benchmarks.training_side", module, words]
     environment = os.environ | {"WANDB_MODE": "disabled"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result: Result = json.loads(done.stdout.splitlines()[-1])
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, result)
     return result
 
 
-def measure_training(settings: dict[str, Any]) -> list[Row]:
+def _kept(module: str, arguments: dict[str, Any]) -> Path | None:
+    """Where the result of a run is kept, by what it was told; None where results are not kept."""
+    if not arguments.get("keep"):
+        return None
+    told = {key: value for key, value in arguments.items() if key not in ("inputs", "keep", "turns", "speed_epochs")}
+    digest = hashlib.sha256(json.dumps([module, told], sort_keys=True).encode()).hexdigest()
+    return Path(arguments["keep"]) / f"{digest[:16]}.json"
+
+
+def tune(settings: dict[str, Any], jobs: int) -> dict[str, Any]:
+    """The learning rate of each side with the best dev MAP, from the same grid, with a seed of its own.
+
+    Args:
+        settings: of the benchmark.
+        jobs: runs at a time.
+
+    Returns:
+        ``rates`` by side, and ``dev`` by side and rate.
+    """
+    cells = [(name, rate) for name in SIDES for rate in GRID]
+    with ThreadPoolExecutor(jobs) as pool:
+        results = list(pool.map(lambda cell: run_side(cell[0], settings | {"lr": cell[1]}, TUNING_SEED), cells))
+    dev: dict[str, dict[float, float]] = {name: {} for name in SIDES}
+    for (name, rate), result in zip(cells, results, strict=True):
+        dev[name][rate] = round(float(np.mean(list(result["dev"].values()))), 4)
+    return {"rates": {name: max(found, key=lambda rate: found[rate]) for name, found in dev.items()}, "dev": dev}
+
+
+def rate_of(name: str, rates: dict[str, float]) -> float:
+    """The learning rate of a side: that of the side whose name it begins with."""
+    return next(rates[side] for side in sorted(rates, key=len, reverse=True) if name.startswith(side))
+
+
+def measure_training(settings: dict[str, Any], rates: dict[str, float]) -> list[Row]:
     """All sides in turns, and the rows of the table."""
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    results: dict[str, list[Result]] = {name: [] for name in SIDES | SPEED if "bf16" not in name or has_bfloat16()}
     for seed in range(settings["turns"]):
-        for name in SIDES:
-            results[name].append(run_side(name, settings, seed))
-            print(f"turn {seed + 1}, {name}: {results[name][-1]}", file=sys.stderr, flush=True)
-    pairs = settings["pairs"] // settings["batch"] * settings["batch"] * settings["epochs"]
-    rows = []
-    for name in SIDES:
-        for part, what in (("all", "end to end"), ("loop", "steps alone")):
-            ours, peer = ([pairs / turn[part] for turn in results[side]] for side in (name, PEER))
+        for name, found in results.items():
+            found.append(run_side(name, settings | {"lr": rate_of(name, rates)}, seed))
+            shown = {key: round(found[-1][key], 1) for key in ("all", "loop", "all_cpu", "loop_cpu")}
+            dev = np.mean(list(found[-1]["dev"].values()))
+            print(f"turn {seed + 1}, {name}: {shown}, dev MAP {dev:.4f}", file=sys.stderr, flush=True)
+    return speed_rows(results, settings) + quality_rows(results)
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 itself."""
+    return default_precision("auto", TRANSFORMER) == "bf16-mixed"
+
+
+def measure_quality(settings: dict[str, Any], rates: dict[str, float], jobs: int) -> list[Row]:
+    """The rows of quality alone, where runs may be made at the same time."""
+    cells = [(name, seed) for name in SIDES for seed in range(settings["turns"])]
+    with ThreadPoolExecutor(jobs) as pool:
+        done = list(
+            pool.map(lambda cell: run_side(cell[0], settings | {"lr": rate_of(cell[0], rates)}, cell[1]), cells)
+        )
+    return quality_rows(
+        {name: [each for (side, _), each in zip(cells, done, strict=True) if side == name] for name in SIDES}
+    )
+
+
+def speed_rows(results: dict[str, list[Result]], settings: dict[str, Any]) -> list[Row]:
+    """Pairs a second, from the start of the process and from the first step, to the last step.
+
+    Processor time is less moved by what else runs on the machine.
+    """
+    batches = _pairs(settings) // settings["batch"] * settings["batch"]
+    rows: list[Row] = []
+    for part, what, sides in (
+        ("all", "end to end", SIDES),
+        ("all_cpu", "end to end, processor time", SIDES),
+        ("loop", "steps alone", SIDES | SPEED),
+    ):
+        for name in [side for side in sides if side in results]:
+            epochs = settings["speed_epochs" if name in SPEED else "epochs"]
+            ours = [batches * epochs / turn[part] for turn in results[name]]
+            peer = [batches * settings["epochs"] / turn[part] for turn in results[PEER]]
             target = TARGETS.get(name) if part == "all" else None
             rows.append(_row(f"{name}: {what}", ours, peer, "pairs/s", target))
-        dev, peer = ([turn["dev"] for turn in results[side]] for side in (name, PEER))
-        rows.append(_row(f"{name}: dev MAP", dev, peer, "MAP"))
     return rows
+
+
+def quality_rows(results: dict[str, list[Result]]) -> list[Row]:
+    """MAP of our sides beside that of the peer's two losses."""
+    return [
+        _quality(f"{name}: {split} MAP against {peer}", results[name], results[peer], split)
+        for peer in (PEER, UNIT)
+        for name in TARGETS
+        for split in ("dev", "test")
+    ]
+
+
+def _pairs(settings: dict[str, Any]) -> int:
+    """Number of training pairs."""
+    with Path(settings["inputs"], "data", "pairs.tsv").open(encoding="utf-8") as file:
+        return sum(1 for _ in file)
 
 
 def _row(name: str, ours: list[float], peer: list[float], unit: str, target: float | None = None) -> Row:
@@ -88,6 +196,16 @@ def _row(name: str, ours: list[float], peer: list[float], unit: str, target: flo
     row = {"name": name, "ours": median(ours), "peer": median(peer), "ratio": median(ratios), "unit": unit}
     bounds = {"lowest": min(ratios), "highest": max(ratios), "target": target}
     return row | bounds | {"met": None if target is None else median(ratios) >= target}
+
+
+def _quality(name: str, ours: list[Result], peer: list[Result], split: str) -> Row:
+    """Mean average precision of both, and the paired difference with its interval over queries and seeds."""
+    queries = sorted(peer[0][split])
+    mine, theirs = (np.array([[turn[split][key] for key in queries] for turn in side]) for side in (ours, peer))
+    low, high = crossed_interval(mine - theirs)
+    row = {"name": name, "ours": float(mine.mean()), "peer": float(theirs.mean()), "unit": "MAP"}
+    difference = {"difference": float((mine - theirs).mean()), "lowest": low, "highest": high, "target": 0.0}
+    return row | {"ratio": float(mine.mean() / theirs.mean())} | difference | {"met": high >= 0}
 
 
 def measure_metrics(settings: dict[str, Any]) -> list[Row]:
@@ -117,51 +235,109 @@ def measure_metrics(settings: dict[str, Any]) -> list[Row]:
     values = {side: score() for side, score in sides.items()}
     if abs(values["ours"] - values["peer"]) > 1e-5:
         sys.exit(f"the metrics differ: {values}")
-    milliseconds = interleaved(sides, settings["turns"], clock=time.perf_counter)
+    milliseconds = interleaved(sides, 3, clock=time.perf_counter)
     per_second = {side: [1e3 * queries / each for each in times] for side, times in milliseconds.items()}
     name = f"MAP of {queries:,} queries x {depth:,}, against torchmetrics"
     return [_row(name, per_second["ours"], per_second["peer"], "queries/s", METRICS_TARGET)]
 
 
-def markdown(rows: list[Row], settings: dict[str, Any]) -> str:
+def markdown(rows: list[Row], about: str) -> str:
     """The section of the page."""
     head = [
-        "| what | ours | peer | ratio (lowest, highest turn) | at least |",
+        "| what | ours | peer | ratio (lowest, highest turn), or difference (95 % interval) | at least |",
         "|---|---|---|---|---|",
     ]
-    lines = []
-    for row in rows:
-        digits = ".3f" if row["unit"] == "MAP" else ".0f"
-        aim = "" if row["target"] is None else f"{row['target']:g} {'(met)' if row['met'] else '(not met)'}"
-        ratio = f"{row['ratio']:.2f} ({row['lowest']:.2f}, {row['highest']:.2f})"
-        figures = f"{row['ours']:{digits}} | {row['peer']:{digits}} {row['unit']}"
-        lines.append(f"| {row['name']} | {figures} | {ratio} | {aim} |")
+    return "\n".join([*head, *map(_line, rows), "", about])
+
+
+def _line(row: Row) -> str:
+    """A line of the table."""
+    verdict = "(met)" if row["met"] else "(not met)"
+    if row["unit"] == "MAP":
+        compared = f"{row['difference']:+.4f} ({row['lowest']:+.4f}, {row['highest']:+.4f})"
+        return f"| {row['name']} | {row['ours']:.3f} | {row['peer']:.3f} MAP | {compared} | as good {verdict} |"
+    compared = f"{row['ratio']:.2f} ({row['lowest']:.2f}, {row['highest']:.2f})"
+    aim = "" if row["target"] is None else f"{row['target']:g} {verdict}"
+    return f"| {row['name']} | {row['ours']:.0f} | {row['peer']:.0f} {row['unit']} | {compared} | {aim} |"
+
+
+def describe(settings: dict[str, Any], rates: dict[str, float]) -> str:
+    """The paragraph below the table: what was measured on what."""
     used = versions("torch", "sentence-transformers", "transformers", "lightning", "torchmetrics")
-    about = (
-        f"{settings['turns']} turn(s), one seed each, {settings['pairs']:,} pairs ({settings['language']}) x "
-        f"{settings['epochs']} epochs, batch {settings['batch']}, student: the first {settings['layers']} layers of "
-        f"multilingual-e5-small, teacher MiniLM, {os.environ.get('OMP_NUM_THREADS', 'all')} threads. {used}, "
-        f"Python {platform.python_version()}."
+    chosen = ", ".join(f"`{name}` {rate:g}" for name, rate in rates.items())
+    grid = ", ".join(f"{rate:g}" for rate in GRID)
+    return (
+        f"{machine()}. {settings['turns']} turn(s), one seed each; {_pairs(settings):,} pairs "
+        f"({settings['language']}), {settings['epochs']} epochs ({settings['speed_epochs']} for the sides of which "
+        f"only steps are given), batch {settings['batch']}, texts cut at {settings['max_length']} tokens. Student: the "
+        f"first {settings['layers']} layer(s) of multilingual-e5-small without dropout, its vocabulary trimmed to the "
+        "training texts on both sides unless the whole one is named; teacher: MiniLM. Learning rates: each side's best "
+        f"by dev MAP from the same grid ({grid}), found with another seed: {chosen}; {settings['warmup']} steps of "
+        "warm-up, then linear decay. sentence-transformers in float32 unless bf16 is named, ours in the precision that "
+        "it chooses. Differences of MAP: 95 % bootstrap interval over queries"
+        f"{' and seeds' if settings['turns'] > 1 else ''}. {used}."
     )
-    return "\n".join([*head, *lines, "", about])
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--quick", action="store_true", help="seconds of training: the figures mean nothing")
-    parser.add_argument("--turns", type=int, help="turns, one seed each (default: 3)")
-    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE.name}")
-    options = parser.parse_args()
-    settings = (QUICK if options.quick else FULL) | ({"turns": options.turns} if options.turns else {})
-    rows = measure_metrics(settings) + measure_training(settings)
-    text = markdown(rows, settings)
+    options = _options()
+    if options.render:
+        record = json.loads(Path(options.render).read_text(encoding="utf-8"))
+        replace_section(PAGE, COMMAND + record["where"], markdown(record["rows"], record["about"]))
+        return
+    chosen = {key: value for key in ("turns", "epochs") if (value := getattr(options, key)) is not None}
+    settings = (QUICK if options.quick else FULL) | chosen | {"keep": options.keep}
+    with tempfile.TemporaryDirectory() as temporary:
+        settings["inputs"] = str(Path(options.inputs or temporary).resolve())
+        if not Path(settings["inputs"], "data").is_dir():
+            from benchmarks.training_inputs import prepare
+
+            prepare(Path(settings["inputs"]), settings)
+        if options.tune:
+            with write_whole(RATES) as file:
+                yaml.safe_dump(
+                    {"settings": {**settings, "inputs": None, "keep": None}} | tune(settings, options.jobs), file
+                )
+            return
+        rates = yaml.safe_load(RATES.read_text(encoding="utf-8"))["rates"]
+        if options.quality:
+            rows = measure_quality(settings, rates, options.jobs)
+        else:
+            rows = measure_metrics(settings) + measure_training(settings, rates)
+        about = describe(settings, rates)
+    text = markdown(rows, about)
     print(text)
     if options.json:
         write_json(Path(options.json), rows)
+    if options.results:
+        write_json(Path(options.results), {"where": _where(), "about": about, "rows": rows})
     if options.write_docs:
-        replace_section(PAGE, COMMAND, text)
+        replace_section(PAGE, COMMAND + _where(), text)
+
+
+def _where() -> str:
+    """What the page's section is called after the command."""
+    import torch
+
+    return " on a GPU" if torch.cuda.is_available() else ""
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--quick", action="store_true", help="seconds of training: the figures mean nothing")
+    parser.add_argument("--turns", type=int, help="turns, one seed each (default: 1)")
+    parser.add_argument("--epochs", type=int, help="epochs of each run (default: 8)")
+    parser.add_argument("--inputs", help="folder of texts and models, written where there is none")
+    parser.add_argument("--keep", help="folder of the results of single runs: those that are there are not made again")
+    parser.add_argument("--tune", action="store_true", help=f"write {RATES.name} and stop")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for --tune and --quality (default: 1)")
+    parser.add_argument("--quality", action="store_true", help="MAP alone, which may be measured at the same time")
+    parser.add_argument("--results", help="write rows, settings and machine to this file, for --render")
+    parser.add_argument("--render", help="write the docs from such a file, and stop")
+    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE.name}")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

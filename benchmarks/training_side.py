@@ -1,7 +1,7 @@
 """One side of the training benchmark, in a process of its own: prints one line of JSON.
 
-python -m benchmarks.training_side sentence_transformers '{"pairs": 640, ...}'
-python -m benchmarks.training_side potstill '{"strategy": "mse", ...}'
+python -m benchmarks.training_side sentence_transformers '{"inputs": "prepared", "epochs": 1, ...}'
+python -m benchmarks.training_side potstill '{"strategy": "mse", "inputs": "prepared", ...}'
 """
 
 from __future__ import annotations
@@ -10,73 +10,90 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
+import torch
+from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.starter_models import resolve_model
+from lightning_modules.retrieval_evaluation import RetrievalEvaluation
 
-TIMES = Path("times.json")
+Result = dict[str, Any]
+"""Seconds from the start of the process and from the first step to the last, ``all`` and ``loop``; processor time
+in ``all_cpu`` and ``loop_cpu``; ``dev`` and ``test``: average precision by query."""
 
 
-class Times(Callback):
-    """Notes when training began and ended; ``train.py`` is told of it by an option.
+class Notes(Callback):
+    """Notes when training began and ended, and the average precision of each query; `train.py` is told of it.
 
     Args:
         file: JSON file to write.
     """
 
     def __init__(self, file: str) -> None:
-        self.file, self.first = Path(file), 0.0
+        self.file = Path(file)
+        self.noted: dict[str, Any] = {}
 
     def on_train_start(self, *_: Any) -> None:
         """Note the first step."""
-        self.first = time.time()
+        self.noted["first"] = now()
 
-    def on_train_end(self, *_: Any) -> None:
-        """Write both times."""
-        self.file.write_text(json.dumps({"first": self.first, "last": time.time()}), encoding="utf-8")
+    def on_validation_start(self, *_: Any) -> None:
+        """Note the last step: dev is scored once, after it."""
+        self.noted["last"] = now()
+
+    def on_test_end(self, trainer: Trainer, *_: Any) -> None:
+        """Write all."""
+        (evaluation,) = (each for each in trainer.callbacks if isinstance(each, RetrievalEvaluation))  # type: ignore[attr-defined]
+        for split in ("dev", "test"):
+            self.noted[split] = dict(evaluation.results[split].per_query["map"])
+        self.file.write_text(json.dumps(self.noted), encoding="utf-8")
 
 
-def potstill(settings: dict[str, Any]) -> dict[str, float]:
+def now() -> tuple[float, float]:
+    """The time when the device has done what it was given, and the processor's time of this process."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.time(), time.process_time()
+
+
+def spans(first: Sequence[float], last: Sequence[float], settings: dict[str, Any]) -> dict[str, float]:
+    """The four times of a result, from what `now` gave at the first and at the last step."""
+    seconds = {"all": last[0] - settings["started"], "loop": last[0] - first[0]}
+    return seconds | {"all_cpu": last[1], "loop_cpu": last[1] - first[1]}
+
+
+def potstill(settings: dict[str, Any]) -> Result:
     """``train.py`` with an empty teacher cache; dev is scored once, after the last step."""
     from train import train
 
+    inputs = settings["inputs"]
     with tempfile.TemporaryDirectory() as folder:
-        times = Path(folder) / TIMES
+        notes = Path(folder) / "notes.json"
         train(
             [
-                *("--strategy", settings["strategy"], "--data", "starter", "--config", "configs/contextual.yaml"),
-                *("--data.language", settings["language"], "--data.english", "sources"),
-                *(f"--data.limit_pairs={settings['pairs']}", f"--data.batch_size={settings['batch']}"),
+                *("--strategy", settings["strategy"], "--data", "tsv", "--config", "configs/contextual.yaml"),
+                *("--data.root", f"{inputs}/data", f"--data.batch_size={settings['batch']}"),
+                *("--student.model", f"{inputs}/{settings['start']}", "--student.vocabulary", "keep"),
                 *("--student.layers", str(settings["layers"]), "--student.dropout", "0"),
+                *(f"--student.max_length={settings['max_length']}", f"--model.warmup_steps={settings['warmup']}"),
                 *(f"--model.lr={settings['lr']}", f"--model.embedding_lr={settings['lr']}"),
                 *(f"--model.teacher.init_args.cache_dir={folder}/teacher",),
+                *(f"--model.teacher.init_args.teacher.init_args.model={inputs}/teacher",),
                 *(f"--trainer.max_epochs={settings['epochs']}",),
                 *(f"--trainer.check_val_every_n_epoch={settings['epochs']}",),
-                *("--trainer.callbacks+=benchmarks.training_side.Times", f"--trainer.callbacks.file={times}"),
+                *("--trainer.callbacks+=benchmarks.training_side.Notes", f"--trainer.callbacks.file={notes}"),
                 *("--trainer.enable_progress_bar", "false", "--seed_everything", str(settings["seed"])),
                 *("--logger", "none", "--output", folder, "--name", "run", "--checkpoint_every", "1000000"),
                 *("--evaluation.undistilled", "false"),
-                *settings.get("options", ()),
             ]
         )
-        noted = json.loads(times.read_text(encoding="utf-8"))
-        dev = _dev_map(Path(folder) / "run")
-    return {"loop": noted["last"] - noted["first"], "all": noted["last"] - settings["start"], "dev": dev}
+        noted = json.loads(notes.read_text(encoding="utf-8"))
+    return spans(noted["first"], noted["last"], settings) | {split: noted[split] for split in ("dev", "test")}
 
 
-def _dev_map(run: Path) -> float:
-    """The dev MAP of the last validation, as the checkpoint's name of the best score keeps it."""
-    import torch
-
-    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu")
-    scores = [state["best_model_score"] for state in checkpoint["callbacks"].values() if "best_model_score" in state]
-    return float(next(score for score in scores if score is not None))
-
-
-def sentence_transformers(settings: dict[str, Any]) -> dict[str, float]:
+def sentence_transformers(settings: dict[str, Any]) -> Result:
     """MSELoss and the SentenceTransformerTrainer: teacher vectors computed first, dynamic padding, fused AdamW.
 
     Every pair is one row, the student's text and the teacher's vector. (The recipe for multilingual models lets the
@@ -90,82 +107,65 @@ def sentence_transformers(settings: dict[str, Any]) -> dict[str, float]:
     )
     from sentence_transformers.sentence_transformer import losses, modules
 
-    data = _starter(settings)
-    teacher = SentenceTransformer(modules=_mean_pooled(modules, resolve_model("starter/minilm"), 128, unit=True))
+    from datamodules.tsv import TSVDataModule
+
+    inputs = settings["inputs"]
+    data = TSVDataModule(f"{inputs}/data")
+    data.setup("fit")
+    teacher = SentenceTransformer(modules=_mean_pooled(modules, f"{inputs}/teacher", 128, unit=True))
     labels = teacher.encode([pair.source for pair in data.pairs], batch_size=64, show_progress_bar=False)
     rows = Dataset.from_dict({"text": [pair.target for pair in data.pairs], "label": list(labels)})
+    torch.manual_seed(settings["seed"])
     with tempfile.TemporaryDirectory() as folder:
-        student = SentenceTransformer(modules=_mean_pooled(modules, _start(folder, settings["layers"]), 64))
+        start = f"{inputs}/{settings['start']}"
+        unit = settings.get("unit", False)
+        student = SentenceTransformer(modules=_mean_pooled(modules, start, settings["max_length"], unit))
         trainer = SentenceTransformerTrainer(
             model=student,
             args=SentenceTransformerTrainingArguments(
                 output_dir=folder,
                 num_train_epochs=settings["epochs"],
                 per_device_train_batch_size=settings["batch"],
+                dataloader_drop_last=True,
                 learning_rate=settings["lr"],
-                warmup_steps=50,
+                warmup_steps=settings["warmup"],
                 bf16=settings["bf16"],
                 seed=settings["seed"],
                 report_to=[],
                 save_strategy="no",
                 disable_tqdm=True,
-                use_cpu=True,
+                use_cpu=not torch.cuda.is_available(),
+                **settings.get("arguments", {}),
             ),
             train_dataset=rows,
             loss=losses.MSELoss(student),
         )
-        first = time.time()
+        first = now()
         trainer.train()
-        last = time.time()
-    return {
-        "loop": last - first,
-        "all": last - settings["start"],
-        "dev": _score(student, teacher, data.collections["dev"]),
-    }
-
-
-def _starter(settings: dict[str, Any]) -> Any:
-    """The same pairs and queries as `potstill` has."""
-    from datamodules.starter import StarterDataModule
-
-    data = StarterDataModule(
-        language=settings["language"], english="sources", remove_leaks=True,
-        limit_pairs=settings["pairs"], seed=settings["seed"],
-    )  # fmt: skip
-    data.setup("fit")
-    return data
+        last = now()
+    student.eval()
+    splits = {split: _scores(student, teacher, data.collections[split]) for split in ("dev", "test")}
+    return spans(first, last, settings) | splits
 
 
 def _mean_pooled(modules: Any, model: str, max_length: int, unit: bool = False) -> list[Any]:
-    """A transformer with mean pooling, as sentence-transformers puts it together."""
+    """A transformer with mean pooling in float32, as sentence-transformers puts it together."""
     transformer = modules.Transformer(model, max_seq_length=max_length)
     pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
     return [transformer, pooling, *([modules.Normalize()] if unit else [])]
 
 
-def _start(folder: str, layers: int) -> str:
-    """The student before training, as a folder of ``transformers``."""
-    from lightning_modules.encoder import TransformerEncoder
-
-    path = f"{folder}/start"
-    TransformerEncoder("starter/e5-small", layers=layers, dropout=0.0).save_pretrained(path)
-    return path
-
-
-def _score(student: Any, teacher: Any, dev: Any) -> float:
-    """MAP of the dev queries among the documents that the teacher read."""
-    import torch
-
-    from retrieval.metrics import evaluate_run, mean_over_queries
+def _scores(student: Any, teacher: Any, collection: Any) -> dict[str, float]:
+    """Average precision of each query among the documents that the teacher read."""
+    from retrieval.metrics import evaluate_run
     from retrieval.search import search, to_run
 
     options = {"normalize_embeddings": True, "show_progress_bar": False, "convert_to_tensor": True}
-    queries, documents = list(dev.queries), list(dev.documents)
-    vectors = student.encode([dev.queries[key] for key in queries], **options).float()
-    index = teacher.encode([dev.documents[key] for key in documents], **options).float()
-    with torch.no_grad():
-        run = to_run(*search(vectors, index, 100, documents), queries, documents)
-    return mean_over_queries(evaluate_run(run, dev.qrels, ["map"]))["map"]
+    queries, documents = list(collection.queries), list(collection.documents)
+    vectors = student.encode([collection.queries[key] for key in queries], **options).float().cpu()
+    index = teacher.encode([collection.documents[key] for key in documents], **options).float().cpu()
+    run = to_run(*search(vectors, index, 100, documents), queries, documents)
+    return dict(evaluate_run(run, collection.qrels, ["map"])["map"])
 
 
 def main() -> None:

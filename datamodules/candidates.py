@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from datamodules.pairs import Candidate
 
 
-@dataclass(frozen=True)
+@dataclass
 class CandidateBatch:
     """The candidates of B pairs, at most N each, with each text once.
+
+    Not frozen, as the other batches are not: Lightning fills copies of them in, field by field, under FSDP.
 
     Args:
         sources: texts for the teacher; U, at least one.

@@ -53,9 +53,11 @@ class Pair:
     noisy: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PairBatch:
     """What the training dataloader gives: B pairs as plain texts, for the encoders to tokenise.
+
+    Not frozen: under FSDP Lightning fills a copy in, field by field.
 
     Args:
         source: B texts or images for the teacher.
@@ -75,13 +77,15 @@ class PairBatch:
         return len(self.source)
 
     def to(self, device: torch.device | str, **options: Any) -> PairBatch:
-        """The batch with its tensors on a device; Lightning moves nothing in a frozen dataclass by itself."""
+        """The batch with its tensors on a device; copies to a GPU are queued, and nothing waits for them."""
+        if torch.device(device).type == "cuda":
+            options = {"non_blocking": True} | options
         candidates = None if self.candidates is None else self.candidates.to(device, **options)
         noisy = None if self.noisy is None else self.noisy.to(device, **options)
         return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextBatch:
     """What the evaluation dataloaders give: texts of one side of one collection, for the student to encode.
 

@@ -19,6 +19,7 @@ from lightning_modules.encoder import TextSide
 from lightning_modules.teacher import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teacher_store import Array, TeacherStore, text_keys
 from lightning_modules.text_statistics import Reading
+from lightning_modules.transfer import to_device
 from lightning_modules.vectors import idf_of_ids
 from lightning_modules.vocabulary import chunks
 from retrieval.errors import InputError
@@ -124,7 +125,7 @@ class CachedTeacher(Teacher):
             self.prepare(texts, tokens, side)
         rows, stores = self._locate(keys, tokens, side)
         if not tokens:
-            return Embeddings(torch.from_numpy(self._pooled(rows, stores, side)).to(device or "cpu"))
+            return Embeddings(to_device(torch.from_numpy(self._pooled(rows, stores, side)), device or "cpu"))
         store = self._store(True, side)
         weights = None
         if self._idf is not None:

@@ -39,6 +39,11 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "logger": False,
 }
+CHECKPOINT_STEPS, CHECKPOINT_SHARE = 100, 0.05
+CHECKPOINT_HELP = (
+    f"optimiser steps between checkpoints; by default {CHECKPOINT_STEPS}, or more where writing one would take above "
+    f"{CHECKPOINT_SHARE:.0%}% of the time"
+)
 # Why each of these says nothing to a user of ours:
 IGNORED_WARNINGS = (
     "does not have many workers",  # texts are small: one process reads them faster
@@ -113,7 +118,7 @@ class PotstillCLI(LightningCLI):
         parser.add_argument("--logger", type=str, default="wandb", help="wandb, csv, tensorboard or none; with commas")
         parser.add_argument("--output", type=str, default="runs", help="where run folders go")
         parser.add_argument("--name", type=str, default=None, help="name of the run folder")
-        parser.add_argument("--checkpoint_every", type=int, default=100, help="optimiser steps between checkpoints")
+        parser.add_argument("--checkpoint_every", type=int | None, default=None, help=CHECKPOINT_HELP)
         parser.add_argument("--plots", type=bool, default=True, help="draw curves and results into the run folder")
         parser.add_class_arguments(RetrievalEvaluation, "evaluation")
         parser.set_defaults(
@@ -202,10 +207,11 @@ class PotstillCLI(LightningCLI):
         return "-".join([*(part for part in short if part), f"seed{self.seed}"])
 
     def _checkpoints(self) -> list[Checkpoint]:
-        folder, metric = self.folder / "checkpoints", self.evaluation.metrics[0]
+        folder, metric, every = self.folder / "checkpoints", self.evaluation.metrics[0], self.config["checkpoint_every"]
+        share = CHECKPOINT_SHARE if every is None else None
         return [
             Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
-            Checkpoint(folder, "last", every_n_train_steps=self.config["checkpoint_every"]),
+            Checkpoint(folder, "last", share, every_n_train_steps=CHECKPOINT_STEPS if every is None else every),
         ]
 
     def _run_folder(self) -> RunFolder:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from datamodules.pairs import PairBatch, TextBatch
 from lightning_modules.candidates import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.encoder import TextEncoder, TextSide
-from lightning_modules.optimisation import Schedule, build_optimiser
+from lightning_modules.optimisation import Schedule, build_optimiser, ids_of_matrices
 from lightning_modules.teacher import Teacher
+from lightning_modules.transfer import to_device
 from lightning_modules.vectors import projected
 from retrieval.collection import Collection
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
@@ -25,6 +26,8 @@ from strategies.options import check_choice
 Score = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
 
+LOSS = "train/loss"
+"""The name of the loss in logs."""
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
 
@@ -98,6 +101,7 @@ class DistillationModule(LightningModule):
         other: TextSide = "documents" if target_side == "queries" else "queries"
         self.source_side: TextSide = source_side or (other if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
+        self.matrices: set[int] = set()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
@@ -116,6 +120,7 @@ class DistillationModule(LightningModule):
             self.student.adapt_vocabulary([pair.target for pair in sample] + others)
             for table in self.student.token_tables():
                 table.requires_grad_(self.embedding_lr > 0)
+            self.matrices = ids_of_matrices(self)
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
@@ -150,7 +155,7 @@ class DistillationModule(LightningModule):
         Returns:
             Pooled unit vectors (B, D) in the teacher's width D; with ``tokens`` also token states (B, T, D).
         """
-        inputs = {name: value.to(self.device) for name, value in self.student.tokenize(texts, side).items()}
+        inputs = {name: to_device(each, self.device) for name, each in self.student.tokenize(texts, side).items()}
         return projected(self.student(inputs, tokens=tokens), self.projection)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -170,7 +175,8 @@ class DistillationModule(LightningModule):
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(batch))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        # Not for Lightning's bar, which would wait for the device in every step; `progress` shows it.
+        self.log(LOSS, loss.detach(), batch_size=len(batch))
         return loss
 
     def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:

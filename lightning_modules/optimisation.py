@@ -27,10 +27,11 @@ def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, A
     """
     tables = {id(weight) for table in module.student.token_tables() for weight in table.parameters()}
     strategy = {id(weight) for weight in module.distillation.parameters()}
+    matrices = module.matrices or ids_of_matrices(module)
     groups: dict[str, list[nn.Parameter]] = {"tables": [], "matrices": [], "others": []}
     for weight in module.parameters():
         if weight.requires_grad:
-            plain = weight.ndim < 2 or id(weight) in strategy
+            plain = id(weight) not in matrices or id(weight) in strategy
             groups["tables" if id(weight) in tables else "others" if plain else "matrices"].append(weight)
     rates = {"tables": module.embedding_lr, "matrices": module.lr, "others": module.lr}
     decay = {"tables": 0.0, "matrices": module.weight_decay, "others": 0.0}
@@ -48,6 +49,11 @@ def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, A
         optimiser, lambda step: learning_rate_factor(step, total_steps, module.warmup_steps, module.schedule)
     )
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+
+def ids_of_matrices(module: nn.Module) -> set[int]:
+    """The identities of parameters with two dimensions or more; ask before FSDP makes flat shards of them."""
+    return {id(weight) for weight in module.parameters() if weight.ndim >= 2}
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: Schedule) -> float:

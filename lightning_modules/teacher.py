@@ -19,6 +19,7 @@ from lightning_modules.encoder import Pooling, TextEncoder, TextSide, Transforme
 from lightning_modules.pretrained import load_tokenizer
 from lightning_modules.starter_models import resolve_model
 from lightning_modules.text_statistics import Reading
+from lightning_modules.transfer import host_zeros, to_device
 from strategies.base import Embeddings
 
 _FORMAT = 1
@@ -222,7 +223,7 @@ class OnlineTeacher(Teacher):
         order = np.argsort(np.concatenate([batch.rows for batch in batches]))
         pooled = torch.from_numpy(np.concatenate([batch.pooled for batch in batches])[order])
         if not tokens:
-            return Embeddings(pooled.to(device or "cpu"))
+            return Embeddings(to_device(pooled, device or "cpu"))
         states, ids = _ragged(batches)
         idf = self.idf
         weights = [idf[np.minimum(ids[row], len(idf) - 1)] for row in order] if len(idf) else None
@@ -322,15 +323,17 @@ def padded(
     """
     lengths = np.array([len(state) for state in states])
     mask = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])
-    tokens = np.zeros((len(states), lengths.max(), states[0].shape[1]), dtype=states[0].dtype)
-    spread = None if weights is None else np.zeros(tokens.shape[:2], dtype=np.float32)
+    target, shape = device or "cpu", (len(states), int(lengths.max()))
+    dtype = torch.from_numpy(states[0][:0]).dtype
+    tokens = host_zeros(*shape, states[0].shape[1], dtype=dtype, device=target)
+    spread = None if weights is None else host_zeros(*shape, dtype=torch.float32, device=target)
     for row, state in enumerate(states):
-        tokens[row, : len(state)] = state
+        tokens.numpy()[row, : len(state)] = state
         if spread is not None and weights is not None:
-            spread[row, : len(state)] = weights[row]
-    target = device or "cpu"
-    idf = None if spread is None else torch.from_numpy(spread).to(target)
-    return Embeddings(pooled.to(target), torch.from_numpy(tokens).to(target).float(), mask.to(target), weights=idf)
+            spread.numpy()[row, : len(state)] = weights[row]
+    idf = None if spread is None else to_device(spread, target)
+    pooled, mask = to_device(pooled, target), to_device(mask, target)
+    return Embeddings(pooled, to_device(tokens, target).float(), mask, weights=idf)
 
 
 def progress(

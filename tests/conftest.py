@@ -143,6 +143,16 @@ def packed_bytes(magic: bytes = b"E5S1", version: int = 1, block: int = 32, wide
     return head + body, {name: values for name, (_, _, _, values) in tensors.items()}
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Skip what needs a GPU where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory) -> str:
     """A folder with a random two-layer BERT, 32 wide, and an uncased WordPiece tokenizer."""

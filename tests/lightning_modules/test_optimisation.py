@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.optimisation import build_optimiser, learning_rate_factor
+from lightning_modules.optimisation import build_optimiser, ids_of_matrices, learning_rate_factor
 from lightning_modules.static_encoder import StaticEncoder
 from lightning_modules.teacher import OnlineTeacher
 from strategies.contrastive import Contrastive
@@ -40,6 +40,16 @@ def test_groups(module):
         assert (group["initial_lr"], group["weight_decay"]) == rates, name
     assert not expected
     assert any(name.startswith("distillation.") for name in names)
+
+
+def test_groups_are_the_same_when_fsdp_has_made_flat_shards_of_the_weights(module):
+    expected = [len(group["params"]) for group in build_optimiser(module, 10)["optimizer"].param_groups]
+    module.matrices = ids_of_matrices(module)
+    for weight in module.parameters():
+        weight.data = weight.data.flatten()
+    groups = build_optimiser(module, 10)["optimizer"].param_groups
+    assert [len(group["params"]) for group in groups] == expected
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.5, 0.0]
 
 
 def test_frozen_weights_are_left_out(module):
