@@ -89,7 +89,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     used = versions("torch", "POT", "numba", "numpy", "transformers")
     about = (
         "Epsilon 0.05, L1 tolerance 1e-3 where nothing else is said, lengths U[0.4 n, n], uniform masses, 384 "
-        "dimensions. Teacher: MiniLM's token states of this documentation's prose. Student: those of the same words, "
+        "dimensions. Teacher: MiniLM's token states of the licence's prose. Student: those of the same words, "
         "15 % left out, 10 % doubled and the order mixed, plus noise (cosine 0.9). One process, one thread, methods in "
         "turn, medians of processor time; a ratio is the peer's time over ours. Each peer has the loosest tolerance "
         "with which its plan meets ours. Memory: peak resident set above the embeddings and the gradient. "

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.transport_problems import Problem
+from benchmarks.transport_problems import Costs, Problem
 from strategies.transport import marginal_violation
 
 LADDER = [10 ** (-step / 8) for step in range(16, 49)]
 """Tolerances of a peer, 1e-2 to 1e-6: it gets the loosest one with which its plan is good enough."""
 
 
-def emd_loop(problem: Problem, **options: Any) -> Tensor:
+def emd_loop(problem: Problem | Costs, **options: Any) -> Tensor:
     """Exact plans by POT's linear program, one cropped matrix after the other."""
     cost = problem.cost.numpy()
     source, target = (marginal.double().numpy() for marginal in problem.marginals)
@@ -31,7 +31,7 @@ def emd_loop(problem: Problem, **options: Any) -> Tensor:
     return torch.from_numpy(plan)
 
 
-def batched(problem: Problem, method: str, tol: float, epsilon: float = 0.05, double: bool = False) -> Tensor:
+def batched(problem: Problem | Costs, method: str, tol: float, epsilon: float = 0.05, double: bool = False) -> Tensor:
     """Plans by POT's batch solver, ``log_sinkhorn`` or ``sinkhorn``, detached."""
     cost, (a, b) = problem.cost, problem.marginals
     if double:
@@ -85,7 +85,7 @@ def off_uniform(plan: Tensor) -> float:
     return max(float((plan.sum(axis) - 1 / len(plan)).abs().sum()) for axis in (0, 1))
 
 
-def violation(plan: Tensor, problem: Problem) -> float:
+def violation(plan: Tensor, problem: Problem | Costs) -> float:
     """The largest L1 error of a marginal, over the batch, in float64."""
     source, target = (marginal.double() for marginal in problem.marginals)
     return float(marginal_violation(plan.double(), source, target).max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,10 @@ from strategies.base import Embeddings
 from strategies.cost import token_cost
 from strategies.marginals import token_marginals
 
-PAGES = Path(__file__).parent.parent / "docs"
+PROSE = Path(__file__).parent.parent / "LICENSE"
+"""A text that does not change with the documentation."""
+SHORTEST = 0.4
+"""The shortest text of a problem, as a share of the longest."""
 NOISE = 0.5
 """Length of the noise on the student's token states, in lengths of the state: their cosine is about 0.9."""
 
@@ -48,6 +51,32 @@ class Problem:
         """The number of tokens of each pair's two sides."""
         counts = torch.stack([side.require_tokens()[1].sum(1) for side in (self.teacher, self.student)], 1)
         return [(n, m) for n, m in counts.tolist()]
+
+
+class Costs:
+    """The same problems as costs alone, on any device.
+
+    Args:
+        costs: 1 - cosine of texts without padding; (B, n, n).
+        batch: how many pairs.
+        length: cut to lengths drawn from U[0.4 length, length], as `States.problem` does.
+        device: where the tensors are.
+    """
+
+    def __init__(self, costs: Tensor, batch: int, length: int, device: str = "cpu") -> None:
+        draw = torch.Generator().manual_seed(0)
+        counts = [_lengths(batch, length, SHORTEST, draw) for _ in range(2)]
+        real = [torch.arange(length) < each[:, None] for each in counts]
+        self.lengths = list(zip(*(each.tolist() for each in counts), strict=True))
+        self.cost = costs[:batch, :length, :length].contiguous().to(device)
+        source, target = ((mask / mask.sum(1, keepdim=True)).to(device) for mask in real)
+        self.marginals = source, target
+
+    def to(self, device: str) -> Costs:
+        """A copy on this device."""
+        other = copy(self)
+        other.cost, other.marginals = self.cost.to(device), (self.marginals[0].to(device), self.marginals[1].to(device))
+        return other
 
 
 class States:
@@ -92,23 +121,30 @@ class States:
         teacher = OnlineTeacher(encoder, max_length=longest + 2, batch_size=32, device="cpu")
         return teacher.encode([" ".join(text) for text in texts], tokens=True).require_tokens()[0][:, :longest].clone()
 
-    def problem(self, batch: int, length: int, shortest: float = 0.4) -> Problem:
+    def costs(self) -> Tensor:
+        """The costs of all pairs in full length; (B, n, n)."""
+        teacher, student = (F.normalize(states, dim=-1) for states in (self.teacher, self.student))
+        return 1 - teacher @ student.mT
+
+    def problem(self, batch: int, length: int, shortest: float = SHORTEST) -> Problem:
         """The first pairs, cut to lengths drawn from U[shortest n, n]."""
         draw = torch.Generator().manual_seed(0)
         sides = []
         for states in (self.teacher, self.student):
-            lengths = torch.randint(round(shortest * length), length + 1, (batch,), generator=draw)
+            lengths = _lengths(batch, length, shortest, draw)
             mask = torch.arange(length) < lengths[:, None]
             tokens = states[:batch, :length].masked_fill(~mask[..., None], 0.0)
             sides.append(Embeddings(F.normalize(tokens.sum(1), dim=-1), tokens, mask))
         return Problem(*sides)
 
 
+def _lengths(batch: int, length: int, shortest: float, draw: torch.Generator) -> Tensor:
+    return torch.randint(round(shortest * length), length + 1, (batch,), generator=draw)
+
+
 def _words() -> list[str]:
-    """The prose of the documentation: no code, no tables."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("*.md")))
-    text = re.sub(r"```.*?```", " ", text, flags=re.DOTALL)
-    return [word for line in text.splitlines() if not line.startswith(("|", "#", "<")) for word in line.split()]
+    """The words of the licence."""
+    return PROSE.read_text(encoding="utf-8").split()
 
 
 def _translated(words: list[str], draw: random.Random) -> list[str]:

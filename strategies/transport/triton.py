@@ -74,7 +74,7 @@ def _log(scaling):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _sinkhorn(  # type: ignore[no-untyped-def]
+def _sinkhorn(  # type: ignore[no-untyped-def]  # noqa: PLR0915 (one kernel: its state is in registers)
     cost_ptr, source_ptr, target_ptr, f_ptr, g_ptr, plan_ptr, value_ptr, violation_ptr, used_ptr, state_ptr,
     source_length, target_length, epsilon, tolerance, iterations, share, softness,
     balanced: tl.constexpr, given: tl.constexpr, normalise: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
