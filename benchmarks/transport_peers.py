@@ -36,7 +36,8 @@ def batched(problem: Problem | Costs, method: str, tol: float, epsilon: float = 
     cost, (a, b) = problem.cost, problem.marginals
     if double:
         cost, a, b = cost.double(), a.double(), b.double()
-    with warnings.catch_warnings(), torch.no_grad():
+    # Its scalings start on the default device, whatever the cost's.
+    with warnings.catch_warnings(), torch.no_grad(), torch.device(cost.device):
         warnings.simplefilter("ignore")
         plan: Tensor = ot.solve_batch(
             cost, reg=epsilon, a=a, b=b, max_iter=100_000, tol=tol, method=method, grad="detach"

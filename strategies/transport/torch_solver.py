@@ -122,7 +122,7 @@ class _Output:
         self.plan.index_copy_(0, index, active.plans(position))
         self.f.index_copy_(0, index, active.f[position] + active.u[position, 0].log())
         self.g.index_copy_(0, index, active.g[position] + active.v[position, 0].log())
-        self.used[index] = iterations
+        self.used.index_fill_(0, index, iterations)  # a plain assignment would copy the number from the host
 
 
 @dataclass

@@ -21,8 +21,8 @@ CHECK_EVERY, WARM = tl.constexpr(6), tl.constexpr(2)
 """Iterations between two looks at the violation, and at first from given potentials."""
 AIM = tl.constexpr(0.4)
 """Iterations end at this share of the tolerance, as in the torch solver."""
-ENTRIES_PER_WARP = 1024
-"""Entries of the kernel that a warp holds, 32 in each thread."""
+ENTRIES_PER_WARP, MOST_WARPS = 1024, 8
+"""Entries of the kernel that a warp holds, 32 in each thread, and more where there are many: as measured on an H100."""
 ABSORB = tl.constexpr(13.8)
 """Scalings move into the potentials when one of their logarithms is beyond this, either way."""
 SOLVED, UNSOLVED, WRONG = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -180,7 +180,7 @@ def solve(
             length, width, epsilon, tolerance if fixed_iterations is None else -1.0,
             iterations if fixed_iterations is None else fixed_iterations, share, softness,
             balanced=relaxation is None, given=potentials is not None, normalise=normalise,
-            height=rows, width=columns, num_warps=min(16, max(1, rows * columns // ENTRIES_PER_WARP)),
+            height=rows, width=columns, num_warps=min(MOST_WARPS, max(1, rows * columns // ENTRIES_PER_WARP)),
         )  # fmt: skip
     if normalise and fixed_iterations is None and bool((state == WRONG.value).any()):
         check_marginals(source, target)
