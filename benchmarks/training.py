@@ -275,7 +275,7 @@ def describe(settings: dict[str, Any], rates: dict[str, float]) -> str:
         f"by dev MAP from the same grid ({grid}), found with another seed: {chosen}; {settings['warmup']} steps of "
         "warm-up, then linear decay. sentence-transformers in float32 unless bf16 is named, ours in the precision that "
         "it chooses. Differences of MAP: 95 % bootstrap interval over queries"
-        f"{' and seeds' if settings['turns'] > 1 else ''}. {used}."
+        f"{' and seeds' if settings['turns'] > 1 else ' alone, and another seed moves them too'}. {used}."
     )
 
 
