@@ -30,6 +30,8 @@ LOG2E, LN2, LOWEST = F32(1.4426950408889634), F32(0.6931471805599453), F32(-80)
 SINGLE = F32(FINE)
 WINDOW, WARM_WINDOW = 6, 2
 """Iterations from which the rate of convergence is estimated, and the first ones from given potentials."""
+PATIENCE = 60
+"""Iterations before which a pair is not given to Newton steps for its slowness."""
 LARGEST_OMEGA = F32(1.9)
 BLOCK = 4096
 """Kernel entries that stay in the processor's first cache between the two half-steps, beside the vectors."""
@@ -256,10 +258,12 @@ def iterate(
             rate = max(error / before, F32(1e-6)) ** (ONE / F32(span))
             if used > span:
                 omega = next_omega(omega, rate)
-                overall = (error / first) ** (ONE / F32(used - begun))
-                if promises(error, overall, tolerance, used, iterations, m, k):
-                    is_hard = True
-                    break
+                # What is soon done needs no forecast, which costs as much as an iteration of a short pair.
+                if tolerance < SINGLE or used >= PATIENCE or 2 * used > iterations:
+                    overall = (error / first) ** (ONE / F32(used - begun))
+                    if promises(error, overall, tolerance, used, iterations, m, k):
+                        is_hard = True
+                        break
                 span = WINDOW
             else:
                 first, begun = error, used
