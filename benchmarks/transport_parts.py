@@ -151,10 +151,11 @@ def step_share(states: States, settings: Settings) -> list[Row]:
         terms = strategies[side](leaf.student, leaf.teacher)
         (terms["ot"] + terms["pooled"]).backward()
 
-    methods: dict[str, Callable[[], Any]] = {"step": step} | {side: partial(by_ours, side) for side in OURS}
-    methods["POT"] = lambda: torch.autograd.backward(peers.default_loss(leaf, tol))
-    times = interleaved(methods, settings["step_rounds"], settings["budget"])
-    medians = {name: statistics.median(each) for name, each in times.items()}
+    losses: dict[str, Callable[[], Any]] = {side: partial(by_ours, side) for side in OURS}
+    beside_step = interleaved({"step": step} | losses, settings["step_rounds"], settings["budget"])
+    medians = {name: statistics.median(each) for name, each in beside_step.items()}
+    losses["POT"] = lambda: torch.autograd.backward(peers.default_loss(leaf, tol))
+    times = interleaved(losses, settings["rounds"], settings["budget"])
     rows = [
         row(
             f"student's step: {settings['layers']} layers x {width}, B {batch}, up to {length} tokens",
