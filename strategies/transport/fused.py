@@ -28,6 +28,8 @@ ROUGH = 0.1
 """After a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next."""
 LONGEST = 8.0
 """No potential changes by more than this, in units of epsilon, in one Newton step."""
+SOLVED, HARD, WRONG = 0, 1, 2
+"""States of a pair: solved as well as it can be here, left to Newton steps, masses that are no distributions."""
 WORTH_A_THREAD = 2**18
 """Cost entries for which starting another thread is worth its while."""
 
@@ -85,7 +87,7 @@ def solve(
         "solve_pairs", np.arange(batch), at_once, *arrays, normalise, potentials is not None, *numbers, *results, state
     )
     if state.any():
-        if (state == _WRONG).any():
+        if (state == WRONG).any():
             check_marginals(source, target)
         _run("refine_pairs", np.flatnonzero(state), at_once, *arrays, normalise, *numbers, *results)
     tensor = torch.from_numpy
@@ -133,4 +135,3 @@ _MODULES = {
     "refine_pairs": "strategies.transport.fused_refine",
 }
 """Where the native loops are; the second is needed, and compiled, only for what the first leaves."""
-_WRONG = 2

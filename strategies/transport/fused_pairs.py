@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from strategies.transport.compiled import compiled, kept, source_stamp
+from strategies.transport.fused import HARD, SOLVED, WRONG
 from strategies.transport.fused_loop import F32, FAR, ZERO, copy, fill, iterate, logarithm, start
 from strategies.transport.fused_vectors import LANES
 
 NEAR_ONE = 1e-3
 """Masses that are to be normalised sum to one as nearly as this; more is a mistake of the caller."""
-SOLVED, HARD, WRONG = 0, 1, 2
-"""States of a pair: solved as well as it can be here, left to Newton steps, masses that are no distributions."""
 
 
 @compiled
