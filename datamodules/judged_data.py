@@ -17,12 +17,12 @@ from retrieval.collection import Collection, Side
 from retrieval.errors import InputError
 from retrieval.files import require_file
 
-_IN_MEMORY = 2**28
+_IN_MEMORY_BYTES = 2**28
 
 
 def bitext(path: Path) -> list[Pair] | PairSource:
     """The pairs of a file of source<TAB>target; those of a large one stay on disk."""
-    if require_file(path).stat().st_size > _IN_MEMORY:
+    if require_file(path).stat().st_size > _IN_MEMORY_BYTES:
         return PairFile(path)
     return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
 

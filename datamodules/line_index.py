@@ -48,7 +48,7 @@ class LineIndex:
         if chunk_rows < 1:
             raise ValueError(f"chunk_rows is {chunk_rows}, expected at least 1")
         path = Path(path)
-        table = derived_array(path, f"chunks 1 {chunk_rows} {form}", lambda: _table(path, check, chunk_rows))
+        table = derived_array(path, f"chunks 1 {chunk_rows} {form}", lambda: _chunk_table(path, check, chunk_rows))
         return cls(path, table)
 
     def chunk_sizes(self) -> IntArray:
@@ -79,7 +79,7 @@ class LineIndex:
         return int(self._table[-1, 1])
 
 
-def _table(path: Path, check: Check | None, chunk_rows: int) -> IntArray:
+def _chunk_table(path: Path, check: Check | None, chunk_rows: int) -> IntArray:
     rows: list[tuple[int, int, int]] = []
     count, number = 0, 0
     for number, offset, line in scan_lines(path):
