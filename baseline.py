@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 
-from lightning_modules.front_door import Parser, run_main
-from retrieval.errors import InputError
+from foundations.errors import InputError
+from lightning_modules.cli.front_door import Parser, run_main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 def baseline(arguments: list[str]) -> None:
     """Run one command."""
     options = parser().parse_args(arguments)
-    from lightning_modules.baselines import COMMANDS
+    from lightning_modules.commands.baseline import COMMANDS
 
     try:
         COMMANDS[options.command](options)

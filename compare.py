@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lightning_modules.front_door import Parser
+from lightning_modules.cli.front_door import Parser
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,8 +9,8 @@ python evaluate.py --run bm25.run --qrels test.qrels --metrics map ndcg@10
 
 from __future__ import annotations
 
-from lightning_modules.front_door import Parser, run_main
-from lightning_modules.other_data import take_data_options
+from lightning_modules.cli.front_door import Parser, run_main
+from lightning_modules.commands.evaluate import take_data_options
 
 DESCRIPTION = "Score a run folder's checkpoint on its test collection, or a TREC run against judgments."
 
@@ -41,7 +41,7 @@ def evaluate(arguments: list[str]) -> None:
         parser.error("--data needs a run folder")
     if (kinds is None) != (options.severity is None) or (options.run is not None and kinds is not None):
         parser.error("noise needs a run folder, --severity, and --text_noise or --image_noise")
-    from lightning_modules.rescoring import noise_options, score_checkpoint, score_trec_run
+    from lightning_modules.commands.evaluate import noise_options, score_checkpoint, score_trec_run
 
     if options.run is not None:
         score_trec_run(options.run, options.qrels, options.metrics, options.json)

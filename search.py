@@ -8,8 +8,8 @@ python search.py query index/ --text "maji ni uhai" --run runs/mmarco-hi-ot-seed
 
 from __future__ import annotations
 
-from lightning_modules.front_door import run_main
-from lightning_modules.search_options import search_parser
+from lightning_modules.cli.front_door import run_main
+from lightning_modules.commands.search import search_parser
 
 
 def run(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
             parser.error("--score maxsim needs --index exact")
         if options.k is None:
             options.k = 1000 if options.text is None else 10
-    from lightning_modules.indexing import build, query
+    from lightning_modules.commands.search import build, query
 
     build(options) if options.command == "index" else query(options)
 

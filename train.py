@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from lightning_modules.front_door import parse, run_main
-from lightning_modules.help import short_help
+from lightning_modules.cli.front_door import parse, run_main
+from lightning_modules.cli.help import short_help
 
 
 def train(arguments: list[str]) -> None:
@@ -21,8 +21,8 @@ def train(arguments: list[str]) -> None:
         print(short_help())
         return
     parsed = parse(arguments)
-    from lightning_modules.cli import PotstillCLI
-    from lightning_modules.report import print_results
+    from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.run.results import print_results
 
     cli = PotstillCLI(parsed)
     if cli.is_finished:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.pages import README, replace_section
-from lightning_modules.report import print_results
+from lightning_modules.run.results import print_results
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import machine, replace_section, versions
-from retrieval.files import write_json
+from foundations.files import write_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 COMMAND = "python -m benchmarks.hardware"

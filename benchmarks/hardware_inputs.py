@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.tsv import read_rows
-from retrieval.files import write_json, write_whole
+from foundations.files import write_json, write_whole
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"num_hidden_layers": 12},

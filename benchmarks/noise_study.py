@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.pages import replace_section
-from retrieval.rows import AVERAGE
+from retrieval.results import AVERAGE
 from studies.report import QUESTION, write_report
 
 PAGE = Path(__file__).parent.parent / "docs" / "noise_study.md"

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from retrieval.files import write_whole
+from foundations.files import write_whole
 
 README = Path(__file__).parent.parent / "README.md"
 END = "<!-- end -->"

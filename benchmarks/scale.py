@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import replace_section
-from retrieval.files import write_json
+from foundations.files import write_json
 
 FULL: dict[str, Any] = {
     "documents": 1_000_000, "width": 384, "queries": 1000, "k": 100, "memory_mb": 256, "checked": 20, "repeats": 3,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.shards import Shards, ShardSettings, prepare_shards, write_shards
+from retrieval.index.shards import Shards, ShardSettings, prepare_shards, write_shards
 
 _MIB = 2**20
 _CENTRES = 50
@@ -77,8 +77,8 @@ def make_pairs(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def training_input(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Index the pairs, then iterate batches as training does."""
-    from datamodules.pair_file import PairFile
-    from datamodules.stream import stream_loader
+    from datamodules.loading import stream_loader
+    from datamodules.sources import PairFile
 
     path = Path(settings["folder"]) / "pairs.tsv"
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def training_input(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def search_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Search in blocks, and see how much memory it takes; pages of mapped files are not counted."""
-    from retrieval.search import search
+    from retrieval.index.search import search
 
     shards, queries = Shards(Path(settings["folder"]) / "collection"), make_queries(settings)
     torch.set_num_threads(settings["threads"])
@@ -134,7 +134,7 @@ def against_faiss(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Search with FAISS and with ours, in turn."""
     import faiss
 
-    from retrieval.search import search
+    from retrieval.index.search import search
 
     shards, queries = Shards(Path(settings["folder"]) / "collection"), make_queries(settings)
     torch.set_num_threads(settings["threads"])
@@ -155,8 +155,8 @@ def approximate(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Recall and speed of the FAISS indices on a part of the collection."""
     import faiss
 
-    from retrieval.faiss_index import FaissOptions, build_index, recall, search_index
-    from retrieval.search import search
+    from retrieval.index.faiss_index import FaissOptions, build_index, recall, search_index
+    from retrieval.index.search import search
 
     torch.set_num_threads(settings["threads"])
     faiss.omp_set_num_threads(settings["threads"])
@@ -179,7 +179,7 @@ def approximate(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def encode(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Encode texts with a static student into a folder of shards."""
-    from lightning_modules.static_encoder import StaticEncoder
+    from lightning_modules.students.static import StaticEncoder
 
     torch.set_num_threads(settings["threads"])
     model = StaticEncoder(_model(Path(settings["folder"]) / "model", settings["width"]), max_length=64).eval()
@@ -193,8 +193,9 @@ def encode(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def encoder_rates(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Passages a second of readers of three shapes; weights are random, which changes no rate."""
-    from lightning_modules.encoder import TextEncoder, TransformerEncoder
-    from lightning_modules.static_encoder import StaticEncoder
+    from lightning_modules.students.base import TextEncoder
+    from lightning_modules.students.static import StaticEncoder
+    from lightning_modules.students.transformer import TransformerEncoder
 
     torch.set_num_threads(settings["threads"])
     folder, texts = Path(settings["folder"]), NumberedTexts(10**6)
@@ -249,7 +250,7 @@ def _model(folder: Path, width: int, layers: int = 1, heads: int = 4, inner: int
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
-    from lightning_modules.tokenizer_files import write_tokenizer
+    from lightning_modules.models.tokenizer_files import write_tokenizer
 
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     pieces = [*special.values(), *"0123456789", *(f"##{digit}" for digit in "0123456789"), *_WORDS]

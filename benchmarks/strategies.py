@@ -28,7 +28,7 @@ import yaml
 from rich.progress import Progress
 
 from benchmarks.strategies_report import write_report
-from retrieval.files import write_whole
+from foundations.files import write_whole
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ot": ("strategies.ot.OptimalTransport", {"pooled_weight": 0.0}),
@@ -39,11 +39,11 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "static": (
-        "lightning_modules.static_encoder.StaticEncoder",
+        "lightning_modules.students.static.StaticEncoder",
         {"model": "starter/e5-small", "vocabulary": "trim", "max_length": 64},
     ),
     "contextual": (
-        "lightning_modules.encoder.TransformerEncoder",
+        "lightning_modules.students.transformer.TransformerEncoder",
         {"model": "starter/e5-small", "vocabulary": "trim", "max_length": 64, "layers": 1, "dropout": 0.1},
     ),
 }
@@ -97,14 +97,14 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     from lightning.pytorch import Trainer, seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from datamodules.starter import StarterDataModule
-    from lightning_modules.cached_teacher import CachedTeacher
-    from lightning_modules.cli import IGNORED_WARNINGS, QUIET_LOGGERS, TRAINER_DEFAULTS
+    from datamodules.starter.emoji import StarterDataModule
+    from lightning_modules.cli.cli import IGNORED_WARNINGS, QUIET_LOGGERS, TRAINER_DEFAULTS
     from lightning_modules.distillation import DistillationModule
-    from lightning_modules.reproducibility import StepSeed
-    from lightning_modules.retrieval_evaluation import RetrievalEvaluation
-    from lightning_modules.run_teacher import RunTeacher
-    from lightning_modules.teacher import OnlineTeacher
+    from lightning_modules.evaluation.callback import RetrievalEvaluation
+    from lightning_modules.run.step_seed import StepSeed
+    from lightning_modules.teachers.cached import CachedTeacher
+    from lightning_modules.teachers.online import OnlineTeacher
+    from lightning_modules.teachers.run import RunTeacher
 
     torch.set_num_threads(1)
     for message in IGNORED_WARNINGS:

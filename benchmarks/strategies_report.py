@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import README, replace_section, versions
-from retrieval.files import write_json
-from retrieval.significance import bootstrap_interval, holm, paired_t_test
+from foundations.files import write_json
+from retrieval.statistics import bootstrap_interval, holm, paired_t_test
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"

@@ -29,8 +29,8 @@ import yaml
 
 from benchmarks.pages import machine, replace_section, versions
 from benchmarks.timing import crossed_interval, interleaved
-from lightning_modules.precision import default_precision
-from retrieval.files import write_json, write_whole
+from foundations.files import write_json, write_whole
+from lightning_modules.run.precision import default_precision
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RATES = Path(__file__).with_suffix(".yaml")
@@ -57,7 +57,7 @@ SPEED: dict[str, tuple[str, dict[str, Any]]] = {
 """These train for `speed_epochs`, for their speed alone."""
 TARGETS = {"--strategy mse": 2.0, "--strategy ot": 1.8}
 METRICS_TARGET = 20.0
-TRANSFORMER = "lightning_modules.encoder.TransformerEncoder"
+TRANSFORMER = "lightning_modules.students.transformer.TransformerEncoder"
 GRID = (1e-4, 3e-4, 1e-3, 3e-3)
 TUNING_SEED = 1000
 """Turns have seeds from 0, so that no seed that is reported chose a rate."""

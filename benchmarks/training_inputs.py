@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from datamodules.starter import StarterDataModule
-from lightning_modules.encoder import TransformerEncoder
-from lightning_modules.starter_models import resolve_model
-from lightning_modules.vocabulary import Mode
+from datamodules.starter.emoji import StarterDataModule
+from foundations.files import write_whole
+from lightning_modules.models.starter import resolve_model
+from lightning_modules.students.transformer import TransformerEncoder
+from lightning_modules.students.vocabulary import Mode
 from retrieval.collection import Collection
-from retrieval.files import write_whole
 from retrieval.trec import write_qrels
 
 TEACHER, STUDENT = "starter/minilm", "starter/e5-small"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.retrieval_evaluation import RetrievalEvaluation
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 
 Result = dict[str, Any]
 """Seconds from the start of the process and from the first step to the last, ``all`` and ``loop``; processor time
@@ -157,8 +157,8 @@ def _mean_pooled(modules: Any, model: str, max_length: int, unit: bool = False) 
 
 def _scores(student: Any, teacher: Any, collection: Any) -> dict[str, float]:
     """Average precision of each query among the documents that the teacher read."""
+    from retrieval.index.search import search, to_run
     from retrieval.metrics import evaluate_run
-    from retrieval.search import search, to_run
 
     options = {"normalize_embeddings": True, "show_progress_bar": False, "convert_to_tensor": True}
     queries, documents = list(collection.queries), list(collection.documents)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import replace_section, versions
-from retrieval.files import write_json
+from foundations.files import write_json
 
 FULL: dict[str, Any] = {
     "encoder": "starter/minilm", "batches": [32, 256], "lengths": [16, 64, 128], "rounds": 25, "budget": 40.0,

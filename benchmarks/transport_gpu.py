@@ -28,7 +28,7 @@ from benchmarks.pages import machine, replace_section, versions
 from benchmarks.timing import interleaved
 from benchmarks.transport_parts import EMD, EPSILON, POT_KERNEL, POT_LOG, TOLERANCE, Row, against, row
 from benchmarks.transport_problems import Costs, States
-from retrieval.files import write_json
+from foundations.files import write_json
 from strategies.transport import Solver, solve
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from strategies.base import Embeddings
-from strategies.cost import token_cost
-from strategies.marginals import token_marginals
+from strategies.functional import token_cost, token_marginals
 
 PROSE = Path(__file__).parent.parent / "LICENSE"
 """A text that does not change with the documentation."""
@@ -116,7 +115,7 @@ class States:
             ]
             stacked = torch.stack(rows)
             return stacked + 0.3 * stacked.roll(1, 1)
-        from lightning_modules.teacher import OnlineTeacher
+        from lightning_modules.teachers.online import OnlineTeacher
 
         teacher = OnlineTeacher(encoder, max_length=longest + 2, batch_size=32, device="cpu")
         return teacher.encode([" ".join(text) for text in texts], tokens=True).require_tokens()[0][:, :longest].clone()

@@ -14,14 +14,13 @@ from torch.utils.data import DataLoader
 
 from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
+from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
-from datamodules.sampler import PairLoader, PairSampler, Position
-from datamodules.source import PairSource, SampledSource
-from datamodules.stream import StreamSampler, stream_loader
+from datamodules.sources import PairSource, SampledSource
+from foundations.errors import InputError
+from foundations.progress import delayed_progress
 from retrieval.collection import Collection
-from retrieval.errors import InputError
-from retrieval.progress import delayed_progress
 from retrieval.views import check_views
 
 if TYPE_CHECKING:
@@ -203,7 +202,7 @@ class PairsDataModule(LightningDataModule):
         """Look whether a teacher can teach these data; after `setup`, and before anything is written.
 
         Args:
-            teacher: a `lightning_modules.teacher.Teacher`.
+            teacher: a `lightning_modules.teachers.online.Teacher`.
 
         Raises:
             InputError: it reads texts only, but is to read an image.

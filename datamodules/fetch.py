@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -30,18 +29,14 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from datamodules.packages import GROUPS, PACKAGES, Package
-from retrieval.errors import InputError
+from foundations.cache import cache_folder
+from foundations.errors import InputError
 
 _INSTALL_HINTS = {
     "npm": "install npm (Debian/Ubuntu: apt-get install npm; else from nodejs.org)",
     "apt-get": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
     "dpkg": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
 }
-
-
-def cache_folder() -> Path:
-    """The cache folder: POTSTILL_CACHE, by default ``~/.cache/potstill``; it need not exist yet."""
-    return Path(os.environ.get("POTSTILL_CACHE") or "~/.cache/potstill").expanduser()
 
 
 def missing(group: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote
 
-from retrieval.errors import InputError
+from foundations.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,11 +12,11 @@ import numpy as np
 
 from datamodules.images import is_image
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, Row
+from datamodules.sources import PairSource, Row
 from datamodules.text import fold, normalise
+from foundations.progress import delayed_progress
 from retrieval.collection import Collection
-from retrieval.progress import delayed_progress
-from retrieval.words import words
+from retrieval.index.bm25 import words
 
 _EXAMPLES = 3
 _STRETCH = 4

@@ -9,7 +9,7 @@ named in a config file:
         temperature: 3
         parts:
           sw:
-            class_path: datamodules.starter.StarterDataModule
+            class_path: datamodules.starter.emoji.StarterDataModule
             init_args: {language: sw}
           bem:
             class_path: datamodules.tsv.TSVDataModule
@@ -32,13 +32,13 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
-from datamodules.image_splits import SplitByImage, keep_apart
+from datamodules.flickr30k.splits import SplitByImage, keep_apart
 from datamodules.leaks import Leaks
 from datamodules.pairs import Pair, pair_length
-from datamodules.source import PairSource, Row
+from datamodules.sources import PairSource, Row
 from datamodules.text import text_id
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 _CHUNKS = 2**16
 _RESERVED = ("average", "maxsim")

@@ -13,7 +13,7 @@ and, where there are such files:
     queries.english.tsv           the same queries (same ids) in English, for the ceiling: the teacher on English
     documents.english.tsv         the same documents in English, where the student reads the documents
     candidates.jsonl              ["query", ["document", score], ...]    passages to rank for a training query, with
-                                  the scores of a teacher (see `datamodules.scores`), the relevant one first
+                                  the scores of a teacher (see `datamodules.scored_lists`), the relevant one first
     train.queries.tsv             id<TAB>English text<TAB>text in the student's language: the queries that it names
 
 With candidates.jsonl the training pairs are those of pairs.tsv, which may then be missing, and after them the training
@@ -23,7 +23,7 @@ reads them in English; the student reads them too where it is the reader of the 
 No file has a header line. Empty lines are passed over. Queries without judgments are left out.
 
 Files above 256 MB stay on disk: they are read once to check every line, and an index is kept in the cache folder.
-Pairs are then streamed (see `datamodules.stream`), in another order than pairs in memory, and texts looked up. With
+Pairs are then streamed (see `datamodules.loading`), in another order than pairs in memory, and texts looked up. With
 candidates.jsonl, pairs and passages are in memory whatever their size.
 
 Traps: a tab inside a text makes a third column, which is refused; so is a text that is empty. Without ``dev.qrels``,
@@ -34,21 +34,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import PairsDataModule
-from datamodules.derived import scan_lines
-from datamodules.pair_file import PAIR_LINE, PairFile
-from datamodules.pairs import Pair, make_pairs
-from datamodules.source import PairSource
-from datamodules.text import hash_share
-from datamodules.text_store import TEXT_LINE, TextStore, tsv_columns, tsv_line
-from datamodules.tsv_lists import read_train_queries
+from datamodules.lines import TEXT_LINE, TextStore, tsv_columns, tsv_line
+from datamodules.pairs import Candidate, Pair, make_pairs
+from datamodules.scored_lists import ScoredList, read_scores
+from datamodules.sources import PAIR_LINE, PairFile, PairSource
+from datamodules.text import hash_share, normalise
+from foundations.cache import scan_lines
+from foundations.errors import InputError
+from foundations.files import read_columns, require_file
 from retrieval.collection import Collection, Qrels, Side
-from retrieval.errors import InputError
-from retrieval.files import read_columns, require_file
 from retrieval.trec import read_qrels
 
 _IN_MEMORY = 256 * 2**20
@@ -295,3 +294,80 @@ def _refuse_overlap(path: Path, qrels: Qrels, dev_qrels: Qrels) -> None:
             path,
             _line_of(path, query, None),
         )
+
+
+_QUERY_LINE = "id<TAB>English text<TAB>text in the student's language"
+
+
+@dataclass(frozen=True)
+class TrainQuery:
+    """A training query and its list.
+
+    Args:
+        source: its text for the teacher.
+        target: its text for the student.
+        candidates: the passages listed for it; none where the file of lists does not name it.
+    """
+
+    source: str
+    target: str
+    candidates: tuple[Candidate, ...]
+
+
+def read_train_queries(
+    queries: Path, lists: Path, sources: Mapping[str, str], targets: Mapping[str, str] | None
+) -> list[TrainQuery]:
+    """The training queries in the order of their file, with the passages listed for them.
+
+    Args:
+        queries: lines of ``id<TAB>English text<TAB>text in the student's language``.
+        lists: teacher scores; see `datamodules.scored_lists`.
+        sources: passages for the teacher, by id.
+        targets: the same passages for the student; None where it reads no passages.
+
+    Raises:
+        InputError: a malformed line, or a list of an unknown query or with an unknown passage; with file and line.
+    """
+    texts = dict(_read_queries(queries))
+    found: dict[str, tuple[Candidate, ...]] = {}
+    for scored in read_scores(lists):
+        if scored.query not in texts:
+            raise InputError(f"unknown query {scored.query!r}: {queries} has no such id", lists, scored.line)
+        found[scored.query] = _candidates(scored, sources, targets, lists)
+    return [TrainQuery(source, target, found.get(query, ())) for query, (source, target) in texts.items()]
+
+
+def _candidates(
+    scored: ScoredList, sources: Mapping[str, str], targets: Mapping[str, str] | None, lists: Path
+) -> tuple[Candidate, ...]:
+    candidates = []
+    for passage, score in scored.passages:
+        try:
+            source, target = sources[passage], None if targets is None else targets[passage]
+        except KeyError:
+            raise InputError(
+                f"unknown passage {passage!r}: the documents have no such id", lists, scored.line
+            ) from None
+        candidates.append(Candidate(source, target, score))
+    return tuple(candidates)
+
+
+def _read_queries(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Id and the two texts of each line."""
+    lines: dict[str, int] = {}
+    for number, _, line in scan_lines(require_file(path)):
+        try:
+            columns = [normalise(column) for column in line.decode("utf-8").split("\t")]
+        except UnicodeDecodeError as error:
+            raise InputError(f"invalid UTF-8 ({error.reason}); expected {_QUERY_LINE}", path, number) from None
+        if len(columns) != 3:
+            plural = "" if len(columns) == 1 else "s"
+            raise InputError(f"found {len(columns)} column{plural}, expected 3: {_QUERY_LINE}", path, number)
+        if "" in columns:
+            which = ("first", "second", "third")[columns.index("")]
+            raise InputError(f"the {which} column is empty, expected {_QUERY_LINE}", path, number)
+        query, source, target = columns
+        if query in lines:
+            raise InputError(f"the id {query!r} is already that of line {lines[query]}", path, number)
+        lines[query] = number
+        yield query, (source, target)

@@ -13,14 +13,13 @@ from typing import Any
 
 from rich.table import Table
 
+from foundations.errors import InputError
+from foundations.files import require_file, write_json
+from foundations.progress import delayed_progress
 from retrieval.collection import Qrels
-from retrieval.errors import InputError
-from retrieval.files import require_file, write_json
-from retrieval.macro_average import macro_interval, macro_mean, macro_permutation_test, macro_t_test
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run
-from retrieval.progress import delayed_progress
-from retrieval.rows import AVERAGE, from_json
-from retrieval.significance import holm
+from retrieval.results import AVERAGE, from_json
+from retrieval.statistics import holm, macro_interval, macro_mean, macro_permutation_test, macro_t_test
 from retrieval.table import format_interval, format_p, plain_table
 from retrieval.trec import read_qrels, read_run
 

@@ -118,7 +118,7 @@ def evaluate_rankings(
     metrics: Sequence[str] = DEFAULT_METRICS,
     scores: ArrayLike | None = None,
 ) -> dict[str, Floats]:
-    """Metrics of rankings given as arrays, e.g. by `retrieval.search`: the fast way, without dicts of documents.
+    """Metrics of rankings given as arrays, e.g. by `retrieval.index.search`: the fast way, without dicts of documents.
 
     Args:
         judgments: `Judgments.from_qrels(qrels, query_ids, document_ids)`.

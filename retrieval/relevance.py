@@ -126,7 +126,7 @@ def relevance_of_rankings(judgments: Judgments, indices: ArrayLike, scores: Arra
 
     Args:
         judgments: the relevant documents.
-        indices: index of each retrieved document, best first, in trec_eval's order (as `retrieval.search` gives
+        indices: index of each retrieved document, best first, in trec_eval's order (as `retrieval.index.search` gives
             them), padded with -1; (rows, K), integers.
         scores: their scores; (rows, K). Only needed for `msmarco_rank` where scores are tied in single
             precision; without scores, the given order is taken.

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from retrieval.metrics import PerQuery
-from retrieval.significance import bootstrap_interval
+from retrieval.statistics import bootstrap_interval
 
 _WIDEST = 10_000
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from foundations.errors import InputError
+from foundations.files import read_columns, write_whole
+from foundations.progress import delayed_progress
 from retrieval.collection import Qrels, Run
-from retrieval.errors import InputError
-from retrieval.files import read_columns, write_whole
-from retrieval.progress import delayed_progress
 
 _QRELS_LINE = "'query 0 document grade' or 'query document grade', separated by spaces or tabs"
 _RUN_LINE = "'query Q0 document rank score tag', separated by spaces or tabs"

@@ -13,8 +13,8 @@ from itertools import chain
 
 import numpy as np
 
+from foundations.errors import InputError
 from retrieval.collection import Collection, Run, View
-from retrieval.errors import InputError
 from retrieval.metrics import SUMMARIES, PerQuery, evaluate_run, mean_over_queries, parse_metric
 
 RSUM_CUTOFFS = ("success@1", "success@5", "success@10")

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import check_widths
-from strategies.options import at_least_float32, without_autocast
+from strategies.functional import at_least_float32, check_widths, without_autocast
 
 
 class Cosine(DistillationStrategy):

@@ -7,11 +7,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings, require_lists
-from strategies.cost import check_widths
 from strategies.distributed import gather, gather_embeddings, rank_and_world_size
-from strategies.options import check_choice, check_number, without_autocast
-from strategies.scores import Score, all_scores, list_scores, masked_log_softmax, teacher_list_scores
+from strategies.functional import (
+    Score,
+    all_scores,
+    check_widths,
+    list_scores,
+    masked_log_softmax,
+    teacher_list_scores,
+    without_autocast,
+)
 
 Passages = Literal["all", "batch", "listed"]
 

@@ -6,10 +6,9 @@ from typing import get_args
 
 from torch import Tensor
 
+from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings, require_lists
-from strategies.cost import check_widths
-from strategies.options import check_choice, check_number, without_autocast
-from strategies.scores import Score, list_scores, teacher_list_scores
+from strategies.functional import Score, check_widths, list_scores, teacher_list_scores, without_autocast
 
 
 class MarginMSE(DistillationStrategy):

@@ -6,10 +6,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from strategies.alignment import greedy_alignment
+from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import pooled_cost, token_cost
-from strategies.options import check_choice, check_number, without_autocast
+from strategies.functional import greedy_alignment, pooled_cost, token_cost, without_autocast
 
 Level = Literal["pooled", "token"]
 

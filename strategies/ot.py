@@ -7,12 +7,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import pooled_cost
-from strategies.marginals import Marginals, token_marginals
-from strategies.options import check_choice, check_number, without_autocast
+from strategies.functional import Marginals, pooled_cost, token_marginals, without_autocast
 from strategies.transport import Solver, Transport, solve
-from strategies.transport.gradient import Gradient, transport_loss
+from strategies.transport.loss import Gradient, transport_loss
 
 
 class OptimalTransport(DistillationStrategy):

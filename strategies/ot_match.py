@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foundations.checks import check_number
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 from strategies.contrastive import masked, same_source
-from strategies.cost import check_widths
 from strategies.distributed import gather, rank_and_world_size
+from strategies.functional import at_least_float32, check_widths, without_autocast
 from strategies.noise_detection import FEWEST, NoiseDetector, standing
-from strategies.options import at_least_float32, check_number, without_autocast
 from strategies.transport.batch import LARGEST_BATCH, match_batch
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foundations.checks import check_number
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.cost import check_widths, pooled_cost
 from strategies.distributed import gather, rank_and_world_size
-from strategies.options import at_least_float32, check_number, without_autocast
+from strategies.functional import at_least_float32, check_widths, pooled_cost, without_autocast
 
 _SMALL = 1e-12
 """Keeps equal vectors from a division by 0."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from foundations.checks import check_choice, check_number
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
-from strategies.options import check_choice, check_number
 
 
 class WeightedSum(DistillationStrategy):

@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retrieval.errors import InputError
-from retrieval.files import write_json
+from foundations.errors import InputError
+from foundations.files import write_json
 from studies.grid import Cell, difference
 
 RECORD = "cell.json"

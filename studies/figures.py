@@ -10,10 +10,9 @@ from statistics import fmean
 
 import numpy as np
 
-from retrieval.errors import InputError
-from retrieval.macro_average import macro_mean, macro_t_test
-from retrieval.rows import AVERAGE
-from retrieval.significance import holm
+from foundations.errors import InputError
+from retrieval.results import AVERAGE
+from retrieval.statistics import holm, macro_mean, macro_t_test
 from studies.robustness import area_under_curve, mmi, relative_drop, t_interval
 from studies.runs import AFTER, Condition, Score
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from lightning_modules.front_door import did_you_mean, parse
-from retrieval.errors import InputError
-from retrieval.files import require_file
+from foundations.checks import did_you_mean
+from foundations.errors import InputError
+from foundations.files import require_file
+from lightning_modules.cli.front_door import parse
 
 PROGRAM = "train.py"
 KEYS = ("program", "method", "parameters", "command", "name", "description", "project", "entity", "metric", "run_cap",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import InputError
-from retrieval.files import write_json
-from retrieval.rows import by_language, to_json
+from foundations.errors import InputError
+from foundations.files import write_json
+from retrieval.results import by_language, to_json
 from studies.grid import read_yaml
 
 TEST_NOISE_SUFFIX = ".test_noise.yaml"
@@ -114,7 +114,7 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
         return
     from datamodules.noise.options import TestNoise
     from datamodules.noise.transform import noisy_collections
-    from lightning_modules.rescoring import load_weights, open_run
+    from lightning_modules.commands.evaluate import load_weights, open_run
 
     checkpoint = folder / "checkpoints" / "best.ckpt"
     cli = open_run(str(folder), ["--evaluation.undistilled=false", "--trainer.enable_progress_bar=false"], checkpoint)

@@ -12,13 +12,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from retrieval.errors import InputError
-from retrieval.files import write_whole
-from retrieval.progress import delayed_progress
-from retrieval.rows import AVERAGE, LABELS
+from foundations.errors import InputError
+from foundations.files import write_whole
+from foundations.progress import delayed_progress
+from retrieval.results import AVERAGE, LABELS
 from studies import page
 from studies.curves import kind_curves, language_curves, save, svg
-from studies.detection import detection_table
 from studies.figures import Difference, Series, Study, title
 from studies.runs import (
     Run,
@@ -30,7 +29,7 @@ from studies.runs import (
     read_scores,
     strategy_names,
 )
-from studies.tables import Table, robustness_table, test_noise_table, to_csv, to_latex, to_markdown
+from studies.tables import Table, detection_table, robustness_table, test_noise_table, to_csv, to_latex, to_markdown
 
 _MOST_MISSING = 40
 QUESTION = (

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from lightning_modules.front_door import SHORT_NAMES, did_you_mean
-from retrieval.errors import InputError
-from retrieval.progress import delayed_progress
-from retrieval.rows import from_json
+from foundations.checks import did_you_mean
+from foundations.errors import InputError
+from foundations.progress import delayed_progress
+from lightning_modules.names import SHORT_NAMES
+from retrieval.results import from_json
 from studies.cells import RECORD, is_done
 from studies.grid import flat
 from studies.noisy_tests import FOLDER

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval.errors import InputError
+from foundations.errors import InputError
 from studies.cells import Outcome, Place, Train, run_cell
 from studies.grid import Cell
 

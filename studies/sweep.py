@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.errors import InputError
+from foundations.errors import InputError
 from studies.cells import LOG, Outcome, Place, Train, check_records, is_done
 from studies.grid import Cell, read_sweeps, select
 from studies.noisy_tests import TEST_NOISE_SUFFIX, is_tested, read_test_noise

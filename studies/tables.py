@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from studies.figures import SUMMARIES, Figure, Series, Study, level_name, title
+from studies.robustness import t_interval
+from studies.runs import Run, training_condition
 
 SUMMARY_TITLES = {"drop": "drop", "auc": "AUC", "mmi": "MMI"}
+
 _IN_PERCENT = ("drop", "mmi")
+
 _LOWER_IS_BETTER = ("drop", "mmi")
 
 
@@ -204,6 +211,7 @@ _CURVE_NOTE = (
     "Drop: relative drop from clean to the highest level. AUC: mean height of the curve. MMI: (clean - mean over the "
     "levels with noise) / clean; lower is better."
 )
+
 _KINDS_NOTE = "MMI: relative drop from clean to the mean over the severities; lower is better."
 
 
@@ -223,3 +231,54 @@ def _tex(text: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+HISTORY = "history.json"
+"""In a run folder: what was logged at each validation."""
+
+_NAMES = {
+    "noise_precision": "precision",
+    "noise_recall": "recall",
+    "noise_detected": "found noisy",
+    "noise_rate": "noisy",
+}
+
+_PREFIX = "train/info/"
+
+
+def detection_table(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
+    """Precision and recall at the end of training, by strategy and noise; None where no run logged them.
+
+    Args:
+        runs: finished runs.
+        names: the strategy of each.
+    """
+    found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run, strategy in zip(runs, names, strict=True):
+        path = run.folder / HISTORY
+        history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        condition = training_condition(run.config)
+        for name in _NAMES:
+            logged = [point[_PREFIX + name] for point in history if _PREFIX + name in point]
+            if logged and condition.level > 0:
+                found[strategy][f"{condition.kind} {condition.level:g}", name].append(logged[-1])
+    if not any(key[1] == "noise_precision" for values in found.values() for key in values):
+        return None
+    blocks = {}
+    for strategy, values in found.items():
+        rows = [
+            [Entry(noise), *(_entry(values.get((noise, name), [])) for name in _NAMES)]
+            for noise in dict.fromkeys(noise for noise, _ in values)
+        ]
+        blocks[strategy] = rows
+    note = (
+        "Of the pairs of the last epoch, averaged over languages and seeds: share of truly noisy ones among those "
+        "found, share of the noisy ones that were found, share found, share that is noisy."
+    )
+    return Table("detection", "Detected noise", ["training noise", *_NAMES.values()], blocks, note, ["", *_NAMES])
+
+
+def _entry(values: list[float]) -> Entry:
+    if not values:
+        return Entry("-")
+    return Entry(f"{fmean(values):.3f}", Figure(fmean(values), t_interval(values), tuple(range(len(values))), True))

@@ -28,7 +28,7 @@ def save_tiny(folder: Path, tokenizer, special: dict[str, str], seed: int = 0, l
     import torch
     from transformers import BertConfig, BertModel
 
-    from lightning_modules.tokenizer_files import write_tokenizer
+    from lightning_modules.models.tokenizer_files import write_tokenizer
 
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -220,10 +220,10 @@ def tiny_config(tmp_path_factory, tsv_folder, tiny_bert, tiny_unigram) -> Path:
         f"""\
 model:
   teacher:
-    class_path: lightning_modules.teacher.OnlineTeacher
+    class_path: lightning_modules.teachers.online.OnlineTeacher
     init_args: {{model: {tiny_bert}, max_length: 32}}
   student:
-    class_path: lightning_modules.encoder.TransformerEncoder
+    class_path: lightning_modules.students.transformer.TransformerEncoder
     init_args: {{model: {tiny_unigram}, max_length: 32, vocabulary: trim, dropout: 0.1}}
   lr: 0.003
   warmup_steps: 2

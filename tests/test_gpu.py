@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from datamodules.pairs import PairBatch
-from lightning_modules.cached_teacher import CachedTeacher
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.encoder import TransformerEncoder
-from lightning_modules.teacher import OnlineTeacher
-from lightning_modules.transfer import to_device
+from lightning_modules.students.transformer import TransformerEncoder
+from lightning_modules.teachers.cached import CachedTeacher
+from lightning_modules.teachers.online import OnlineTeacher
+from lightning_modules.vectors import to_device
 from strategies.base import DistillationStrategy
 from strategies.contrastive import Contrastive
 from strategies.mse import MSE

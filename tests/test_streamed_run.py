@@ -35,7 +35,7 @@ def words(tmp_path: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) ->
     config["data"]["init_args"] |= {"stream": True, "shuffle_buffer": 40, "vocabulary_sample": 90}
     teacher = config["model"]["teacher"]
     config["model"]["teacher"] = {
-        "class_path": "lightning_modules.cached_teacher.CachedTeacher",
+        "class_path": "lightning_modules.teachers.cached.CachedTeacher",
         "init_args": {"teacher": teacher},
     }
     path = tmp_path / "stream.yaml"

@@ -31,7 +31,7 @@ import numpy as np
 from datamodules.images import is_image
 from datamodules.noise.options import TrainingNoise
 from datamodules.pairs import Pair
-from retrieval.errors import InputError
+from foundations.errors import InputError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 _STREAM = 1

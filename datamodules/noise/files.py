@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.derived import scan_lines
+from datamodules.lines import tsv_columns
 from datamodules.text import fold, normalise
-from datamodules.text_store import tsv_columns
-from retrieval.errors import InputError
-from retrieval.files import require_file
+from foundations.cache import scan_lines
+from foundations.errors import InputError
+from foundations.files import require_file
 
 
 def read_lexicon(path: str | Path) -> dict[str, str]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from datamodules.noise.confusables import looks_like
 from datamodules.noise.graphemes import chart_neighbours, script_name
 from datamodules.noise.keyboards import alphabet, keys_beside
 
@@ -58,4 +57,68 @@ def _with_one_changed(cluster: str, choices: Callable[[str], Sequence[str]]) -> 
         cluster[:place] + other + cluster[place + 1 :]
         for place, character in enumerate(cluster)
         for other in choices(character)
+    )
+
+
+_GROUPS = {
+    "Latin": "0oce 1lit 5s 6b 9gq 2z nhru vyu ao ft kx mn wv ij 0OQDC 1IlT 5S 8B 2Z 6G EF PR MN VU VY KX",
+    "Cyrillic": "сео аоэ ипн шщ цщ ьъы лп бв тг зэ жк 3з 0о 0О СО ИНП ШЩ ЬЪЫ ЛП БВ ЗЭ 3З ЕЁ её ий ії әе қк ңн өо үұу",
+    "Greek": "νυ οσθ απ ηπ ικ ρσ ςζ γυ εξ χκ λά ΟΘ ΑΛΔ ΕΞΣ ΗΝ ΚΧ 0ο 0Ο",
+    "Hebrew": "בכ דרך החת וזן םס עצ גנ יו ךן שט",
+    "Arabic": "بتثنيپ جحخچ دذ رزژ سش صض طظ عغ فق كکگل هة ىي اأإآ وؤر مه",
+    "Devanagari": "वबक भम घधछ पषफ यथ तन रस टठढ डङइ खर जज उऊ अआ एऐ चज णण लळ िी ुू ेै ोौ ंँ ृ्",
+    "Bengali": "বরক যষ য়য নণল তভও ঘথ খথ ডড় ঢঢ় পফ উঊ ঙও িী ুূ েৈ ংঃ",
+    "Ethiopic": "",
+    "Thai": "กถภ ขชซ คตด ผฝ พฟ นม บป ฎฏ วาร อฮ ลส ยผ ิีึื ุู ่้๊๋",
+    "Georgian": "აპ ბგ დლ ეფ ვპ თო რღ სხ ცძ უყ შწ ჩზ",
+}
+
+_SPLIT = {"m": "rn", "w": "vv", "d": "cl", "h": "li", "M": "IVI", "W": "VV"}
+"""Latin letters that are read as two."""
+
+_ETHIOPIC = "ሀህ ሐሕ ሰሸ በሰለ ተቸ ነኘ አኣ ከኸ ዘዠ ደጀ ጠጨ ጸፀ ቀቐ ገኀ ፈረ መሠ ወዐ የጸ ለስ"
+"""Pairs that differ by a stroke; what holds for the first of a series holds for the other orders."""
+
+
+@lru_cache(maxsize=4096)
+def looks_like(character: str) -> tuple[str, ...]:
+    """The characters that look like one; in a script without a table, neighbours in Unicode's chart.
+
+    >>> looks_like("m"), looks_like("व")
+    (('n', 'rn'), ('ब', 'क'))
+    """
+    script = script_name(character)
+    if script == "Ethiopic":
+        return _like_syllable(character)
+    if script is not None and script not in _GROUPS:
+        return chart_neighbours(character)
+    found = [each for name in ([script] if script else _GROUPS) for each in _table(name).get(character, ())]
+    split = [_SPLIT[character]] if character in _SPLIT else []
+    # A digit looks like letters of many scripts; only those of Latin are taken.
+    return tuple(dict.fromkeys([*(each for each in found if script or each.isascii()), *split]))
+
+
+@cache
+def _table(script: str) -> dict[str, list[str]]:
+    table: dict[str, list[str]] = {}
+    for group in _GROUPS[script].split():
+        for character in group:
+            if unicodedata.name(character, ""):
+                table.setdefault(character, []).extend(other for other in group if other != character)
+    return table
+
+
+def _like_syllable(character: str) -> tuple[str, ...]:
+    """Syllables of another consonant in the same order, and the next orders of the same consonant."""
+    order, first = ord(character) & 7, ord(character) & ~7
+    found = []
+    for group in _ETHIOPIC.split():
+        series = [ord(each) & ~7 for each in group]
+        if first in series:
+            found += [chr(each | order) for each in series if each != first]
+    found += [chr(first | other) for other in (order - 1, order + 1) if 0 <= other < 7]
+    return tuple(
+        each
+        for each in dict.fromkeys(found)
+        if each != character and unicodedata.name(each, "").startswith("ETHIOPIC SYLLABLE")
     )

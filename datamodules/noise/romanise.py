@@ -5,8 +5,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
-from datamodules.noise.diacritics import without_diacritics
-from datamodules.noise.graphemes import script_name
+from datamodules.noise.graphemes import script_name, without_diacritics
 
 _TABLES = {
     "Cyrillic": ("абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґўәғқңөұүһ",

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from datamodules.noise.diacritics import without_diacritics
-from datamodules.noise.graphemes import clusters, has_letter_base, join_words, split_words
+from datamodules.noise.graphemes import clusters, has_letter_base, join_words, split_words, without_diacritics
 from datamodules.noise.replacements import misread, mistyped, other_letters
 from datamodules.noise.romanise import romanise
 from datamodules.text import fold, normalise

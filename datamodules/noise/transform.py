@@ -21,10 +21,10 @@ from datamodules.noise.files import read_lexicon, read_translations
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
-from datamodules.source import PairSource, Row
+from datamodules.sources import PairSource, Row
+from foundations.errors import InputError
+from foundations.progress import delayed_progress
 from retrieval.collection import Collection
-from retrieval.errors import InputError
-from retrieval.progress import delayed_progress
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from strategies.options import at_least_float32, check_choice, check_number, without_autocast
-from strategies.transport.fused import FINE, NEWTON_LIMIT
+from foundations.checks import check_choice, check_number
+from strategies.functional import at_least_float32, without_autocast
+from strategies.transport.cpu_solver import FINE, NEWTON_LIMIT
 from strategies.transport.problem import (
     LONGEST,
     Potentials,
@@ -44,10 +45,10 @@ __all__ = ["SOLVERS", "Potentials", "Solver", "Transport", "marginal_violation",
 Solver = Literal["auto", "fused", "torch", "reference", "triton", "exact", "ipot"]
 
 SOLVERS: dict[str, str] = {
-    "fused": "strategies.transport.fused",
+    "fused": "strategies.transport.cpu_solver",
     "torch": "strategies.transport.torch_solver",
     "reference": "strategies.transport.reference",
-    "triton": "strategies.transport.triton",
+    "triton": "strategies.transport.gpu_solver",
     "exact": "strategies.transport.exact",
     "ipot": "strategies.transport.ipot",
 }

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foundations.checks import check_number
 from strategies.distributed import gather, rank_and_world_size
-from strategies.options import at_least_float32, check_number, without_autocast
+from strategies.functional import at_least_float32, without_autocast
 from strategies.transport import Solver, solve
 from strategies.transport.problem import Transport
 

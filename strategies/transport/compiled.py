@@ -39,5 +39,5 @@ def source_stamp() -> int:
 
     Numba compiles again when the file of a function changes, but not when that of a function that it calls does.
     """
-    files = sorted(Path(__file__).parent.glob("fused*.py"))
+    files = sorted(Path(__file__).parent.glob("cpu_*.py"))
     return zlib.crc32(b"".join(file.read_bytes() for file in [*files, Path(__file__)]))

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from strategies.transport.fused import FINE, NEWTON_LIMIT
-from strategies.transport.groups import in_groups
+from strategies.transport.cpu_solver import FINE, NEWTON_LIMIT
+from strategies.transport.newton import newton
 from strategies.transport.problem import Potentials, Transport, finished, start_potential, without_padding
-from strategies.transport.torch_newton import newton
 
 CHECK_EVERY, WARM = 8, 3
 """Iterations between two looks at the violation, and at first from given potentials; converged pairs leave there."""
+
 AIM = 0.4
 """Iterations end at this share of the tolerance, so that gradients are within half of it."""
+
 CPU_GROUP = 5 * 2**16
 """On a CPU, pairs are solved in groups of about this many cost entries, whose kernels fit its cache."""
+
 LARGEST_OMEGA = 1.9
 """Over-relaxation goes up to here; it must stay below 2."""
 
 # Scalings stay within CLAMP, and leave for the potentials beyond ABSORB. Kernel entries under DROP are set to zero,
 # so that no denormal numbers slow the products: DROP * CLAMP**2 is far below float32's precision.
 CLAMP, ABSORB, DROP, TINY, LEAST = 1e8, 1e6, 1e-25, 1e-30, 1e-37
+
 SPREAD = 20.0
 
 
@@ -329,3 +333,64 @@ def _next_omega(omega: Tensor, rate: Tensor) -> Tensor:
     best = (2 / (1 + (1 - plain).sqrt())).clamp_(max=LARGEST_OMEGA)
     best = torch.where(rate > omega - 1, torch.maximum(best, omega), omega)  # faster than omega allows: no estimate
     return torch.where(rate > 1, (1 + omega) / 2, best)
+
+
+def in_groups(
+    solve: Callable[[Tensor, Tensor, Tensor, Potentials | None], Transport],
+    cost: Tensor,
+    source: Tensor,
+    target: Tensor,
+    potentials: Potentials | None,
+    *,
+    entries: int,
+) -> Transport:
+    """Solve groups of pairs, the longest first, and put the results where the pairs were.
+
+    Args:
+        solve: solves one group, given its cost (a copy of its own, zero at padding), masses, and potentials to start
+            from.
+        cost: (B, S, T).
+        source: (B, S).
+        target: (B, T).
+        potentials: of all pairs, or None.
+        entries: a group has about so many cost entries, and at least one pair.
+
+    Returns:
+        The transport of all pairs.
+    """
+    ends = [_ends(marginal) for marginal in (source, target)]
+    longest, order = torch.maximum(*ends).sort(descending=True, stable=True)
+    out = Transport(
+        plan=torch.zeros_like(cost),
+        value=torch.empty_like(cost[:, 0, 0]),
+        violation=torch.empty_like(cost[:, 0, 0]),
+        iterations=torch.empty_like(ends[0]),
+        converged=torch.empty_like(ends[0], dtype=torch.bool),
+        potentials=(torch.zeros_like(source), torch.zeros_like(target)),
+    )
+    sides, start = longest.tolist(), 0
+    while start < len(cost):
+        count = max(1, entries // sides[start] ** 2)
+        group = order[start : start + count]
+        start += count
+        s, t = (int(end[group].max()) for end in ends)
+        given = None if potentials is None else (potentials[0][group, :s], potentials[1][group, :t])
+        a, b = source[group, :s], target[group, :t]
+        _put(solve(without_padding(cost[group, :s, :t], a, b), a, b, given), out, group)
+    return out
+
+
+def _ends(marginal: Tensor) -> Tensor:
+    """The place after each row's last mass."""
+    places = torch.arange(1, marginal.shape[1] + 1, device=marginal.device)
+    return torch.where(marginal > 0, places, 1).amax(1)
+
+
+def _put(part: Transport, out: Transport, group: Tensor) -> None:
+    """Write a group's results to their places."""
+    _, s, t = part.plan.shape
+    out.plan[:, :s, :t].index_copy_(0, group, part.plan)
+    for name in ("value", "violation", "iterations", "converged"):
+        getattr(out, name).index_copy_(0, group, getattr(part, name))
+    for mine, whole, length in zip(part.potentials or (), out.potentials or (), (s, t), strict=True):
+        whole[:, :length].index_copy_(0, group, mine)

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.candidates import collate_candidates
-from datamodules.pairs import Candidate, Pair, collate
+from datamodules.pairs import Candidate, Pair, collate, collate_candidates
 from datamodules.text import text_id
 from datamodules.tsv import TSVDataModule
-from retrieval.errors import InputError
+from foundations.errors import InputError
 
 LISTS = [
     [Candidate("x", "tx", 2.0), Candidate("y"), Candidate("x", "other")],

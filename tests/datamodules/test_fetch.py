@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from datamodules import fetch as module
-from datamodules.fetch import cache_folder, fetch, main, missing
+from datamodules.fetch import fetch, main, missing
 from datamodules.packages import GROUPS, PACKAGES, Package
-from retrieval.errors import InputError
+from foundations.cache import cache_folder
+from foundations.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

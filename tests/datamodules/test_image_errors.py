@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.datamodules import entities_layout, flickr30k_layout
-from tests.datamodules.flickr30k_layout import change
-from tests.lightning_modules.test_open_clip_teacher import save
+from tests.datamodules.flickr30k import flickr30k_layout
+from tests.datamodules.flickr30k.flickr30k_layout import change
+from tests.datamodules.flickr30k_entities import entities_layout
+from tests.lightning_modules.teachers.test_open_clip_teacher import save
 
 FLICKR = ["--data", "flickr30k", "--data.language", "sw", "--data.captions", "captions.sw.tsv"]
 ENTITIES = ["--data", "flickr30k_entities"]

@@ -13,8 +13,8 @@ from datamodules.images import ImageReference, cache_text, image_source, is_imag
 from datamodules.leaks import find_leaks
 from datamodules.mixture import ListSource
 from datamodules.pairs import Pair, pair_length
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.pairs import Pair
-from datamodules.source import PairSource
+from datamodules.sources import PairSource
 from retrieval.collection import Collection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datamodules.sampler import PairSampler
+from datamodules.loading import PairSampler
 
 
 def lengths(size: int) -> list[int]:

@@ -10,9 +10,9 @@ import pytest
 from datamodules.base import PairsDataModule
 from datamodules.mixture import ListSource, Mixture, MixtureDataModule, quotas
 from datamodules.pairs import Pair, make_pairs
-from datamodules.source import PairSource
+from datamodules.sources import PairSource
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 SIZES = {"sw": 90, "so": 25, "mr": 5}
 

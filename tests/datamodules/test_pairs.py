@@ -10,11 +10,11 @@ import torch
 
 from datamodules import DATAMODULES
 from datamodules.base import PairsDataModule
+from datamodules.loading import PairSampler
 from datamodules.pairs import Pair, PairBatch, TextBatch, make_pairs, text_batches, without_repeats
-from datamodules.sampler import PairSampler
 from datamodules.text import fold, hash_share
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 
 def collection(name: str, queries: int = 7, documents: int = 5, **sides: Any) -> Collection:

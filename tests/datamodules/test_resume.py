@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.base import PairsDataModule
 from datamodules.pairs import Pair, make_pairs
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 PAIRS, BATCH = 23, 4
 PER_EPOCH = PAIRS // BATCH

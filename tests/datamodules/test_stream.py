@@ -16,14 +16,12 @@ import pytest
 import torch
 
 from datamodules.base import PairsDataModule
-from datamodules.pair_file import PairFile
+from datamodules.loading import PairLoader, Position, StreamDataset, StreamSampler, stream_loader
 from datamodules.pairs import Pair, PairBatch, make_pairs
-from datamodules.sampler import PairLoader, Position
-from datamodules.source import PairSource, SampledSource, stream_pair
-from datamodules.stream import StreamDataset, StreamSampler, stream_loader
+from datamodules.sources import PairFile, PairSource, SampledSource, stream_pair
 from datamodules.text import fold, text_id
+from foundations.errors import InputError
 from retrieval.collection import Collection
-from retrieval.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -298,8 +296,8 @@ def test_a_sample_of_the_pairs_for_the_vocabulary() -> None:
 
 MEASURE = """
 import sys
-from datamodules.pair_file import PairFile
-from datamodules.stream import stream_loader
+from datamodules.sources import PairFile
+from datamodules.loading import stream_loader
 def peak():
     return max(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 before, size = peak(), 0

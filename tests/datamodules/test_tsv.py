@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.source import PairSource
+from datamodules.lines import TextStore
+from datamodules.sources import PairSource
 from datamodules.text import hash_share
-from datamodules.text_store import TextStore
 from datamodules.tsv import TSVDataModule
-from retrieval.errors import InputError
+from foundations.errors import InputError
 
 IDS = [f"q{i}" for i in range(40)]
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from datamodules.pairs import PairBatch
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.encoder import TransformerEncoder
-from lightning_modules.static_encoder import StaticEncoder
-from lightning_modules.teacher import OnlineTeacher
+from lightning_modules.students.static import StaticEncoder
+from lightning_modules.students.transformer import TransformerEncoder
+from lightning_modules.teachers.online import OnlineTeacher
 from strategies.base import DistillationStrategy
 from strategies.contrastive import Contrastive
 from strategies.mse import MSE

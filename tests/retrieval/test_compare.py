@@ -13,7 +13,7 @@ from scipy import stats
 
 import compare as command
 from retrieval.metrics import evaluate_run
-from retrieval.significance import bootstrap_interval, holm
+from retrieval.statistics import bootstrap_interval, holm
 from retrieval.trec import write_qrels, write_run
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from foundations.errors import InputError
 from retrieval.compare import compare_runs, comparison_note, load_runs
-from retrieval.errors import InputError
-from retrieval.significance import holm, paired_t_test
+from retrieval.statistics import holm, paired_t_test
 
 QUERIES = {"sw": 40, "so": 9}
 

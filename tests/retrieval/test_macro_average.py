@@ -7,8 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from retrieval.macro_average import macro_interval, macro_mean, macro_permutation_test, macro_t_test
-from retrieval.significance import bootstrap_interval, paired_permutation_test, paired_t_test
+from retrieval.statistics import (
+    bootstrap_interval,
+    macro_interval,
+    macro_mean,
+    macro_permutation_test,
+    macro_t_test,
+    paired_permutation_test,
+    paired_t_test,
+)
 
 RNG = np.random.default_rng(5)
 

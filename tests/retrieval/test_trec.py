@@ -8,8 +8,8 @@ import ir_measures
 import numpy as np
 import pytest
 
-from retrieval.errors import InputError
-from retrieval.files import write_whole
+from foundations.errors import InputError
+from foundations.files import write_whole
 from retrieval.metrics import evaluate_run
 from retrieval.trec import ranked_documents, read_qrels, read_run, write_qrels, write_run
 
@@ -151,7 +151,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("old")
     script = (
-        "import os, sys\nfrom retrieval.files import write_whole\n"
+        "import os, sys\nfrom foundations.files import write_whole\n"
         "with write_whole(sys.argv[1]) as file:\n    file.write('half'); file.flush(); os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from strategies.alignment import greedy_alignment
+from strategies.functional import greedy_alignment
 
 
 def one_by_one(cost, rows, columns):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from strategies.contrastive import Contrastive
-from strategies.cost import unit_tokens
-from strategies.late_interaction import maxsim
+from strategies.functional import maxsim, unit_tokens
 
 
 def slow_maxsim(queries, documents):

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from strategies.mixture import NARROWEST, fit_mixture
-from strategies.noise_detection import NoiseDetector, standing
+from strategies.noise_detection import NARROWEST, NoiseDetector, fit_mixture, standing
 
 
 def draw(*parts, seed=0):

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from strategies.base import Embeddings
-from strategies.cost import token_cost
-from strategies.marginals import token_marginals
+from strategies.functional import token_cost, token_marginals
 from strategies.ot import OptimalTransport
 from strategies.transport import solve
 

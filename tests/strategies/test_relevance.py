@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from strategies.base import Embeddings, ListEmbeddings
 from strategies.contrastive import Contrastive
 from strategies.cosine import Cosine
+from strategies.functional import all_scores, list_scores
 from strategies.kl import KL
 from strategies.margin_mse import MarginMSE
 from strategies.mse import MSE
-from strategies.scores import all_scores, list_scores
 from strategies.weighted_sum import WeightedSum
 
 SCORES = ["pooled", "maxsim"]

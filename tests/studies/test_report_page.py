@@ -18,7 +18,7 @@ import pytest
 import yaml
 from scipy import integrate, stats
 
-from retrieval.significance import holm, paired_t_test
+from retrieval.statistics import holm, paired_t_test
 from studies.figures import SUMMARIES, Study
 from studies.runs import Condition, find_folders, read_run, read_scores, strategy_names, training_condition
 from studies.tables import robustness_table

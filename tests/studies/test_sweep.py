@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retrieval.errors import InputError
+from foundations.errors import InputError
 from studies.cells import Outcome, Place, check_records, run_cell
 from studies.grid import Cell, difference, read_sweep, read_sweeps, select
 from studies.noisy_tests import is_tested, test_under_noise

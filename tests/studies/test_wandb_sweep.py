@@ -11,7 +11,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from studies.grid import KEYS, Cell, read_sweep
-from tests.lightning_modules.test_loggers import records
+from tests.lightning_modules.run.test_loggers import records
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = [path for path in sorted((ROOT / "configs/sweeps").glob("*.yaml")) if not path.stem.endswith(".test_noise")]

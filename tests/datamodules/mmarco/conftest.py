@@ -31,10 +31,10 @@ def tiny_models(tmp_path_factory, tiny_bert, tiny_unigram) -> Path:
         f"""\
 model:
   teacher:
-    class_path: lightning_modules.teacher.OnlineTeacher
+    class_path: lightning_modules.teachers.online.OnlineTeacher
     init_args: {{model: {tiny_bert}, max_length: 32}}
   student:
-    class_path: lightning_modules.encoder.TransformerEncoder
+    class_path: lightning_modules.students.transformer.TransformerEncoder
     init_args: {{model: {tiny_unigram}, max_length: 32}}
 trainer: {{max_epochs: 1, accelerator: cpu}}
 """,

@@ -7,7 +7,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from datamodules.mmarco import MMarcoDataModule
+from datamodules.mmarco.datamodule import MMarcoDataModule
 
 WORDS = {"cat": "paka", "mat": "mkeka", "morning": "asubuhi", "friend": "rafiki", "sun": "jua", "water": "maji",
          "life": "uhai", "big": "kubwa", "red": "jekundu", "small": "mdogo"}  # fmt: skip

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.mmarco import MMarcoDataModule
+from datamodules.mmarco.datamodule import MMarcoDataModule
 from datamodules.text import hash_share
-from retrieval.errors import InputError
+from foundations.errors import InputError
 from tests.datamodules.mmarco import layout
 from tests.datamodules.mmarco.layout import LANGUAGES, PASSAGES, SCORES, built, passage, qids, query, relevant
 

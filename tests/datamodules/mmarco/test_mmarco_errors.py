@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.mmarco import MMarcoDataModule
-from retrieval.errors import InputError
+from datamodules.mmarco.datamodule import MMarcoDataModule
+from foundations.errors import InputError
 from tests.datamodules.mmarco.layout import SCORES, built, qids
 
 

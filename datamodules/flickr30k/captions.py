@@ -1,0 +1,320 @@
+"""Captions of Flickr30k's images in other languages: one reader a source, all with the same result.
+
+multi30k          data/task1/raw/{train,val,test_2016_flickr}.<language>.gz and data/task1/image_splits/*.txt: one
+translation an image (de fr cs), aligned with one English caption
+multi30k_task2    data/task2/raw/{train,val,test_2016}.<1-5>.<language>.gz and data/task2/image_splits/{train,val,
+test_2016}_images.txt: five captions an image (de), written without sight of the English ones
+flickr30k_cn      folders of a split with TextData/*.caption.txt, or *.txt, of lines <image>#zhm#<number> caption (zhm:
+people translated; zhb: a machine did), the translations of English captions with the same numbers. The caption may be
+cut into words with their parts of speech (她:r 在:p), which are taken off. Trap: its split has 29,783 / 1,000 / 1,000
+images, so people translated the captions of its test images, most of which are not test images here
+xflickrco         annotations/<language>/test.jsonl; images of COCO are passed over; test only
+flickr30k_200     <language>.txt aligned with filenames.txt, machine-translated; test only
+<file>.tsv        image<TAB>caption; the image as 36979, 36979.jpg, or 36979.jpg#<number of the English caption>
+
+Flickr30k has 31,783 images, the split of Karpathy 31,014. Captions of the others are passed over, if the token file has
+the image; a caption of an image that nothing knows is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.flickr30k.files import FlickrImage, numbered_lines
+from datamodules.text import normalise
+from datamodules.tsv import read_rows
+from foundations.errors import InputError
+from foundations.files import require_file
+
+Images = Mapping[str, FlickrImage]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption, and the English one that it was translated from or stands beside.
+
+    Args:
+        text: the caption.
+        english: in English.
+    """
+
+    text: str
+    english: str
+
+
+@dataclass
+class CaptionTable:
+    """Captions by image, while they are read.
+
+    Args:
+        images: the images of the split.
+        others: names of Flickr30k's images that are not in the split: their captions are passed over.
+        captions: image -> captions.
+    """
+
+    images: Images
+    others: Set[str] = frozenset()
+    captions: dict[str, dict[int, Caption]] = field(default_factory=dict)
+
+    def add(
+        self, image: str, text: str, path: Path, line: int, number: int | None = None, english: str | None = None
+    ) -> None:
+        """Add a caption.
+
+        Args:
+            image: its file, with ``.jpg`` or without.
+            text: the caption.
+            path: where it stands, for the error messages.
+            line: the same.
+            number: its place among the captions of the image; by default behind them.
+            english: what it was translated from; by default the English caption with the same number, counted round
+                where there are fewer.
+
+        Raises:
+            InputError: an unknown image, an empty caption, or a place that is taken.
+        """
+        name = image.removesuffix(".jpg")
+        if name in self.others:
+            return
+        if name not in self.images:
+            files = "dataset_flickr30k.json and results_20130124.token have" if self.others else (
+                "dataset_flickr30k.json has"
+            )  # fmt: skip
+            raise InputError(f"a caption for an unknown image {image!r}: {files} none", path, line)
+        if not (text := normalise(text)):
+            raise InputError(f"the caption of {image} is empty", path, line)
+        own = self.captions.setdefault(name, {})
+        place = len(own) if number is None else number
+        if place in own:
+            raise InputError(f"the caption {place} of {image} stands there twice", path, line)
+        known = self.images[name].captions
+        own[place] = Caption(text, known[place % len(known)] if english is None else english)
+
+    def result(self) -> dict[str, list[Caption]]:
+        """Image -> captions in their order; images in the order of the split."""
+        return {
+            name: [self.captions[name][number] for number in sorted(self.captions[name])]
+            for name in self.images
+            if name in self.captions
+        }
+
+
+def read_captions(
+    source: str, root: Path, language: str, images: Images, others: Set[str] = frozenset()
+) -> dict[str, list[Caption]]:
+    """The captions of a source.
+
+    Args:
+        source: ``english``, a name of `READERS`, alone or with its folder (``multi30k:/data/multi30k``), or a TSV file.
+        root: the folder in which folders and files are looked for; by default ``multi30k`` and so on in it.
+        language: as the source's files spell it: ``de``, or ``swh_Latn`` for flickr30k_200.
+        images: all images of the split.
+        others: see `CaptionTable`.
+
+    Returns:
+        Image -> its captions, in the order of the split; images without captions are not there.
+
+    Raises:
+        InputError: a file is missing or malformed, or names an unknown image.
+    """
+    if source == "english":
+        return {name: [Caption(text, text) for text in image.captions] for name, image in images.items()}
+    name, _, folder = source.partition(":")
+    if name not in READERS:
+        return _read_tsv(root / source, CaptionTable(images, others))
+    path = root / Path(folder or name).expanduser()
+    if not path.is_dir():
+        raise InputError(f"no such folder, expected the files of {name}; or name it: {name}:FOLDER", path)
+    table = CaptionTable(images, others)
+    READERS[name](path, language, table)
+    if not table.captions:
+        raise InputError(f"found no caption in {language} there, expected those of {name}", path)
+    return table.result()
+
+
+def check_source(source: str, language: str) -> None:
+    """Look whether a source can be meant.
+
+    Raises:
+        ValueError: there is no such source, or it is English and the language is not.
+    """
+    name = source.partition(":")[0]
+    if source == "english" and language != "en":
+        raise ValueError(f"captions are english, but the language is {language}: name a source of captions, {_CHOICES}")
+    if name != "english" and name not in READERS and not source.endswith((".tsv", ".txt")):
+        raise ValueError(f"captions is {source!r}, expected {_CHOICES}")
+
+
+def _multi30k(folder: Path, language: str, table: CaptionTable) -> None:
+    folder = _inner(folder, "data/task1", "task1")
+    found = False
+    for split in ("train", "val", "test_2016_flickr"):
+        path = _packed(folder / "raw" / f"{split}.{language}")
+        if path is None:
+            continue
+        found = True
+        images = _image_names(folder / "image_splits" / f"{split}.txt")
+        english = _packed(folder / "raw" / f"{split}.en")
+        twins = [None] * len(images) if english is None else _aligned(english, images)
+        for number, (image, text, twin) in enumerate(zip(images, _aligned(path, images), twins, strict=True), start=1):
+            table.add(image, text, path, number, english=twin)
+    if not found:
+        raise InputError(f"no file {{train,val,test_2016_flickr}}.{language}.gz there", folder / "raw")
+
+
+def _multi30k_task2(folder: Path, language: str, table: CaptionTable) -> None:
+    folder = _inner(folder, "data/task2", "task2")
+    found = False
+    for split in ("train", "val", "test_2016"):
+        for number in range(1, 6):
+            path = _packed(folder / "raw" / f"{split}.{number}.{language}")
+            if path is None:
+                continue
+            found = True
+            images = _image_names(folder / "image_splits" / f"{split}_images.txt")
+            for line, (image, text) in enumerate(zip(images, _aligned(path, images), strict=True), start=1):
+                table.add(image, text, path, line, number - 1)
+    if not found:
+        raise InputError(f"no file {{train,val,test_2016}}.{{1-5}}.{language}.gz there", folder / "raw")
+
+
+def _flickr30k_cn(folder: Path, language: str, table: CaptionTable) -> None:
+    if language != "zh":
+        raise InputError(f"the language is {language}, but flickr30k_cn is in Chinese: set language to zh")
+    by_people: dict[str, list[tuple[str, str, Path, int, int]]] = {}
+    by_machine: dict[str, list[tuple[str, str, Path, int, int]]] = {}
+    for path in _caption_files(folder):
+        for line, text in numbered_lines(path):
+            match = _CN_LINE.fullmatch(text)
+            if match is None:
+                raise InputError(f"found {text[:60]!r}, expected <image>#zhm#<number> caption", path, line)
+            image, kind, number, caption = match.groups()
+            found = by_people if kind == "zhm" else by_machine
+            found.setdefault(image.removesuffix(".jpg"), []).append((image, joined(caption), path, line, int(number)))
+    for captions in (by_machine | by_people).values():  # those of people, where there are such
+        for caption in captions:
+            table.add(*caption)
+    _say_who_translated(by_people, table)
+
+
+def _caption_files(folder: Path) -> list[Path]:
+    """The files with captions: ``*.caption.txt`` of the official folders, else all ``*.txt``.
+
+    The official folders have lists of images as well (ImageSets), and may have a file both as it is and cut into words
+    (``seg.<name>``); the former is taken.
+    """
+    found = sorted(folder.rglob("*.caption.txt")) or sorted(folder.rglob("*.txt"))
+    names = {path.name for path in found}
+    return [path for path in found if path.name.removeprefix("seg.") == path.name or path.name[4:] not in names]
+
+
+def joined(caption: str) -> str:
+    """A Chinese caption that was cut into words, as it is written: no tags, no space between Chinese characters.
+
+    >>> joined("一个:m 女孩:n 在:p 弹 吉他:n ，:wd iPod nano")
+    '一个女孩在弹吉他， iPod nano'
+    """
+    text, *others = (_PART_OF_SPEECH.sub("", word) for word in caption.split())
+    for word in others:
+        text += f" {word}" if text[-1].isascii() or word[0].isascii() else word
+    return text
+
+
+def _say_who_translated(by_people: Set[str] | Mapping[str, object], table: CaptionTable) -> None:
+    """Warn where people translated the captions of some test images only."""
+    test = [name for name in table.captions if table.images[name].split == "test"]
+    count = sum(name in by_people for name in test)
+    if count < len(test):
+        warnings.warn(
+            f"flickr30k_cn: people translated the captions of {count:,} of the {len(test):,} test images, a machine "
+            "those of the others; its own split is another one",
+            stacklevel=4,
+        )
+
+
+def _xflickrco(folder: Path, language: str, table: CaptionTable) -> None:
+    path = require_file(_inner(folder, "annotations") / language / "test.jsonl")
+    expected = '{"sentences": [...], "id": "36979", "img_path": "36979.jpg"}'
+    for line, text in numbered_lines(path):
+        try:
+            entry: Any = json.loads(text)
+            image, sentences = entry["id"], entry["sentences"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise InputError(f"found {text[:60]!r}, expected {expected}", path, line) from None
+        if isinstance(image, int):  # of COCO
+            continue
+        if not isinstance(image, str) or not isinstance(sentences, list) or not sentences:
+            raise InputError(f"found {text[:60]!r}, expected {expected}", path, line)
+        if image.removesuffix(".jpg") in table.captions:
+            raise InputError(f"the image {image} stands there twice", path, line)
+        for sentence in sentences:
+            table.add(image, str(sentence), path, line)
+
+
+def _flickr30k_200(folder: Path, language: str, table: CaptionTable) -> None:
+    folder = _inner(folder, "flickr30k-200")
+    path, names = require_file(folder / f"{language}.txt"), _image_names(folder / "filenames.txt")
+    english = folder / "eng_Latn.txt"
+    twins = _aligned(english, names) if english.is_file() else [None] * len(names)
+    for line, (image, text, twin) in enumerate(zip(names, _aligned(path, names), twins, strict=True), start=1):
+        table.add(Path(image).name, text, path, line, english=twin)
+
+
+def _read_tsv(path: Path, table: CaptionTable) -> dict[str, list[Caption]]:
+    for line, (key, text) in read_rows(path, "image<TAB>caption"):
+        image, hash_sign, number = key.partition("#")
+        if hash_sign and not number.isdecimal():
+            raise InputError(f"found {key!r}, expected an image such as 36979.jpg or 36979.jpg#0", path, line)
+        table.add(image, text, path, line, int(number) if hash_sign else None)
+    return table.result()
+
+
+_CN_LINE = re.compile(r"([^#\s]+)#(zh[a-z])#([0-9]+)\s+(\S.*)")
+
+_PART_OF_SPEECH = re.compile(r"(?<=.):[a-z]+$")
+"""Of a word: 女孩:n. The tags are those of BosonNLP."""
+
+READERS: dict[str, Callable[[Path, str, CaptionTable], None]] = {
+    "multi30k": _multi30k,
+    "multi30k_task2": _multi30k_task2,
+    "flickr30k_cn": _flickr30k_cn,
+    "xflickrco": _xflickrco,
+    "flickr30k_200": _flickr30k_200,
+}
+"""Name of a source -> what reads its folder."""
+
+_CHOICES = f"one of english, {', '.join(READERS)}, or a file of image<TAB>caption that ends in .tsv"
+
+
+def _inner(folder: Path, *names: str) -> Path:
+    """The folder in a repository that holds the files, or the folder itself."""
+    return next((folder / name for name in names if (folder / name).is_dir()), folder)
+
+
+def _packed(path: Path) -> Path | None:
+    """A file that may be compressed; None where there is none."""
+    return next((each for each in (path.with_name(f"{path.name}.gz"), path) if each.is_file()), None)
+
+
+def _image_names(path: Path) -> list[str]:
+    """The images of a list, each once."""
+    lines: dict[str, int] = {}
+    for line, text in numbered_lines(require_file(path)):
+        if text in lines:
+            raise InputError(f"the image {text} is already on line {lines[text]}", path, line)
+        lines[text] = line
+    return list(lines)
+
+
+def _aligned(path: Path, images: list[str]) -> list[str]:
+    """The lines of a file, as many as images."""
+    texts = [text for _, text in numbered_lines(path)]
+    if len(texts) != len(images):
+        raise InputError(f"has {len(texts):,} lines, but its list of images has {len(images):,}", path)
+    return texts

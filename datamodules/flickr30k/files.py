@@ -1,0 +1,187 @@
+"""The official files of Flickr30k: the split of Karpathy, the English captions, and the folder of the images."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from datamodules.text import normalise
+from datamodules.tsv import read_rows
+from foundations.cache import unpacked
+from foundations.errors import InputError
+from foundations.files import require_file
+
+Split = Literal["train", "val", "test"]
+
+_SIZES = (29_000, 1_014, 1_000)
+
+_SMALL_COPY = 10_000
+"""Up to so many images, nobody takes a copy for the whole split."""
+
+_KARPATHY = '{"images": [{"filename": "36979.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}'
+
+_TOKEN_LINE = "<image>.jpg#<number><TAB>caption"
+
+_TOKEN = re.compile(r"(?P<image>.+)\.jpg#(?P<number>[0-9]+)")
+
+
+@dataclass(frozen=True)
+class FlickrImage:
+    """An image of the split.
+
+    Args:
+        name: its id: the file name without ``.jpg``.
+        split: ``train``, ``val`` or ``test``.
+        captions: in English.
+    """
+
+    name: str
+    split: Split
+    captions: tuple[str, ...]
+
+
+def read_karpathy(path: str | Path) -> dict[str, FlickrImage]:
+    """The images of ``dataset_flickr30k.json`` by name, in its order.
+
+    Raises:
+        InputError: no file, no JSON, an image without a file name, a split or captions, an image that stands there
+            twice, an unknown split, or a split without images.
+    """
+    path = require_file(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        raise InputError(f"is no JSON, or is cut off: {error}; expected {_KARPATHY}", path, line) from None
+    entries = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise InputError(f"has no list of images, expected {_KARPATHY}", path)
+    images: dict[str, FlickrImage] = {}
+    for number, entry in enumerate(entries):
+        image = _karpathy_image(entry, number, path)
+        if image.name in images:
+            raise InputError(f"image {number}: {image.name}.jpg stands there twice", path)
+        images[image.name] = image
+    for split in get_args(Split):
+        if not any(image.split == split for image in images.values()):
+            raise InputError(f"has no image of the split {split!r}, expected {_KARPATHY}", path)
+    sizes = tuple(sum(image.split == split for image in images.values()) for split in get_args(Split))
+    if sum(sizes) > _SMALL_COPY and sizes != _SIZES:
+        warnings.warn(f"{path} splits the images {sizes}, the split of Karpathy is {_SIZES}", stacklevel=2)
+    return images
+
+
+def _karpathy_image(entry: Any, number: int, path: Path) -> FlickrImage:
+    try:
+        filename, split = entry["filename"], entry["split"]
+        captions = tuple(normalise(sentence["raw"]) for sentence in entry["sentences"])
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"image {number} lacks a file name, split or sentences, expected {_KARPATHY}", path) from None
+    if split not in get_args(Split):
+        raise InputError(f"image {number}: the split is {split!r}, expected one of {', '.join(get_args(Split))}", path)
+    if not isinstance(filename, str) or not filename.endswith(".jpg"):
+        raise InputError(f"image {number}: the file name is {filename!r}, expected one such as 36979.jpg", path)
+    if not captions or not all(captions):
+        raise InputError(f"image {number}: {filename} has no caption, or an empty one", path)
+    return FlickrImage(filename.removesuffix(".jpg"), split, captions)
+
+
+def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """The captions of ``results_20130124.token`` by image, in the order of their numbers.
+
+    Raises:
+        InputError: no file, a line that is malformed or has no caption, or a caption that stands there twice.
+    """
+    path = require_file(path)
+    captions: dict[str, dict[int, str]] = {}
+    for line, (key, text) in read_rows(path, _TOKEN_LINE):
+        match = _TOKEN.fullmatch(key)
+        if match is None:
+            raise InputError(f"found {key!r} in the first column, expected {_TOKEN_LINE}", path, line)
+        own = captions.setdefault(match["image"], {})
+        if int(match["number"]) in own:
+            raise InputError(f"the caption {key} stands there twice", path, line)
+        own[int(match["number"])] = normalise(text)
+    return {image: tuple(own[number] for number in sorted(own)) for image, own in captions.items()}
+
+
+def read_flickr(root: Path) -> dict[str, FlickrImage]:
+    """The images of a folder with the official files, by name, in the order of the split.
+
+    The split is that of ``dataset_flickr30k.json``; the English captions are those of ``results_20130124.token`` where
+    it is there, else those of the JSON file.
+
+    Raises:
+        InputError: a file is missing or malformed, or an image of the split has no caption.
+    """
+    if not root.is_dir():
+        raise InputError("no such folder, expected one with dataset_flickr30k.json and flickr30k-images", root)
+    images = read_karpathy(root / "dataset_flickr30k.json")
+    tokens = root / "results_20130124.token"
+    if not tokens.is_file():
+        return images
+    captions = read_token_file(tokens)
+    if lacking := [name for name in images if name not in captions]:
+        raise InputError(f"no caption for {lacking[0]}.jpg ({len(lacking):,} of {len(images):,} images)", tokens)
+    return {name: FlickrImage(name, image.split, captions[name]) for name, image in images.items()}
+
+
+def outside_the_split(root: Path, images: Iterable[str]) -> frozenset[str]:
+    """Names of Flickr30k's images that the split leaves out, by the token file; none where that is not there.
+
+    Args:
+        root: the folder of the official files.
+        images: names of those of the split.
+    """
+    tokens = root / "results_20130124.token"
+    return frozenset(read_token_file(tokens)).difference(images) if tokens.is_file() else frozenset()
+
+
+def find_images(root: Path, folder: str | None) -> Path:
+    """The folder of the images: the one that was named, or ``flickr30k-images`` or ``images``.
+
+    Raises:
+        InputError: it is not there.
+    """
+    names = ("flickr30k-images", "flickr30k_images", "images") if folder is None else (folder,)
+    found = next((root / name for name in names if (root / name).is_dir()), None)
+    if found is None:
+        raise InputError(f"no folder of images there, expected {' or '.join(names)}", root)
+    return found
+
+
+def require_images(folder: Path, names: Iterable[str]) -> None:
+    """Look whether all images are there, by listing the folder once.
+
+    Raises:
+        InputError: one is missing.
+    """
+    there, wanted = {path.name for path in folder.iterdir()}, list(names)
+    if missing := [name for name in wanted if f"{name}.jpg" not in there]:
+        raise InputError(f"there is no {missing[0]}.jpg ({len(missing):,} of {len(wanted):,} images missing)", folder)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file where the number of a line counts; it may be compressed (.gz), and may end without a newline.
+
+    Yields:
+        Line number from 1, and the line, normalised.
+
+    Raises:
+        InputError: no file, a damaged one, invalid UTF-8, or an empty line.
+    """
+    content = unpacked(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    lines = content.removesuffix(b"\n").split(b"\n")
+    for number, raw in enumerate(lines, start=1):
+        try:
+            text = normalise(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"invalid UTF-8 ({error.reason})", path, number) from None
+        if not text:
+            raise InputError("the line is empty, expected a text on every line", path, number)
+        yield number, text

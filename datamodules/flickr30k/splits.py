@@ -1,0 +1,97 @@
+"""Splits of the same images: no image that one dataset is tested on may be trained on by another.
+
+The two splits of Flickr30k overlap: 944 of the 1,000 test images of Karpathy's are training images of Flickr30k
+Entities, and 903 of its 1,000 test images are training images of Karpathy's. Whoever mixes them is refused, unless
+``remove_overlap`` says to leave those images out of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.base import PairsDataModule
+from foundations.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Which images a dataset uses for what.
+
+    Args:
+        train: names of the images that it is trained on, without folder and suffix.
+        evaluated: names of those of ``dev`` and ``test``.
+    """
+
+    train: frozenset[str]
+    evaluated: frozenset[str]
+
+
+class SplitByImage(PairsDataModule):
+    """A datamodule whose pairs and collections come from images that other datasets use as well.
+
+    A subclass leaves the images of `excluded_images` out of its pairs. Its ids hold for other datasets as well: the
+    `datamodules.text.text_id` of the image or text that pairs share.
+
+    Args:
+        remove_overlap: leave images out of training that are ``dev`` or ``test`` images of another split in the same
+            run; without it such a run is refused.
+        **options: those of `PairsDataModule`.
+    """
+
+    excluded_images: frozenset[str] = frozenset()
+    """Names of images that must not be trained on, without folder and suffix; set before `setup`."""
+
+    def __init__(self, remove_overlap: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.remove_overlap = remove_overlap
+
+    def image_splits(self) -> ImageSplits:
+        """Hook: the images that it will use, read from the files of the split alone."""
+        raise NotImplementedError
+
+
+def keep_apart(parts: Mapping[str, PairsDataModule]) -> None:
+    """See to it that no part of a run is trained on images that another part is evaluated on.
+
+    Args:
+        parts: name -> datamodule; those that are not `SplitByImage` have images of their own.
+
+    Raises:
+        InputError: there are such images, and the part with the training images has no ``remove_overlap``.
+    """
+    by_image = {name: part for name, part in parts.items() if isinstance(part, SplitByImage)}
+    if len(by_image) < 2:
+        return
+    splits = {name: part.image_splits() for name, part in by_image.items()}
+    for name, part in by_image.items():
+        for other, others in splits.items():
+            if other != name:
+                removed = overlap(splits[name].train, others.evaluated, part.remove_overlap, name, other)
+                part.excluded_images = part.excluded_images | removed
+
+
+def overlap(
+    train: Iterable[str], evaluated: Iterable[str], remove_overlap: bool, name: str, other: str
+) -> frozenset[str]:
+    """Images that are trained on in one split and evaluated on in another.
+
+    Args:
+        train: training images of the split `name`.
+        evaluated: dev and test images of the split `other`.
+        remove_overlap: whether they will be left out of training.
+        name: of the one, for the message.
+        other: of the other, for the message.
+
+    Raises:
+        InputError: there are some, and they will not be left out.
+    """
+    evaluated = frozenset(evaluated)
+    found = frozenset(train) & evaluated
+    if found and not remove_overlap:
+        raise InputError(
+            f"{len(found):,} of the {len(evaluated):,} dev and test images of {other} are training images of {name}, "
+            f"such as {min(found)}: set remove_overlap to true for {name} to leave them out of training"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Flickr30k Entities: phrases, and the regions of photographs that they name."""

@@ -1,0 +1,1 @@
+"""mMARCO: MS MARCO in 13 languages."""

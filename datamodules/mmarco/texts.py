@@ -1,0 +1,100 @@
+"""The passages and queries of mMARCO, by id and as bitext; nothing is held in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from datamodules.lines import LineIndex, TextStore, two_columns
+from datamodules.pairs import Pair
+from datamodules.sources import PairSource
+from datamodules.text import normalise, text_id
+from foundations.cache import IntArray
+from foundations.errors import InputError
+from foundations.files import require_file
+
+TEXT_LINE = "id<TAB>text with a number as id"
+
+
+def marco_texts(path: Path) -> TextStore:
+    """The texts of a file of queries or passages by id.
+
+    A translation that came out empty is an empty text.
+
+    Raises:
+        InputError: no file; with file and line: not two columns, an id that is no number or is there twice, invalid
+            UTF-8.
+    """
+    return TextStore.open(path, partial(parse_text, path), "mmarco 1")
+
+
+def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
+    """Id and text of a line of a file.
+
+    Args:
+        path: the file, for the error messages.
+        line: without its end.
+        number: of the line, from 1; 0 where it is not known.
+
+    Raises:
+        InputError: see `marco_texts`.
+    """
+    columns = two_columns(line, number, path, TEXT_LINE)
+    if not (columns[0].isascii() and columns[0].isdigit()):
+        raise InputError(f"the id is {columns[0]!r}, expected {TEXT_LINE}", path, number or None)
+    return columns[0], normalise(columns[1])
+
+
+class Translations(PairSource):
+    """English texts and their translations, joined by id, in the order of the translations.
+
+    The first time, both files are walked side by side to see that every translation has its English text; where
+    their orders differ, ids are looked up instead.
+
+    Args:
+        english: file of the texts that the teacher reads.
+        foreign: file of their translations, which the student reads.
+        chunk_rows: pairs in a chunk.
+
+    Raises:
+        InputError: as `marco_texts`; or a translation without an English text, with its line.
+    """
+
+    def __init__(self, english: Path, foreign: Path, chunk_rows: int = 1024) -> None:
+        self.english = marco_texts(english)
+        self._parse = partial(parse_text, foreign)
+        stat = require_file(english).stat()
+        form = f"mmarco translations 1 {english.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        with english.open("rb") as twin:
+            check = partial(_check, foreign, self.english, lambda: next(twin, b""))
+            self.lines = LineIndex.open(foreign, check, chunk_rows, form)
+        if len(self.lines) < len(self.english):
+            warnings.warn(
+                f"{foreign.name} has {len(self.lines)} of the {len(self.english)} texts of {english.name}: "
+                "is it complete?",
+                stacklevel=2,
+            )
+
+    def chunk_sizes(self) -> IntArray:
+        """See `PairSource`."""
+        return self.lines.chunk_sizes()
+
+    def read_chunk(self, number: int) -> list[bytes]:
+        """The lines of the translations."""
+        return self.lines.read_chunk(number)
+
+    def parse(self, row: bytes) -> Pair:
+        """The pair of a translation; English texts that differ only in case and white space share an id."""
+        identifier, target = self._parse(row, 0)
+        source = self.english[identifier]
+        return Pair(source, target, text_id(source))
+
+
+def _check(path: Path, english: TextStore, next_line: Callable[[], bytes], line: bytes, number: int) -> None:
+    """Raise InputError where a translation is malformed, or has no English text."""
+    identifier, _ = parse_text(path, line, number)
+    twin = next_line().partition(b"\t")[0]
+    if twin != identifier.encode() and identifier not in english:
+        raise InputError(f"there is no English text with the id {identifier!r} in {english.path}", path, number)

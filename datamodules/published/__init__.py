@@ -1,0 +1,1 @@
+"""Public retrieval collections, read from their official files."""

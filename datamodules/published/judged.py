@@ -1,0 +1,322 @@
+"""Judged collections as data: test and dev collections, and training pairs from bitext or from judgments."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from datamodules.base import PairsDataModule
+from datamodules.pairs import Pair, make_pairs
+from datamodules.sources import PAIR_LINE, PairFile, PairSource
+from datamodules.text import hash_share, text_id
+from datamodules.tsv import read_rows
+from foundations.errors import InputError
+from foundations.files import require_file
+from foundations.progress import delayed_progress
+from retrieval.collection import Collection, Qrels, Side
+
+_IN_MEMORY = 100_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries, documents and judgments of one split.
+
+    Args:
+        name: the file or id that it comes from, for messages.
+        queries: query id -> text; more than the judged ones are allowed.
+        documents: document id -> text; texts may stay on disk.
+        qrels: query id -> document id -> grade.
+    """
+
+    name: str
+    queries: Mapping[str, str] = field(repr=False)
+    documents: Mapping[str, str] = field(repr=False)
+    qrels: Qrels = field(repr=False)
+
+    def only(self, queries: Sequence[str]) -> Judged:
+        """The same documents with some of the judged queries."""
+        return replace(
+            self,
+            queries={query: self.queries[query] for query in queries},
+            qrels={query: self.qrels[query] for query in queries},
+        )
+
+
+def known(judged: Judged) -> Judged:
+    """The split without queries that have no judgments, or no text.
+
+    Judgments of documents that are not in the collection are kept, as trec_eval does (no system can find them),
+    with a warning.
+
+    Raises:
+        InputError: no judged query has a text, or no relevant document is in the collection.
+    """
+    queries = [query for query in judged.qrels if query in judged.queries]
+    if not queries:
+        raise InputError(f"{judged.name}: none of the {len(judged.qrels)} judged queries is among the queries")
+    if strangers := len(judged.qrels) - len(queries):
+        warnings.warn(f"{judged.name}: {strangers} judged queries have no text and are left out", stacklevel=2)
+    judged = judged.only(queries)
+    found, lost = 0, dict[str, None]()
+    with delayed_progress(f"look up judged documents of {judged.name}", len(judged.qrels)) as advance:
+        for grades in judged.qrels.values():
+            for document, grade in grades.items():
+                if grade > 0 and document in judged.documents:
+                    found += 1
+                elif grade > 0:
+                    lost[document] = None
+            advance(1)
+    if not found:
+        raise InputError(f"{judged.name}: none of the relevant documents is in the collection")
+    if lost:
+        warnings.warn(
+            f"{judged.name}: {len(lost)} relevant documents, such as {next(iter(lost))!r}, are not in the collection; "
+            "no system can find them",
+            stacklevel=2,
+        )
+    return judged
+
+
+def split(judged: Judged, share: float) -> tuple[Judged, Judged]:
+    """A share of the queries by a hash of their ids, and the others.
+
+    Adding or removing queries moves no other query, and the order makes no difference.
+
+    Args:
+        judged: what to split.
+        share: of the queries that go to the first part; in (0, 1).
+
+    Raises:
+        InputError: there are too few queries to have one in each part.
+    """
+    first = [query for query in judged.qrels if hash_share(query, "judged dev") < share]
+    second = [query for query in judged.qrels if hash_share(query, "judged dev") >= share]
+    if not first or not second:
+        raise InputError(
+            f"{judged.name}: {len(judged.qrels)} judged queries are too few to take {share:.0%} of them for dev"
+        )
+    return judged.only(first), judged.only(second)
+
+
+def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judged:
+    """A part of a split that is quick to search.
+
+    Scores on it are higher than on the whole collection: compare them with each other only.
+
+    Args:
+        judged: the split.
+        queries: at most so many queries, chosen at random; 0 for all.
+        documents: at most so many documents: all that are judged for these queries (even if they are more), and
+            others, chosen at random; 0 for all.
+        seed: of the choice.
+    """
+    if queries and len(judged.qrels) > queries:
+        ranked = sorted(judged.qrels, key=lambda query: hash_share(query, f"dev queries {seed}"))
+        chosen = set(ranked[:queries])
+        judged = judged.only([query for query in judged.qrels if query in chosen])
+    if not documents or len(judged.documents) <= documents:
+        return judged
+    wanted = {document: None for grades in judged.qrels.values() for document in grades}
+    texts = {document: judged.documents[document] for document in wanted if document in judged.documents}
+    texts |= _sample(judged.documents, max(0, documents - len(texts)), texts.keys(), seed)
+    return replace(judged, documents=texts)
+
+
+def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) -> dict[str, str]:
+    """Documents chosen at random, none of which is in `without`."""
+    count = len(documents)
+    order = np.random.default_rng(seed).choice(count, size=min(count, size + len(without)), replace=False).tolist()
+    chosen: dict[str, str] = {}
+    with delayed_progress("choose documents for dev", size) as advance:
+        for document, text in _items_at(documents, order):
+            if len(chosen) >= size:
+                break
+            if document not in without:
+                chosen[document] = text
+                advance(1)
+    return chosen
+
+
+def _items_at(documents: Mapping[str, str], rows: list[int]) -> Iterator[tuple[str, str]]:
+    """Ids and texts by their places, in the given order."""
+    if hasattr(documents, "item_at"):
+        yield from map(documents.item_at, rows)
+        return
+    wanted = set(rows)
+    at = {row: identifier for row, identifier in enumerate(documents) if row in wanted}
+    for row in rows:
+        yield at[row], documents[at[row]]
+
+
+class GradedPairs(PairSource):
+    """The judged (query, document) pairs of a split as training pairs; texts stay where the split has them.
+
+    A judged document answers the query but does not say the same: these pairs are comparable, not parallel.
+
+    Args:
+        judged: the split; judgments of documents that it has not are left out.
+        min_grade: least grade of a training pair.
+        document_first: the document is the source (what the teacher reads), not the query.
+        chunk_rows: pairs in a chunk.
+
+    Raises:
+        InputError: no judgment has that grade.
+    """
+
+    def __init__(self, judged: Judged, min_grade: int, document_first: bool = False, chunk_rows: int = 1024) -> None:
+        self.judged, self.document_first, self.chunk_rows = judged, document_first, chunk_rows
+        self._rows: list[tuple[str, str]] = []
+        with delayed_progress(f"look up training pairs of {judged.name}", len(judged.qrels)) as advance:
+            for query, grades in judged.qrels.items():
+                graded = [document for document, grade in grades.items() if grade >= min_grade]
+                self._rows += [(query, document) for document in graded if document in judged.documents]
+                advance(1)
+        if not self._rows:
+            there = sorted({grade for grades in judged.qrels.values() for grade in grades.values()})
+            raise InputError(
+                f"{judged.name}: no judgment of a known document has grade {min_grade} or more; "
+                f"the grades are {', '.join(map(str, there))}"
+            )
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of pairs of each chunk; (C,)."""
+        whole, rest = divmod(len(self._rows), self.chunk_rows)
+        return np.array([self.chunk_rows] * whole + [rest] * (rest > 0), dtype=np.int64)
+
+    def read_chunk(self, number: int) -> list[tuple[str, str]]:
+        """The (query id, document id) of each pair of a chunk."""
+        return self._rows[number * self.chunk_rows : (number + 1) * self.chunk_rows]
+
+    def parse(self, row: tuple[str, str]) -> Pair:
+        """The texts of a judgment; sources that differ only in case and white space share an id."""
+        texts = self.judged.queries[row[0]], self.judged.documents[row[1]]
+        source, target = texts[self.document_first], texts[not self.document_first]
+        return Pair(source, target, text_id(source))
+
+    def loaded(self) -> list[Pair] | PairSource:
+        """All pairs in memory where they are few, else the source."""
+        return list(self) if len(self._rows) <= _IN_MEMORY else self
+
+
+_IN_MEMORY_BYTES = 2**28
+
+
+def bitext(path: Path) -> list[Pair] | PairSource:
+    """The pairs of a file of source<TAB>target; those of a large one stay on disk."""
+    if require_file(path).stat().st_size > _IN_MEMORY_BYTES:
+        return PairFile(path)
+    return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
+
+
+class JudgedDataModule(PairsDataModule):
+    """Test and dev collections from judged splits; training pairs from bitext or from a judged split.
+
+    A dataset is a subclass with `test_split` and, where it has them, `dev_split`, `train_split` and `english`.
+
+    Args:
+        pairs: file of bitext, lines of source<TAB>target: what the teacher reads, and the same for the student;
+            ``{language}`` in its name stands for the language, for a mixture of several. None trains on judged
+            (query, document) pairs, where the dataset has a split for training.
+        min_grade: least grade of a judged pair to train on.
+        dev_share: share of the test queries, by a hash of their ids, that become ``dev`` where the dataset has no
+            dev split. 0 tests on all queries, as published figures do; ``dev`` is then a part of ``test``.
+        dev_queries: at most so many queries in ``dev``; 0 for all.
+        dev_documents: at most so many documents in ``dev``: the judged ones and others at random; 0 for all.
+        query_side: which encoder reads the queries.
+        document_side: which encoder reads the documents.
+        **options: those of `PairsDataModule`.
+    """
+
+    language: str = ""
+    """Code of the language, where the dataset has several."""
+    training_hint: ClassVar[str] = ""
+    """What else than bitext the user can give, for the error message."""
+
+    def __init__(
+        self,
+        pairs: str | None = None,
+        min_grade: int = 1,
+        dev_share: float = 0.25,
+        dev_queries: int = 500,
+        dev_documents: int = 20_000,
+        query_side: Side = "teacher",
+        document_side: Side = "student",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 0 <= dev_share < 1:
+            raise ValueError(f"dev_share is {dev_share}, expected a number from 0 and below 1, such as 0.25")
+        for name, value in (("dev_queries", dev_queries), ("dev_documents", dev_documents)):
+            if value < 0:
+                raise ValueError(f"{name} is {value}, expected 0 (all) or more")
+        if (query_side, document_side) == ("teacher", "teacher"):
+            raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
+        self.pairs_file = None if pairs is None else Path(pairs).expanduser()
+        self.min_grade, self.dev_share = min_grade, dev_share
+        self.dev_queries, self.dev_documents = dev_queries, dev_documents
+        self.query_side, self.document_side = query_side, document_side
+
+    def test_split(self) -> Judged:
+        """Hook: what to test on."""
+        raise NotImplementedError
+
+    def dev_split(self) -> Judged | None:
+        """Hook: what to choose the best epoch by; None takes a share of the test queries."""
+        return None
+
+    def train_split(self) -> Judged | None:
+        """Hook: judgments to train on; None where the dataset has none, so that `pairs` must be given."""
+        return None
+
+    def english(self, test: Collection) -> Collection | None:  # noqa: ARG002
+        """Hook: the English twin of ``test``, where there is one."""
+        return None
+
+    def load_pairs(self) -> list[Pair] | PairSource:
+        """Pairs of the bitext, or judged pairs."""
+        if self.pairs_file is not None:
+            return bitext(Path(str(self.pairs_file).replace("{language}", self.language)))
+        train = self.train_split()
+        if train is None:
+            raise InputError(
+                "nothing to train on: give a file of bitext with --data.pairs FILE (lines of source<TAB>target: what "
+                f"the teacher reads, and the same for the student){self.training_hint}"
+            )
+        document_first = (self.query_side, self.document_side) == ("student", "teacher")
+        return GradedPairs(train, self.min_grade, document_first).loaded()
+
+    def load_collections(self) -> dict[str, Collection]:
+        """``dev``, ``test`` and, where there is one, ``english``."""
+        dev, test = self.dev_split(), self._test
+        if dev is not None:
+            dev = known(dev)
+            if both := sum(test.queries.get(query) == text for query, text in dev.queries.items()):
+                warnings.warn(f"{both} of the {len(dev.queries)} dev queries are test queries as well", stacklevel=2)
+        elif self.dev_share:
+            dev, test = split(test, self.dev_share)
+        else:
+            warnings.warn(
+                "dev_share is 0, so dev is a part of test: the best epoch is chosen by queries that are tested",
+                stacklevel=2,
+            )
+            dev = test
+        collections = {
+            "dev": self._collection("dev", bounded(dev, self.dev_queries, self.dev_documents, self.seed)),
+            "test": self._collection("test", test),
+        }
+        english = self.english(collections["test"])
+        return collections | ({} if english is None else {"english": english})
+
+    @cached_property
+    def _test(self) -> Judged:
+        return known(self.test_split())
+
+    def _collection(self, name: str, judged: Judged) -> Collection:
+        return Collection(name, judged.queries, judged.documents, judged.qrels, self.query_side, self.document_side)

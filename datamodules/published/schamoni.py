@@ -1,0 +1,123 @@
+"""``--data schamoni``: German queries and English Wikipedia articles (Schamoni et al. 2014, CC BY-SA 4.0).
+
+A query is the first sentence of a German article without the words of its title; the documents are English articles
+of at most 200 words. Grade 3 is the query's own article in English (its *twin*), grade 2 an article that the twin
+links to and that links back. The student reads the queries, the teacher the articles. Each split has three files:
+
+    *train*.queries     query<TAB>first sentence          225,294 of them; 10,000 in dev and in test
+    *train*.docs        document<TAB>text                 articles of that split: 1.2 M; 114 k in dev, 115 k in test
+    *train*.qrels       query<TAB>document<TAB>grade
+
+The same with ``dev`` and ``test``. A file's name (or that of its folder) must say its split, and it must end as above,
+or in addition in .gz or .bz2; what comes before, and whether the splits have folders of their own, does not matter.
+Compressed files are unpacked into the cache folder.
+
+Splits: the official ones. They are random over queries, so an article of ``test`` may be a training source as well.
+
+Traps: (1) ``dev`` and ``test`` search their own articles, about 114,000 each, not all 1.2 million. (2) There is no
+English twin of the queries, so there is no ``english`` row in the results; the undistilled row is the teacher reading
+German.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from datamodules.base import PairsDataModule
+from datamodules.lines import TextStore, tsv_line
+from datamodules.published.judgments import JudgmentFormat, Judgments
+from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
+from foundations.cache import OPENERS, unpacked
+from foundations.errors import InputError
+from retrieval.collection import Collection
+
+GRADES = (2, 3)
+
+SALT = "schamoni"
+
+SPLITS = {"train": "train|training", "dev": "dev|devel|development", "test": "test|testing"}
+"""Split -> the words for it in file names."""
+
+KINDS = ("queries", "docs", "qrels")
+
+
+class SchamoniDataModule(PairsDataModule):
+    """German queries for the student, English articles for the teacher, with the official splits.
+
+    Args:
+        root: the folder with the files; see `datamodules.published.schamoni`.
+        min_grade: least grade of a training pair: 3 for twins alone, 2 for linked articles as well.
+        dev_queries: search this many of the dev queries; 0 takes all.
+        dev_documents: search this many articles for dev: the relevant ones and others by a hash; 0 takes all.
+        test_queries: search this many of the test queries; 0 takes all. Always among all articles of ``test``.
+        skip_unknown: leave judgments of unknown queries and articles out, with a warning, instead of refusing them.
+        **options: those of `PairsDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        min_grade: int = 3,
+        dev_queries: int = 1000,
+        dev_documents: int = 20_000,
+        test_queries: int = 0,
+        skip_unknown: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if min_grade not in GRADES:
+            raise ValueError(f"min_grade is {min_grade!r}, expected one of {', '.join(map(str, GRADES))}")
+        check_bounds(dev_queries=dev_queries, dev_documents=dev_documents, test_queries=test_queries)
+        self.root, self.min_grade, self.skip_unknown = Path(root).expanduser(), min_grade, skip_unknown
+        self.dev_queries, self.dev_documents, self.test_queries = dev_queries, dev_documents, test_queries
+
+    def load_pairs(self) -> ArticlePairs:
+        """The training pairs, which stay on disk: the article is the source, the query the target."""
+        queries, documents, judgments = self._open("train")
+        return ArticlePairs(judgments, judgments.grades >= self.min_grade, documents, queries, source="documents")
+
+    def load_collections(self) -> dict[str, Collection]:
+        """``dev`` and ``test``; there is no English text of the queries, so there is no ``english``."""
+        collections = {}
+        for name, count in (("dev", self.dev_queries), ("test", self.test_queries)):
+            queries, documents, judgments = self._open(name)
+            qrels = judgments.qrels(judgments.first_queries(judgments.grades > 0, count))
+            texts = sampled_documents(documents, qrels, self.dev_documents) if name == "dev" else documents
+            collections[name] = Collection(name, {query: queries[query] for query in qrels}, texts, qrels)
+        return collections
+
+    def _open(self, split: str) -> tuple[TextStore, TextStore, Judgments]:
+        """Queries, documents and judgments of a split."""
+        queries, documents, qrels = (find_file(self.root, split, kind) for kind in KINDS)
+        stores = [TextStore.open(unpacked(path), tsv_line(path), "schamoni") for path in (queries, documents)]
+        form = JudgmentFormat(GRADES, SALT, self.skip_unknown)
+        return stores[0], stores[1], Judgments.open(unpacked(qrels), stores[0], stores[1], form)
+
+
+def find_file(root: Path, split: str, kind: str) -> Path:
+    """The file of a split, plain or compressed; of two that differ only in that, the plain one.
+
+    Args:
+        root: the folder; folders in it are searched as well.
+        split: a key of `SPLITS`.
+        kind: one of `KINDS`, which is the end of the file's name.
+
+    Raises:
+        InputError: no such folder, no such file, or several.
+    """
+    if not root.is_dir():
+        raise InputError("no such folder, expected one with the .queries, .docs and .qrels files of the splits", root)
+    word = re.compile(f"(?<![a-z])({SPLITS[split]})(?![a-z])")
+    found: dict[Path, Path] = {}
+    for path in sorted(root.rglob("*")):
+        plain = path.with_suffix("") if path.suffix in OPENERS else path
+        if plain.suffix == f".{kind}" and path.is_file() and word.search(str(plain.relative_to(root)).lower()):
+            found.setdefault(plain, path)  # the plain name comes first
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        names = ", ".join(str(path.relative_to(root)) for path in found.values())
+        raise InputError(f"several files look like the {kind} of {split}: {names}; keep one of them here", root)
+    raise InputError(f"found no {kind} of {split}, expected a file such as {split}.{kind} or {split}.{kind}.gz", root)

@@ -1,0 +1,271 @@
+"""Training pairs that stay where they are: read in chunks, never all at once."""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.lines import LineIndex, TextStore, tsv_columns
+from datamodules.pairs import Pair
+from datamodules.published.judgments import BoolArray, Judgments
+from datamodules.text import hash_share, normalise, text_id
+from foundations.cache import IntArray, clean_line, derived_array, scan_lines
+from retrieval.collection import Qrels
+
+Row = Any
+"""A pair as the source keeps it, before `PairSource.parse`; cheap to make, e.g. the bytes of a line."""
+
+_SPREAD = 256
+"""Chunks that a small sample is spread over."""
+
+
+class PairSource(ABC):
+    """Training pairs in chunks of consecutive rows, such as the lines of a file of tens of gigabytes.
+
+    Reading a chunk is cheap; parsing a row may not be. Every rank and worker reads all chunks of a window of the
+    shuffle, and parses only the rows of its own batches.
+    """
+
+    @abstractmethod
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of rows of each chunk; (C,)."""
+
+    @abstractmethod
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk.
+
+        Args:
+            number: of the chunk, from 0.
+        """
+
+    @abstractmethod
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row."""
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row in any unit, to batch rows of similar length; 0 where it is not known."""
+        return len(row) if isinstance(row, bytes) else 0
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The chunks of an epoch in the order in which they are read; by default a permutation of all of them.
+
+        Args:
+            epoch: from 0.
+            seed: of the run.
+        """
+        generator = np.random.default_rng([seed, epoch])
+        order: list[int] = generator.permutation(len(self.chunk_sizes())).tolist()
+        return order
+
+    def __len__(self) -> int:
+        return int(self.chunk_sizes().sum())
+
+    def __iter__(self) -> Iterator[Pair]:
+        """All pairs, in the order of the rows."""
+        for number in range(len(self.chunk_sizes())):
+            for row in self.read_chunk(number):
+                yield self.parse(row)
+
+
+class SampledSource(PairSource):
+    """Some pairs of a source: random rows of random chunks, the same for a seed.
+
+    They come from few chunks (at least 256, where there are as many), so that taking them from a file of tens of
+    gigabytes does not read all of it. An epoch reads the chunks in the order of the source's own epoch.
+
+    Args:
+        source: the source.
+        rows: how many rows to take.
+        seed: gives the chunks and the rows in them.
+
+    Raises:
+        ValueError: the source has fewer rows.
+    """
+
+    def __init__(self, source: PairSource, rows: int, seed: int = 0) -> None:
+        sizes = source.chunk_sizes()
+        if not 0 < rows <= sizes.sum():
+            raise ValueError(f"cannot take {rows} rows of a source with {sizes.sum()}")
+        self.source, self.seed = source, seed
+        order = np.random.default_rng([seed, rows]).permutation(len(sizes))
+        enough = int(np.searchsorted(np.cumsum(sizes[order]), rows)) + 1
+        chunks = np.sort(order[: max(enough, _SPREAD)])
+        ends = np.cumsum(sizes[chunks])
+        shares = np.diff(ends * rows // ends[-1], prepend=0)  # no share is above its chunk's size
+        self._chunks = chunks[shares > 0]
+        self._shares: np.ndarray[Any, np.dtype[np.int64]] = shares[shares > 0]
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of rows taken of each chunk that is used; (C,)."""
+        return self._shares
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows taken of a chunk, in their order."""
+        chunk = int(self._chunks[number])
+        rows = self.source.read_chunk(chunk)
+        places = np.random.default_rng([self.seed, chunk]).permutation(len(rows))[: self._shares[number]]
+        return [rows[place] for place in np.sort(places).tolist()]
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row."""
+        return self.source.parse(row)
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row; see `PairSource`."""
+        return self.source.row_length(row)
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The used chunks of the source's epoch, in its order; a permutation where it has none of them."""
+        places = {int(chunk): place for place, chunk in enumerate(self._chunks)}
+        order = [places[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in places]
+        return order or super().epoch_chunks(epoch, seed)
+
+
+def stream_pair(source: str, target: str) -> Pair:
+    """The pair of two texts, normalised as by `make_pairs`, with an id that needs no other pair."""
+    return Pair(normalise(source), normalise(target), text_id(source))
+
+
+PAIR_LINE = "source<TAB>target"
+
+
+class PairFile(PairSource):
+    """The pairs of a file of ``source<TAB>target``, read in chunks of lines.
+
+    The first time, every line is checked, which takes some 20 seconds a gigabyte; see `LineIndex`.
+
+    Args:
+        path: the file, UTF-8, without a header line; empty lines are passed over.
+        chunk_rows: lines in a chunk.
+
+    Raises:
+        InputError: no file, an empty file, or a line of another form.
+    """
+
+    def __init__(self, path: str | Path, chunk_rows: int = 1024) -> None:
+        self.path = Path(path)
+        check = partial(_check, path=self.path)
+        self.index = LineIndex.open(self.path, check, chunk_rows, form="pairs")
+
+    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of pairs of each chunk; (C,)."""
+        return self.index.chunk_sizes()
+
+    def read_chunk(self, number: int) -> Sequence[bytes]:
+        """The lines of a chunk."""
+        return self.index.read_chunk(number)
+
+    def parse(self, row: bytes) -> Pair:
+        """The pair of a line, normalised."""
+        return stream_pair(*tsv_columns(row, 0, self.path, PAIR_LINE))
+
+
+def _check(line: bytes, number: int, path: Path) -> object:
+    return tsv_columns(line, number, path, PAIR_LINE)
+
+
+class ArticlePairs(PairSource):
+    """Pairs of the texts that the lines of a file of judgments name; 8 bytes a pair are in memory.
+
+    Args:
+        judgments: all judgments of the file.
+        chosen: which of them are pairs; (J,).
+        sources: texts that the teacher reads.
+        targets: texts that the student reads.
+        source: whether the sources are the queries or the documents of the judgments.
+        chunk_rows: pairs in a chunk.
+    """
+
+    def __init__(
+        self,
+        judgments: Judgments,
+        chosen: BoolArray,
+        sources: TextStore,
+        targets: TextStore,
+        source: str = "queries",
+        chunk_rows: int = 1024,
+    ) -> None:
+        self.path, self.offsets, self.chunk_rows = judgments.path, np.asarray(judgments.offsets[chosen]), chunk_rows
+        self.sources, self.targets = sources, targets
+        self._columns = slice(0, 2) if source == "queries" else slice(1, None, -1)
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of pairs in each chunk; (C,)."""
+        starts = np.arange(0, len(self.offsets), self.chunk_rows)
+        return np.minimum(self.chunk_rows, len(self.offsets) - starts).astype(np.int64)
+
+    def read_chunk(self, number: int) -> list[bytes]:
+        """The lines of the judgments of a chunk, which lie near each other in the file."""
+        offsets = self.offsets[number * self.chunk_rows : (number + 1) * self.chunk_rows].tolist()
+        with self.path.open("rb") as file:
+            file.seek(offsets[0])
+            content = file.read(offsets[-1] - offsets[0]) + file.readline() + b"\n"
+        starts = [offset - offsets[0] for offset in offsets]
+        lines = [content[start : content.index(b"\n", start)] for start in starts]
+        return [clean_line(line, 1 if offset == 0 else 0) for line, offset in zip(lines, offsets, strict=True)]
+
+    def parse(self, row: bytes) -> Pair:
+        """The texts of a judgment; sources that differ only in case and white space share an id."""
+        source, target = (column.decode("utf-8") for column in row.split()[:2][self._columns])
+        text = self.sources[source]
+        return Pair(text, self.targets[target], text_id(text))
+
+    def row_length(self, row: bytes) -> int:  # noqa: ARG002
+        """0: a line names its texts and does not say how long they are."""
+        return 0
+
+
+def check_bounds(**bounds: int) -> None:
+    """Raise ValueError for a number of queries or documents below 0."""
+    for name, value in bounds.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}, expected a number from 1, or 0 for all")
+
+
+def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextStore | dict[str, str]:
+    """The judged documents and, up to a number of documents, some others: always the same ones for a file.
+
+    The others are those whose id has the smallest hash, so a larger number adds documents and replaces none, and the
+    order of the file has no influence.
+
+    Args:
+        documents: the documents of a file whose lines begin with the id and a tab.
+        qrels: the judgments.
+        count: documents to take, if the judged ones are not more; 0 takes all.
+
+    Returns:
+        Text by id.
+    """
+    if count == 0 or count >= len(documents):
+        return documents
+    chosen = dict.fromkeys(document for grades in qrels.values() for document in grades)
+    form = f"sample 1 {count}"
+    offsets = derived_array(documents.path, form, lambda: _least_hashes(documents, count))
+    for identifier in _ids_at(documents, offsets):
+        if len(chosen) >= count:
+            break
+        chosen[identifier] = None
+    return {identifier: documents[identifier] for identifier in chosen}
+
+
+def _least_hashes(documents: TextStore, count: int) -> IntArray:
+    """Offsets of the lines whose ids have the smallest hashes, the smallest first."""
+    hashes = ((hash_share(_id_of(line), "sample"), offset) for _, offset, line in scan_lines(documents.path))
+    return np.array([offset for _, offset in heapq.nsmallest(count, hashes)], dtype=np.int64)
+
+
+def _ids_at(documents: TextStore, offsets: IntArray) -> Iterator[str]:
+    with documents.path.open("rb") as file:
+        for offset in offsets.tolist():
+            file.seek(offset)
+            yield _id_of(file.readline().removeprefix(b"\xef\xbb\xbf" if offset == 0 else b""))
+
+
+def _id_of(line: bytes) -> str:
+    return line.split(b"\t", 1)[0].decode("utf-8").strip()

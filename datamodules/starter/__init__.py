@@ -1,0 +1,1 @@
+"""Human-made data in more than 100 languages, from package registries alone."""

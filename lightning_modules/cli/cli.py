@@ -1,0 +1,341 @@
+"""The command line: LightningCLI with Potstill's defaults, run folder, loggers and error messages."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules.base import PairsDataModule
+from foundations.errors import InputError
+from lightning_modules.cli.errors import OptionError, explain, keys_of
+from lightning_modules.cli.front_door import Arguments
+from lightning_modules.cli.help import completion_script
+from lightning_modules.distillation import DistillationModule
+from lightning_modules.evaluation.callback import RetrievalEvaluation
+from lightning_modules.names import SHORT_NAMES
+from lightning_modules.run.checkpoints import Checkpoint
+from lightning_modules.run.diagnostics import Diagnostics
+from lightning_modules.run.loggers import make_loggers, parse_names
+from lightning_modules.run.precision import default_precision
+from lightning_modules.run.progress import progress_callbacks
+from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
+from lightning_modules.run.step_seed import StepSeed
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "use_distributed_sampler": False,  # the datamodule shares pairs and texts out over the ranks
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "logger": False,
+}
+
+CHECKPOINT_STEPS, CHECKPOINT_SHARE = 100, 0.05
+
+CHECKPOINT_HELP = (
+    f"optimiser steps between checkpoints; by default {CHECKPOINT_STEPS}, or more where writing one would take above "
+    f"{CHECKPOINT_SHARE:.0%}% of the time"
+)
+
+# Why each of these says nothing to a user of ours:
+IGNORED_WARNINGS = (
+    "does not have many workers",  # texts are small: one process reads them faster
+    "Checkpoint directory .* exists and is not empty",  # it is, when a run is resumed
+    "isinstance\\(treespec, LeafSpec\\)",  # torch, seen from Lightning: pytorch-lightning issue 20945
+    "The `srun` command is available on your system",  # running one process on a SLURM machine is fine
+    "It is recommended to use `self.log",  # sync_dist: all ranks have the same dev and test values
+    "The number of training batches .* is smaller than the logging interval",  # it counts steps of the whole run
+    "LightningCLI's args parameter is intended",  # the front door rewrites the arguments
+)
+
+QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")  # tips and greetings
+
+
+class PotstillParser(LightningArgumentParser):
+    """The parser; options are not abbreviated, and its errors are exceptions."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise the message instead of printing it with the usage; `PotstillCLI` makes it clear."""
+        raise OptionError(str(message))
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
+        """Build everything; a list of languages makes a mixture, which is not in the saved configuration."""
+        if cfg.get("data") is not None:
+            cfg = cfg.clone()
+            cfg["data"] = expand_languages(cfg["data"])
+        built: Namespace = super().instantiate_classes(cfg, **options)
+        return built
+
+
+class PotstillCLI(LightningCLI):
+    """Builds student, teacher, strategy, datamodule and trainer from a command line that `front_door` rewrote.
+
+    The data are read before the run folder is made, so wrong input leaves nothing behind.
+
+    Args:
+        arguments: what `front_door.parse` gave.
+        evaluate_only: build neither run folder nor loggers nor checkpoints.
+    """
+
+    folder: Path
+    """The run folder."""
+
+    def __init__(self, arguments: Arguments, evaluate_only: bool = False) -> None:
+        self.arguments, self.evaluate_only = arguments, evaluate_only
+        for message in IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", f".*{message}")
+        for name in QUIET_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for file in arguments.configs:
+            keys_of(file)  # a file that is no YAML has a clear error here
+        try:
+            super().__init__(
+                DistillationModule,
+                PairsDataModule,
+                subclass_mode_data=True,
+                run=False,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults=TRAINER_DEFAULTS,
+                parser_class=PotstillParser,
+                args=arguments.cli,
+            )
+        except OptionError as error:
+            names = [action.dest for action in self.parser._actions]
+            raise explain(str(error), names, arguments.configs, arguments.cli) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is ours: loggers, run folder, evaluation."""
+        parser.add_argument("--logger", type=str, default="wandb", help="wandb, csv, tensorboard or none; with commas")
+        parser.add_argument("--output", type=str, default="runs", help="where run folders go")
+        parser.add_argument("--name", type=str, default=None, help="name of the run folder")
+        parser.add_argument("--checkpoint_every", type=int | None, default=None, help=CHECKPOINT_HELP)
+        parser.add_argument("--plots", type=bool, default=True, help="draw curves and results into the run folder")
+        parser.add_class_arguments(RetrievalEvaluation, "evaluation")
+        parser.set_defaults(
+            {
+                "model.student": {"class_path": "lightning_modules.students.static.StaticEncoder"},
+                "model.teacher": {
+                    "class_path": "lightning_modules.teachers.cached.CachedTeacher",
+                    "init_args": {"teacher": {"class_path": "lightning_modules.teachers.online.OnlineTeacher"}},
+                },
+                "model.strategy": {"class_path": "strategies.ot.OptimalTransport"},
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; or print a completion script instead, and stop."""
+        if self.arguments.completion is not None:
+            print(completion_script(parser, self.arguments.completion))
+            parser.exit(0)
+        super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the precision where nobody did; the run's config.yaml has it."""
+        trainer = self.config["trainer"]
+        if trainer["precision"] is None:
+            student = self.config["model"]["student"]["class_path"]
+            trainer["precision"] = default_precision(str(trainer["accelerator"]), student)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; a wrong option is an InputError."""
+        try:
+            super().instantiate_classes()
+        except (InputError, ArgumentError):
+            raise
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(_reason(str(error))) from error
+
+    def instantiate_trainer(self, **_: Any) -> Trainer:
+        """Build the trainer with our callbacks and loggers, after the data were read."""
+        config = self.config_init
+        self.datamodule: LightningDataModule
+        self.datamodule.seed = self.seed
+        self.evaluation: RetrievalEvaluation = config["evaluation"]
+        shows_bar = config["trainer"].get("enable_progress_bar") is not False
+        options: dict[str, Any] = {"enable_progress_bar": shows_bar and sys.stdout.isatty()}
+        callbacks: list[Callback] = [self.evaluation, *(progress_callbacks() if shows_bar else [])]
+        if self.evaluate_only:
+            return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
+        parse_names(config["logger"])
+        self.datamodule.setup("fit")
+        self.evaluation.introduce(self.datamodule)
+        self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
+        self._read_images()
+        self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
+        self.evaluation.large.folder = self.folder
+        own = config["trainer"].get("callbacks") or []
+        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
+        callbacks += [Diagnostics(self.folder, config["plots"]), *own]
+        logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
+        return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
+
+    def _read_images(self) -> None:
+        """Refuse a teacher that does not fit, and let one of images encode: damaged files have no folder yet."""
+        data: Any = self.datamodule
+        if self.model.siamese:
+            return
+        data.check_teacher(self.model.teacher)
+        if data.first_image() is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.model.prepare_teacher(data, fits=True)
+
+    def _choose_folder(self, output: str, name: str) -> Path:
+        if self.arguments.resume is None:
+            return new_run_folder(output, name)
+        return Path(self.arguments.resume or newest_run_folder(output, name))
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        seed = self.config.get("seed_everything")
+        return 0 if seed is None or isinstance(seed, bool) else int(seed)
+
+    def default_name(self) -> str:
+        """Name of the run folder: data, language, strategy and seed."""
+        data, strategy = self.config["data"], self.config["model"]["strategy"]
+        languages = in_folder_name(data)
+        short = [short_name("data", data["class_path"]), languages, short_name("strategy", strategy["class_path"])]
+        return "-".join([*(part for part in short if part), f"seed{self.seed}"])
+
+    def _checkpoints(self) -> list[Checkpoint]:
+        folder, metric, every = self.folder / "checkpoints", self.evaluation.metrics[0], self.config["checkpoint_every"]
+        share = CHECKPOINT_SHARE if every is None else None
+        return [
+            Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
+            Checkpoint(folder, "last", share, every_n_train_steps=CHECKPOINT_STEPS if every is None else every),
+        ]
+
+    def _run_folder(self) -> RunFolder:
+        text = self.parser.dump(self.config, skip_none=False)
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.config["plots"])
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best dev metric; None where nothing was validated. All ranks have to ask."""
+        folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the others may have named theirs later
+        path = folder / "checkpoints" / "best.ckpt"
+        return path if path.is_file() else None
+
+    @property
+    def start_checkpoint(self) -> Path | None:
+        """The checkpoint to resume from; None for a new run, or where none was written yet."""
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if self.arguments.resume is not None and path.is_file() else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run that is to be resumed came to its end already."""
+        return self.arguments.resume is not None and is_finished(self.folder)
+
+
+def short_name(kind: str, class_path: str) -> str:
+    """The short name of a class path, or the name of the class."""
+    names = {path: name for name, path in SHORT_NAMES[kind].items()}
+    return names.get(class_path, class_path.rpartition(".")[2])
+
+
+def _reason(message: str) -> str:
+    """The line that says what is wrong, of a message that jsonargparse made of a class's own error."""
+    found = re.search(r"\n *Errors:\n( *- )", message)
+    if found is None:
+        return message
+    first = message[found.end() :].split(f"\n{found[1]}", 1)[0]
+    return _reason(re.split(r"\n *Given value", first, maxsplit=1)[0]).strip()
+
+
+MIXTURE = "datamodules.mixture.MixtureDataModule"
+
+_MOST_IN_A_NAME = 8
+
+_OF_THE_PARTS = ("limit_pairs",)
+
+
+def expand_languages(data: Namespace) -> Namespace:
+    """The configuration of a datamodule, or of a mixture where it names several languages.
+
+    Every part has all options but the language; those of `PairsDataModule` are the mixture's as well, except
+    limit_pairs, which holds for each part.
+
+    Args:
+        data: ``class_path`` and ``init_args``.
+
+    Returns:
+        The same configuration, or a new one.
+
+    Raises:
+        InputError: the list of languages is empty, has an empty place, or names a language twice.
+    """
+    options = data.get("init_args") or _namespace()
+    language = options.get("language")
+    if not isinstance(language, str) or data.class_path == MIXTURE:
+        return data
+    if "," not in language:
+        if options.get("temperature", 1) != 1:
+            warnings.warn("data.temperature has no effect: there is one language only", stacklevel=2)
+        return data
+    names = language_names(language)
+    common = set(inspect.signature(PairsDataModule).parameters).difference(_OF_THE_PARTS)
+    shared: dict[str, Any] = {name: value for name, value in vars(options).items() if name in common}
+    parts = {
+        re.sub(r"[^\w.+-]", "_", name): _namespace(
+            class_path=data.class_path, init_args=_namespace(**vars(options) | {"language": name, "temperature": 1.0})
+        )
+        for name in names
+    }
+    return _namespace(class_path=MIXTURE, init_args=_namespace(parts=parts, **shared))
+
+
+def language_names(languages: str) -> list[str]:
+    """The languages in ``sw,so,mr``.
+
+    Raises:
+        InputError: the list is empty, has an empty place, or names a language twice.
+    """
+    found = [name.strip() for name in languages.split(",")]
+    if not any(found):
+        raise InputError("data.language is an empty list, expected languages such as sw,so,mr")
+    if "" in found:
+        raise InputError(f"data.language {languages!r} has an empty place, expected languages such as sw,so,mr")
+    folded = [name.casefold() for name in found]
+    for number, name in enumerate(folded):
+        if name in folded[:number]:
+            raise InputError(f"data.language names {found[number]!r} twice")
+    return found
+
+
+def in_folder_name(data: Namespace) -> str | None:
+    """The languages of a datamodule's configuration as a part of a folder's name, e.g. ``sw+so+mr``.
+
+    A dataset that is chosen by an id has the id there, e.g. ``neuclir-1-fa-hc4-filtered``; None without either.
+    """
+    options = data.get("init_args") or _namespace()
+    language: str | None = options.get("language")
+    if language is None and isinstance(identifier := options.get("id"), str):
+        return re.sub(r"[^\w.-]+", "-", identifier)
+    if data.class_path == MIXTURE:
+        names = list(options.get("parts") or ())
+    elif isinstance(language, str) and "," in language:
+        names = [re.sub(r"[^\w.-]", "_", name) for name in language_names(language)]
+    else:
+        return language
+    if len(names) > _MOST_IN_A_NAME:
+        names = [*names[: _MOST_IN_A_NAME - 1], f"{len(names) - _MOST_IN_A_NAME + 1}more"]
+    return "+".join(names) or None
+
+
+def _namespace(**values: Any) -> Namespace:
+    return Namespace(**values)  # type: ignore[no-untyped-call]

@@ -1,0 +1,275 @@
+"""What evaluate.py does: score a checkpoint or a TREC run again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from foundations.errors import InputError
+from foundations.files import write_json
+from lightning_modules.cli.front_door import class_path, option_pairs
+from lightning_modules.run.results import print_rows
+from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
+from retrieval.results import Rows, averages, by_language, to_json
+from retrieval.table import metrics_table, print_table
+from retrieval.trec import read_qrels, read_run
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+
+    from datamodules.flickr30k.splits import SplitByImage
+    from lightning_modules.cli.cli import PotstillCLI
+
+
+def score_checkpoint(
+    folder: str,
+    checkpoint: str | None,
+    score: str | None,
+    metrics: list[str] | None,
+    json_file: str | None,
+    noise: dict[str, Any] | None = None,
+    data: Sequence[str] = (),
+) -> None:
+    """Evaluate a checkpoint on the test collection of its run, or of other data, and print the table.
+
+    Args:
+        folder: run folder.
+        checkpoint: file; None is the best one of the folder.
+        score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
+        metrics: None is what the run used.
+        json_file: where to write means and per-query values.
+        noise: options of `datamodules.noise.options.TestNoise`, in the place of the run's own; None keeps those.
+        data: options of the command line that choose another dataset; none keeps the run's own.
+
+    Raises:
+        InputError: there is no such run folder, checkpoint, metric, dataset or noise, or the run was trained on images
+            of the other dataset's test.
+    """
+    path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
+    _check_metrics(metrics)
+    extra = [*data, *([f"--model.score={score}"] if score else [])]
+    if metrics:
+        extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
+    if noise is not None:
+        extra.append(f"--data.test_noise={json.dumps(noise)}")
+    cli = open_run(folder, extra, path)
+    if data:
+        refuse_trained_images(Path(folder) / "config.yaml", cli.datamodule)
+    load_weights(cli.model, path)
+    cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    if cli.trainer.is_global_zero:
+        results = cli.evaluation.results
+        grouped = by_language({name: result.per_query for name, result in results.items()})
+        means = by_language({name: result.means for name, result in results.items()})
+        print_rows(grouped, f"{path}: test queries{_with(noise)}", means)
+        _write(grouped, means, json_file)
+
+
+def noise_options(
+    text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
+) -> dict[str, Any] | None:
+    """Options of `datamodules.noise.options.TestNoise`, with one severity for texts and images.
+
+    Args:
+        text: kind of text noise; None for none.
+        image: kind of image noise; None for none.
+        severity: 0 to 5; None gives None.
+        seed: of the noise.
+        lexicon: for the text noise ``code_switch``.
+        translations: for the text noise ``mt``.
+    """
+    if severity is None:
+        return None
+    kinds = {"text": text or "", "image": image or ""}
+    severities = {f"{side}_severity": severity if kind else 0 for side, kind in kinds.items()}
+    return kinds | severities | {"lexicon": lexicon, "translations": translations, "seed": seed}
+
+
+def _with(noise: dict[str, Any] | None) -> str:
+    """The noise for the table's title."""
+    if noise is None:
+        return ""
+    kinds = [f"{noise[side]} {noise[f'{side}_severity']}" for side in ("text", "image") if noise[side]]
+    return f" with noise: {', '.join(kinds)}"
+
+
+def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = None) -> PotstillCLI:
+    """Build a run folder's model, data and trainer again, for one process and without loggers.
+
+    Args:
+        folder: run folder.
+        extra: further options of the command line.
+        checkpoint: must exist, if it is given.
+
+    Raises:
+        InputError: there is no such run folder or checkpoint, or an option is wrong.
+    """
+    config = Path(folder) / "config.yaml"
+    if not config.is_file():
+        raise InputError("no config.yaml there, expected the folder of a run", folder)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise InputError("no such checkpoint", checkpoint)
+    from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.cli.front_door import Arguments
+
+    # The config may be that of a run on many devices.
+    single = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    cli = PotstillCLI(Arguments([f"--config={config}", *single, *extra], configs=[config]), evaluate_only=True)
+    cli.evaluation.large.folder = Path(folder)
+    return cli
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Load a checkpoint's weights, and nothing else of it.
+
+    Args:
+        model: a `DistillationModule`.
+        path: the checkpoint.
+
+    Raises:
+        InputError: the file is no checkpoint, or one of another model.
+    """
+    from lightning_modules.run.checkpoints import read_weights
+
+    weights = read_weights(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = textwrap.shorten(str(error).strip().splitlines()[-1].strip(), 200, placeholder=" ...")
+        raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error
+
+
+def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: str | None) -> None:
+    """Evaluate a TREC run, and print the table.
+
+    Args:
+        run: six-column TREC run.
+        qrels: TREC judgments.
+        metrics: None is the default ones.
+        json_file: where to write means and per-query values.
+
+    Raises:
+        InputError: a file is not what it should be, or there is no such metric.
+    """
+    _check_metrics(metrics)
+    if unfit := [name for name in metrics or () if name in SUMMARIES]:
+        raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
+    per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
+    print_table(metrics_table({Path(run).name: per_query}, title=f"{run} against {qrels}"))
+    _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, json_file)
+
+
+def _check_metrics(metrics: list[str] | None) -> None:
+    for name in metrics or ():
+        try:
+            parse_metric(name)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]]], json_file: str | None) -> None:
+    """Write means and values per query, where a file was asked for."""
+    if json_file:
+        content = {
+            language: {row: {"means": means[language][row], "per_query": values} for row, values in rows.items()}
+            for language, rows in grouped.items()
+        }
+        write_json(json_file, to_json(content, {row: {"means": each} for row, each in averages(means).items()}))
+
+
+def take_data_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part a command line of evaluate.py.
+
+    Args:
+        arguments: as typed.
+
+    Returns:
+        The others, and those of another dataset, with its class path; none of them where there is no ``--data``.
+
+    Raises:
+        InputError: an unknown dataset, or options of one without ``--data NAME``.
+    """
+    others: list[str] = []
+    options: list[str] = []
+    chosen: str | None = None
+    for argument, name, value in option_pairs(arguments):
+        typed = [argument] if value is None or "=" in argument else [argument, value]
+        if name == "data":
+            if not value:
+                raise InputError("--data needs the name of a dataset, such as flickr30k_entities")
+            chosen = class_path("data", value)
+        elif name.startswith("data."):
+            options += typed
+        else:
+            others += typed
+    if chosen is None and options:
+        raise InputError(f"{options[0]} is an option of another dataset: name it, --data NAME")
+    # The teacher has no need of the pairs, only the vocabulary had, which the checkpoint holds.
+    return others, [] if chosen is None else [f"--data={chosen}", "--data.cache_pairs=false", *options]
+
+
+def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
+    """See to it that no image of the test was trained on: Flickr30k has two splits.
+
+    Args:
+        config: the run's config.yaml.
+        data: what the run is to be evaluated on.
+
+    Raises:
+        InputError: there is such an image.
+    """
+    from datamodules.flickr30k.splits import SplitByImage
+
+    parts = getattr(data, "parts", {"": data}).values()
+    evaluated = [part.image_splits().evaluated for part in parts if isinstance(part, SplitByImage)]
+    if not evaluated:
+        return
+    trained = _trained_images(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+    tested = frozenset().union(*evaluated)
+    if found := trained & tested:
+        raise InputError(
+            f"{len(found):,} of the {len(tested):,} dev and test images of these data are training images of this run, "
+            f"such as {min(found)}: train without them (remove_overlap, see docs/data.md)",
+            config.parent,
+        )
+
+
+def _trained_images(data: Mapping[str, Any]) -> frozenset[str]:
+    """The images that a run was trained on, by its configuration."""
+    from datamodules.flickr30k.splits import keep_apart
+    from datamodules.mixture import MixtureDataModule
+
+    options = data.get("init_args") or {}
+    is_mixture = data["class_path"] == f"{MixtureDataModule.__module__}.{MixtureDataModule.__name__}"
+    found = {name: _build(part) for name, part in (options["parts"] if is_mixture else {"": data}).items()}
+    parts = {name: part for name, part in found.items() if part is not None}
+    keep_apart(parts)
+    trained: frozenset[str] = frozenset()
+    for part in parts.values():
+        splits = part.image_splits()
+        trained |= splits.train - part.excluded_images - (splits.evaluated if part.remove_overlap else frozenset())
+    return trained
+
+
+def _build(data: Mapping[str, Any]) -> SplitByImage | None:
+    """A datamodule that can say which images it uses; None for one without images that others use."""
+    from datamodules.base import PairsDataModule
+    from datamodules.flickr30k.splits import SplitByImage
+
+    module, _, name = data["class_path"].rpartition(".")
+    kind = getattr(import_module(module), name)
+    if not issubclass(kind, SplitByImage):
+        return None
+    common = inspect.signature(PairsDataModule).parameters
+    options = {key: value for key, value in (data.get("init_args") or {}).items() if key not in common}
+    if "language" in options:  # of several languages, which have the same images
+        options["language"] = options["language"].split(",")[0].strip()
+    built: SplitByImage = kind(**options)
+    return built

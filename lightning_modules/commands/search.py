@@ -1,0 +1,221 @@
+"""What search.py does: encode a collection with a run's student or teacher, and query it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from datamodules.lines import TextStore, tsv_line
+from datamodules.published.passages import open_passages
+from foundations.errors import InputError
+from foundations.files import require_file
+from lightning_modules.cli.front_door import Parser
+from lightning_modules.commands.evaluate import load_weights, open_run
+from lightning_modules.distillation import DistillationModule
+from lightning_modules.evaluation.reader import Reader
+from retrieval.collection import Run
+from retrieval.index.faiss_index import FaissOptions, open_index, recall, require_faiss, search_index
+from retrieval.index.search import search, search_tokens, to_run
+from retrieval.index.shards import Shards
+from retrieval.index.tokens import TokenMatrix
+from retrieval.trec import write_run
+
+_CHUNK = 256
+
+_RECALL_QUERIES = 100
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "GROUP_RANK")
+
+
+def build(options: Namespace) -> None:
+    """Encode a collection into a folder of shards; the ranks of torchrun share the work.
+
+    Args:
+        options: of ``search.py index``.
+
+    Raises:
+        InputError: something that was given cannot be used.
+    """
+    with _ranks() as (rank, world_size, barrier):
+        module = _load(options.run, options.checkpoint, options.device, rank)
+        reader = Reader(module, options.side, "documents", tokens=options.tokens)
+        texts = open_texts(options.documents)
+        about = {
+            "side": options.side,
+            "documents": str(Path(options.documents).resolve()),
+            "space": _space(module),
+        }
+        shards = _checked(
+            lambda: reader.encode(
+                Path(options.output), texts, dtype="float16" if options.dtype == "fp16" else "float32",
+                block=options.block, batch_size=options.batch_size, about=about,
+                rank=rank, world_size=world_size, barrier=barrier,
+            )
+        )  # fmt: skip
+        if rank == 0:
+            print(f"{options.output}: {len(shards.ids)} documents, {shards.manifest['dim']} dimensions")
+
+
+def query(options: Namespace) -> None:
+    """Search in a folder of shards, and write a TREC run, or print what was found for one text.
+
+    Args:
+        options: of ``search.py query``.
+
+    Raises:
+        InputError: something that was given cannot be used.
+    """
+    if options.index != "exact":
+        require_faiss()
+    shards = Shards(options.folder)
+    texts: Mapping[str, str] = {"query": options.text} if options.text is not None else open_texts(options.queries)
+    module = _load(options.run, options.checkpoint, options.device, 0)
+    about = shards.manifest["about"] or {}
+    if about.get("space") != _space(module):
+        raise InputError(f"the index is in the space of another teacher than that of {options.run}", options.folder)
+    reader = Reader(module, options.side, "queries", tokens=options.score == "maxsim")
+    found = _checked(lambda: _search(shards, reader, list(texts.values()), options))
+    scores, indices = found
+    run = to_run(scores, indices, list(texts), shards.ids)
+    if options.output:
+        write_run(options.output, run)
+        print(f"{options.output}: {len(run)} queries, {scores.shape[1]} documents each")
+    if options.text is not None:
+        _print_hits(run, about.get("documents"))
+
+
+def open_texts(path: str) -> Mapping[str, str]:
+    """Texts by id, which stay on disk: of a TSV file, or of JSONL with ``text`` and ``id``, ``_id`` or ``docid``.
+
+    A ``title`` in the first line of a JSONL file says that all lines have one; it goes before the text.
+
+    Raises:
+        InputError: no such file, or a line that is not as it should be.
+    """
+    file = require_file(path)
+    if ".jsonl" not in file.name:
+        return TextStore.open(file, tsv_line(file), "tsv")
+    with file.open("rb") as lines:
+        first = lines.readline() if file.suffix == ".jsonl" else b""
+    identifier = next((name for name in ("_id", "docid", "id") if f'"{name}"'.encode() in first), "id")
+    fields = ("title", "text") if b'"title"' in first else ("text",)
+    return open_passages([file], identifier, fields)
+
+
+def _search(shards: Shards, reader: Reader, texts: list[str], options: Namespace) -> tuple[Tensor, Tensor]:
+    encoded = [reader(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
+    queries = torch.cat([pooled for pooled, _ in encoded]).float().cpu()
+    if queries.shape[1] != shards.manifest["dim"]:
+        raise InputError(f"the queries have {queries.shape[1]} dimensions, the index {shards.manifest['dim']}")
+    if options.score == "maxsim":
+        if shards.tokens is None:
+            raise InputError("the index holds no token vectors, which maxsim needs: index with --tokens", shards.folder)
+        tokens = TokenMatrix.concatenate([states for _, states in encoded if states is not None])
+        return search_tokens(tokens, shards.tokens, options.k, shards.ids, memory_mb=options.memory_mb)
+    if options.index == "exact":
+        return search(queries, shards.pooled, options.k, shards.ids, memory_mb=options.memory_mb)
+    faiss = FaissOptions(options.index, options.nlist, options.nprobe, options.m, ef_search=options.ef_search)
+    scores, indices = search_index(open_index(shards.folder, shards.pooled, faiss), queries, options.k, faiss)
+    few = torch.linspace(0, len(queries) - 1, min(len(queries), _RECALL_QUERIES)).long()
+    _, exact = search(queries[few], shards.pooled, options.k, shards.ids, memory_mb=options.memory_mb)
+    print(f"{options.index}: recall@{exact.shape[1]} against exact search is {recall(indices[few], exact):.4f}")
+    return scores, indices
+
+
+def _print_hits(run: Run, documents: str | None) -> None:
+    """Print ids, scores and texts, the best first."""
+    texts = open_texts(documents) if documents and Path(documents).is_file() else {}
+    for name, score in next(iter(run.values())).items():
+        print(f"{score:8.4f}  {name}  {texts.get(name, '')}".rstrip())
+
+
+def _load(folder: str, checkpoint: str | None, device: str, rank: int) -> DistillationModule:
+    """The student with its weights, and its teacher."""
+    path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
+    hidden = {name: os.environ.pop(name) for name in _RANK_VARIABLES if name in os.environ}  # for Lightning this is one
+    try:
+        module = open_run(folder, ["--trainer.accelerator=cpu"], path).model
+    finally:
+        os.environ.update(hidden)
+    load_weights(module, path)
+    if device == "auto":
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank))}" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(device))
+    loaded: DistillationModule = module.eval().to(device)
+    return loaded
+
+
+def _space(module: DistillationModule) -> str:
+    """The teacher, whose space the vectors of its students are in as well."""
+    return Reader(module, "teacher", "queries", tokens=False).fingerprint()
+
+
+@contextmanager
+def _ranks() -> Iterator[tuple[int, int, Callable[[], object]]]:
+    """Rank, number of processes and barrier, as torchrun says."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield 0, 1, lambda: None
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield dist.get_rank(), world_size, dist.barrier
+    finally:
+        dist.destroy_process_group()
+
+
+def _checked(work: Callable[[], Any]) -> Any:
+    """What the work gives; a wrong option is an InputError."""
+    try:
+        return work()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def search_parser(description: str) -> Parser:
+    """The options of the command line.
+
+    Args:
+        description: shown by ``--help``.
+    """
+    options = Parser("search.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = options.add_subparsers(dest="command", required=True, metavar="index|query")
+    index = commands.add_parser("index", help="encode a collection; goes on where an earlier start was interrupted")
+    index.add_argument("run", help="run folder that train.py wrote")
+    index.add_argument("documents", help="id<TAB>text, or JSONL with id and text")
+    index.add_argument("--output", required=True, help="folder to write")
+    index.add_argument("--dtype", choices=["fp32", "fp16"], default="fp32", help="of the vectors on disk (fp32)")
+    index.add_argument("--tokens", action="store_true", help="token vectors as well, for --score maxsim")
+    index.add_argument("--block", type=int, help="texts in a block (50000; 5000 with --tokens)")
+    index.add_argument("--batch-size", type=int, default=256, help="texts that are encoded together (256)")
+    query = commands.add_parser("query", help="search, and write a TREC run")
+    query.add_argument("folder", help="what index wrote")
+    query.add_argument("queries", nargs="?", help="id<TAB>text, or JSONL with id and text")
+    query.add_argument("--text", help="one query; prints what is found")
+    query.add_argument("--run", required=True, help="run folder whose student reads the queries")
+    query.add_argument("--output", help="TREC run to write")
+    query.add_argument("--k", type=int, help="documents for each query (1000; 10 with --text)")
+    query.add_argument("--score", choices=["pooled", "maxsim"], default="pooled", help="one vector a text, or tokens")
+    query.add_argument("--memory-mb", type=int, default=512, help="memory for the blocks of exact search (512)")
+    query.add_argument("--index", choices=["exact", "flat", "ivf", "hnsw"], default="exact", help="others are FAISS")
+    for name, what in (("nlist", "ivf: clusters"), ("nprobe", "ivf: clusters to search"), ("ef-search", "hnsw")):
+        query.add_argument(f"--{name}", type=int, help=f"{what} (by the size of the collection)")
+    query.add_argument("--m", type=int, default=32, help="hnsw: links of a document (32)")
+    for command in (index, query):
+        side = "documents" if command is index else "queries"
+        command.add_argument("--side", choices=["student", "teacher"], default="student", help=f"who reads the {side}")
+        command.add_argument("--checkpoint", help="checkpoint file (checkpoints/best.ckpt of the run)")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda:0 and so on")
+    return options

@@ -1,0 +1,1 @@
+"""Encoding, ranking and scoring of collections during a run."""

@@ -1,0 +1,121 @@
+"""Candidate passages in the training loop: whether a strategy gets them, and their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from datamodules.pairs import CandidateBatch, Pair
+from foundations.errors import InputError
+from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings
+
+Read = Callable[[list[str]], Embeddings]
+
+
+def takes_candidates(strategy: DistillationStrategy, pairs: Iterable[Pair]) -> bool:
+    """Whether the strategy is to be given the candidates of these pairs; it warns where it ignores them.
+
+    Args:
+        strategy: the distillation loss.
+        pairs: the training pairs, or a sample of them.
+
+    Raises:
+        InputError: the strategy needs candidates, and no pair lists any.
+    """
+    candidates = next((pair.candidates for pair in pairs if pair.candidates), ())
+    name = type(strategy).__name__
+    if strategy.needs_candidates and not candidates:
+        raise InputError(
+            f"{name} learns from candidate passages, but no training pair lists any: give the data a file of them "
+            "(--data.candidates with tsv), or choose another strategy, such as kl or contrastive"
+        )
+    uses = strategy.needs_candidates or strategy.uses_candidates
+    if candidates and not uses:
+        what = "candidate passages" + (" with scores" if candidates[0].score is not None else "")
+        rank_zero_warn(f"the training pairs list {what}, which {name} ignores; kl, margin_mse and contrastive use them")
+    elif candidates and candidates[0].score is not None and not strategy.uses_scores:
+        rank_zero_warn(f"{name} uses the listed passages, but not their scores; kl and margin_mse use them")
+    return uses and bool(candidates)
+
+
+def candidate_texts(pairs: Iterable[Pair], siamese: bool) -> list[str]:
+    """What the student reads of the candidates of some pairs; of siamese training, the sources as well."""
+    candidates = [each for pair in pairs for each in pair.candidates]
+    targets = [each.target for each in candidates if each.target is not None]
+    return list(dict.fromkeys(targets + ([each.source for each in candidates] if siamese else [])))
+
+
+def with_candidates(
+    student: Embeddings, teacher: Embeddings, batch: CandidateBatch | None, read_source: Read, read_target: Read
+) -> tuple[ListEmbeddings, ListEmbeddings]:
+    """Both sides of some pairs together with their candidates; each passage is encoded once.
+
+    Args:
+        student: target side of B pairs.
+        teacher: source side.
+        batch: the candidates, on the device of the sides; None gives empty lists.
+        read_source: encodes passages as the teacher reads them.
+        read_target: encodes passages as the student reads them.
+
+    Returns:
+        Student and teacher. The student's passages are its own vectors of those that it reads, and the teacher's
+        vectors of the others.
+    """
+    if batch is None:
+        lists = _no_candidates(teacher)
+        return _listed(student, lists), _listed(teacher, lists)
+    sources = read_source(batch.sources)
+    theirs = ListEmbeddings(
+        teacher.pooled,
+        candidates=_spread(sources, batch.source_index, batch.ids),
+        listed=batch.listed,
+        scores=batch.scores,
+        keys=batch.keys,
+    )
+    ours = theirs
+    if batch.targets:
+        texts = _joined(sources, read_target(batch.targets))
+        index = torch.where(batch.target_index < 0, batch.source_index, batch.target_index + len(batch.sources))
+        ours = replace(theirs, candidates=_spread(texts, index, batch.ids))
+    return _listed(student, ours), _listed(teacher, theirs)
+
+
+def _listed(side: Embeddings, lists: ListEmbeddings) -> ListEmbeddings:
+    """A side with the candidates of another object."""
+    own = {field.name: getattr(side, field.name) for field in fields(Embeddings)}
+    return replace(lists, **own)
+
+
+def _spread(texts: Embeddings, index: Tensor, ids: Tensor) -> Embeddings:
+    """The texts at the places of an index (B, N)."""
+    tokens, mask = (None if part is None else part[index] for part in (texts.tokens, texts.mask))
+    return Embeddings(texts.pooled[index], tokens, mask, ids)
+
+
+def _joined(first: Embeddings, second: Embeddings) -> Embeddings:
+    """The texts of both, one after the other, padded to the same number of tokens."""
+    pooled = torch.cat([first.pooled, second.pooled])
+    if first.tokens is None:
+        return Embeddings(pooled)
+    sides = [side.require_tokens() for side in (first, second)]
+    length = max(tokens.shape[1] for tokens, _ in sides)
+    tokens = torch.cat([F.pad(tokens, (0, 0, 0, length - tokens.shape[1])) for tokens, _ in sides])
+    return Embeddings(pooled, tokens, torch.cat([F.pad(mask, (0, length - mask.shape[1])) for _, mask in sides]))
+
+
+def _no_candidates(side: Embeddings) -> ListEmbeddings:
+    """Lists of one place where nothing is listed: other ranks may have candidates, and wait for this one's."""
+    zeros = Embeddings(torch.zeros_like(side.pooled))
+    if side.tokens is not None and side.mask is not None:
+        zeros = Embeddings(zeros.pooled, torch.zeros_like(side.tokens[:, :1]), torch.ones_like(side.mask[:, :1]))
+    index = torch.arange(len(side.pooled), device=side.pooled.device)[:, None]
+    candidates = _spread(zeros, index, torch.full_like(index, -1))
+    # No text has a negative id.
+    return ListEmbeddings(
+        side.pooled, candidates=candidates, listed=torch.zeros_like(index).bool(), keys=torch.full_like(index[:, 0], -2)
+    )

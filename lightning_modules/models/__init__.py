@@ -1,0 +1,1 @@
+"""Pretrained models: names, folders and formats."""

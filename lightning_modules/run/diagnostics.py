@@ -1,0 +1,132 @@
+"""What to know before training on a language: how well both models read it, and whether test queries leak."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from datamodules.base import PairsDataModule
+from datamodules.images import is_image
+from datamodules.leaks import Leaks
+from foundations.files import write_json
+from lightning_modules.run.loggers import log_values
+from lightning_modules.run.plots import plot_lengths
+from lightning_modules.run.text_statistics import BIN_EDGES, Reading, TextStatistics, flat, text_statistics
+from retrieval.collection import Collection
+from retrieval.table import plain_table, print_table
+
+_MOST_TEXTS = 20_000
+
+_HARD_TO_READ = 0.02
+"""Share of unknown tokens above which a warning line is printed."""
+
+
+class Diagnostics(Callback):
+    """Prints, logs and writes figures about the data, once the student's vocabulary is ready and before step 1.
+
+    Args:
+        folder: the run folder; ``diagnostics.json`` and ``lengths.png`` are written there.
+        plots: whether to draw ``lengths.png``.
+    """
+
+    def __init__(self, folder: Path, plots: bool = True) -> None:
+        self.folder, self.plots = folder, plots
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Do it, on the first rank."""
+        if not trainer.is_global_zero:
+            return
+        data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        rows = statistics(data, pl_module.student.reading(), pl_module.teacher.reading())
+        print_table(statistics_table(rows))
+        for line in remarks(rows, data.leaks):
+            print(line)
+        if data.noise_report is not None:
+            print(f"train noise: {data.noise_report}")
+        plots = [plot_lengths(self.folder / "lengths.png", rows)] if self.plots else []
+        content: dict[str, Any] = {"texts": {name: asdict(figures) for name, figures in rows.items()}}
+        content["length_bins_from"] = list(BIN_EDGES)
+        values = flat(rows)
+        if data.leaks is not None:
+            content["leaks"] = asdict(data.leaks)
+            values["diagnostics/leaks"] = float(data.leaks.pairs)
+        if data.noise_report is not None:
+            content["noise"] = asdict(data.noise_report) | {"rates": data.noise_report.rates}
+            values |= {f"noise/{name}": rate for name, rate in data.noise_report.rates.items()}
+        write_json(self.folder / "diagnostics.json", content)
+        log_values(trainer.loggers, values, plots)
+
+
+def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None) -> dict[str, TextStatistics]:
+    """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
+
+    Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
+
+    Args:
+        data: after its setup.
+        student: how the student reads.
+        teacher: how the teacher reads; None where it cannot say, then its rows are left out.
+    """
+    sample = data.sample_pairs()
+    sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
+    texts = {
+        "train source": ([pair.source for pair in sample], teacher),
+        "train target": ([pair.target for pair in sample], student),
+    }
+    dev = [collection for name, collection in data.collections.items() if name.partition("/")[0] == "dev"]
+    for side in ("queries", "documents"):
+        for reader, reading in (("student", student), ("teacher", teacher)):
+            found = list(itertools.islice(_texts(dev, side, reader), _MOST_TEXTS))
+            if found:
+                texts[f"dev {side}"] = (found, reading)
+    written = {name: [text for text in some if not is_image(text)] for name, (some, _) in texts.items()}
+    return {
+        name: text_statistics(written[name], reading)
+        for name, (_, reading) in texts.items()
+        if reading is not None and written[name]
+    }
+
+
+def _texts(collections: list[Collection], side: str, reader: str) -> Any:
+    """The texts of one side of some collections that one model reads."""
+    for collection in collections:
+        is_queries = side == "queries"
+        if (collection.query_side if is_queries else collection.document_side) == reader:
+            yield from (collection.queries if is_queries else collection.documents).values()
+
+
+def statistics_table(rows: dict[str, TextStatistics]) -> Any:
+    """The figures as a table, a line for each kind of text.
+
+    Args:
+        rows: name -> figures.
+    """
+    title = "Texts in tokens of the model that reads them; lengths in bins of 0, 1, 2-3, 4-7, 8-15, ... tokens"
+    columns = ("words/text", "tokens/word", "unknown", "truncated", "median", "longest", "lengths", "script")
+    table = plain_table("", "texts", *columns, title=title)
+    for name, row in rows.items():
+        figures = (f"{row.words:.1f}", f"{row.fertility:.2f}", f"{row.unknown:.1%}", f"{row.truncated:.1%}")
+        lengths = (f"{row.median_length:.0f}", str(row.longest), row.sparkline, row.main_scripts)
+        table.add_row(name, f"{row.texts:,}", *figures, *lengths)
+    return table
+
+
+def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:
+    """Sentences on what is wrong with the data, if anything is.
+
+    Args:
+        rows: name -> figures.
+        leaks: what was found by the leak check; None where it was not done.
+    """
+    lines = [
+        f"warning: {row.unknown:.1%} of the tokens of {name} are unknown to the model that reads them"
+        for name, row in rows.items()
+        if row.unknown > _HARD_TO_READ
+    ]
+    if leaks is not None and leaks.pairs:
+        lines.append(f"dropped: {leaks}" if leaks.dropped else f"warning: {leaks}; --data.remove_leaks true drops them")
+    return lines

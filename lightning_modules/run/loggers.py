@@ -1,0 +1,161 @@
+"""Loggers by name: W&B (offline when not logged in), CSV, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from foundations.checks import did_you_mean
+from lightning_modules.names import LOGGERS
+from retrieval.results import AVERAGE, LABELS, averages
+
+_CHOSEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
+
+
+def parse_names(names: str) -> list[str]:
+    """The loggers in ``wandb,csv``.
+
+    Raises:
+        ValueError: no such logger.
+    """
+    parsed = [name.strip() for name in names.split(",") if name.strip()]
+    for name in parsed:
+        if name not in LOGGERS:
+            raise ValueError(f"unknown logger {name!r}{did_you_mean(name, LOGGERS)} choices: {', '.join(LOGGERS)}")
+    return [name for name in dict.fromkeys(parsed) if name != "none"]
+
+
+def make_loggers(names: str, folder: Path) -> list[Logger]:
+    """Build loggers that write into a run folder.
+
+    Args:
+        names: separated by commas.
+        folder: the run folder.
+    """
+    makers = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb}
+    return [makers[name](folder) for name in parse_names(names)]
+
+
+def _csv(folder: Path) -> Logger:
+    # A version for each part of a run: in the folder of an earlier part Lightning would delete its lines.
+    return CSVLogger(folder, name="csv")
+
+
+def _tensorboard(folder: Path) -> Logger:
+    return TensorBoardLogger(folder, name="tensorboard", version="")
+
+
+def _wandb(folder: Path) -> Logger:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if _CHOSEN_DATA_DIR is None:
+        os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # there is not always a home folder to write to
+    is_offline = _is_offline()
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if is_first:
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
+    logger = WandbLogger(
+        project=os.environ.get("WANDB_PROJECT", "potstill"),
+        name=folder.name,
+        id=run_id(folder) if is_first else None,  # the other ranks write nothing
+        save_dir=folder,
+        offline=is_offline,
+        resume=None if is_offline else "allow",
+    )
+    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns about it
+    return logger
+
+
+def run_id(folder: Path) -> str:
+    """One id for all parts of a run, kept in its folder; the SLURM job's is in it, by the name of the folder."""
+    file = folder / "wandb_id"
+    if not file.is_file():
+        import uuid
+
+        name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', folder.name)}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), file.open("x", encoding="utf-8") as stream:
+            stream.write(name)
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _is_offline() -> bool:
+    """Whether W&B should not use the network: it says so, or nobody is logged in. It must never ask."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is not None:
+        return mode != "online"
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return False
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        # `wandb login` keeps the key in this file.
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is None
+    except (OSError, netrc.NetrcParseError):
+        return True
+
+
+def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
+    """Put the whole configuration into each logger."""
+    for logger in loggers:
+        logger.log_hyperparams(config)
+
+
+def log_values(loggers: list[Logger], values: dict[str, float], plots: list[Path]) -> None:
+    """Put figures that do not change in training, and plots, into each logger that has a place for them.
+
+    Args:
+        loggers: those of the trainer.
+        values: name -> figure.
+        plots: PNG files.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            logger.experiment.summary.update(values)
+            logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_metrics(values, 0)
+
+
+def log_results(loggers: list[Logger], means: dict[str, dict[str, dict[str, float]]], plots: list[Path]) -> None:
+    """Put the final table and the plots into the W&B run, and end it.
+
+    Args:
+        loggers: those of the trainer.
+        means: language -> row -> metric -> value; see `retrieval.results.by_language`.
+        plots: PNG files.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            columns, data = result_table(means)
+            logger.experiment.log({"results": wandb.Table(columns=columns, data=data)})
+            logger.experiment.log({f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots})
+            logger.experiment.finish()  # a later run in this process would go on with it
+
+
+def result_table(means: dict[str, dict[str, dict[str, float]]]) -> tuple[list[str | int], list[list[Any]]]:
+    """Columns and lines of the final table; with several languages, a line for each and for the average.
+
+    Args:
+        means: language -> row -> metric -> value.
+    """
+    has_languages = list(means) != [""]
+    lines = means | ({AVERAGE: averages(means)} if has_languages else {})
+    metrics = list(dict.fromkeys(metric for rows in means.values() for row in rows.values() for metric in row))
+    data = [
+        [row, *([language] if has_languages else []), *(rows[row].get(metric) for metric in metrics)]
+        for row in LABELS
+        for language, rows in lines.items()
+        if row in rows
+    ]
+    return ["system", *(["language"] if has_languages else []), *metrics], data

@@ -1,0 +1,176 @@
+"""The run folder: all that it takes to repeat a run, and what came out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from foundations.errors import InputError
+from foundations.files import write_json, write_whole
+from lightning_modules.evaluation.callback import RetrievalEvaluation
+from lightning_modules.run.loggers import log_config, log_results
+from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
+from retrieval.collection import Collection
+from retrieval.results import Result, averages, by_language, to_json
+from retrieval.trec import write_qrels, write_run
+from retrieval.views import views_of
+
+PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
+
+
+def new_run_folder(output: str, name: str) -> Path:
+    """A folder that does not exist yet: ``name``, or ``name-2`` and so on; it is not made here.
+
+    In a SLURM job the name has the job's id, and a job that was put back into the queue gets its folder again, unless
+    the run in it was finished.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    name, number = f"{name}-{job}" if job else name, 1
+    while is_finished(folder := _numbered(output, name, number)) or (not job and folder.exists()):
+        number += 1
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end: its metrics are written last."""
+    return (folder / "metrics.json").is_file()
+
+
+def newest_run_folder(output: str, name: str) -> Path:
+    """The folder that ``--resume`` without a value means.
+
+    Raises:
+        InputError: there is none.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    for base in ([f"{name}-{job}"] if job else []) + [name]:
+        number, folder = 1, None
+        while (candidate := _numbered(output, base, number)).exists():
+            folder, number = candidate, number + 1
+        if folder is not None:
+            return folder
+    raise InputError("there is no such run to resume; start it without --resume", _numbered(output, name, 1))
+
+
+def _numbered(output: str, name: str, number: int) -> Path:
+    return Path(output) / (name if number == 1 else f"{name}-{number}")
+
+
+class RunFolder(Callback):
+    """Writes configuration, versions, results, TREC run and plots into the run folder, and results to the loggers.
+
+    Args:
+        folder: the run folder.
+        config: the full configuration.
+        config_yaml: the same as YAML, with its comments.
+        plots: whether to draw ``results.png``, ``curves.png`` and ``groups.png``.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], config_yaml: str, plots: bool = True) -> None:
+        self.folder, self.config, self.config_yaml, self.plots = folder, config, config_yaml, plots
+        self.history: list[dict[str, float]] = []
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Write what the run starts from."""
+        if stage == "fit" and trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with write_whole(self.folder / "config.yaml") as file:
+                file.write(self.config_yaml)
+            self._write_environment()
+            shares: dict[str, int] = getattr(trainer.datamodule, "shares", {})  # type: ignore[attr-defined]
+            parts = {"pairs_in_an_epoch": shares} if shares else {}
+            log_config(trainer.loggers, self.config | parts)
+
+    def _write_environment(self) -> None:
+        """Versions and command; those of a resumed run come under those of the first part."""
+        path, now = self.folder / "environment.json", environment()
+        if path.is_file():
+            first = json.loads(path.read_text(encoding="utf-8"))
+            now = first | {"resumed": [*first.get("resumed", []), now]}
+        write_json(path, now)
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        """Remember the curve for the plot."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.history.append({"step": trainer.global_step, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curve until now."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the curve; what the best checkpoint knows of it, before a test, is no more than is known here."""
+        self.history = max(self.history, list(state_dict["history"]), key=len)
+
+    def on_test_end(self, trainer: Trainer, *_: Any) -> None:
+        """Write the results."""
+        if trainer.is_global_zero:
+            evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
+            write_json(self.folder / "history.json", self.history)
+            write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
+            languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
+            plots = self._draw(evaluation.results, languages) if self.plots else []
+            log_results(trainer.loggers, means_of(evaluation.results), plots)
+
+    def _draw(self, results: dict[str, Result], languages: set[str]) -> list[Path]:
+        plots = [plot_rows(self.folder / "results.png", results)]
+        if by_group := plot_groups(self.folder / "groups.png", results):
+            plots.append(by_group)
+        if self.history:
+            plots.append(plot_curves(self.folder / "curves.png", self.history, languages))
+        return plots
+
+
+def write_results(folder: Path, results: dict[str, Result], collections: Mapping[str, Collection]) -> None:
+    """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student, and the judgments.
+
+    With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``, and with views for
+    each of those, ``test.text_to_image.pooled.run``; see `retrieval.results` for the JSON files.
+
+    Args:
+        folder: the run folder.
+        results: name -> what was measured.
+        collections: name -> collection, those of `results` among them.
+    """
+    for name, result in results.items():
+        if name.partition("/")[0] == "test":
+            stem = name.replace("/", ".")
+            for score, run in result.runs.items():
+                write_run(folder / f"{stem}.{score}.run", run, "potstill")
+            for view in views_of(collections[name]):
+                write_qrels(folder / ".".join(filter(None, (stem, view.name, "qrels"))), view.qrels)
+    per_query = by_language({name: result.per_query for name, result in results.items()})
+    write_json(folder / "per_query.json", to_json(per_query))
+    means = means_of(results)
+    write_json(folder / "metrics.json", to_json(means, averages(means)))
+
+
+def means_of(results: Mapping[str, Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """Language -> row -> metric -> mean over queries; see `by_language`."""
+    return by_language({name: result.means for name, result in results.items()})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command line of this process."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }

@@ -1,0 +1,1 @@
+"""The frozen encoders that are learned from."""

@@ -1,0 +1,260 @@
+"""A teacher that answers from disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from foundations.errors import InputError
+from lightning_modules.run.text_statistics import Reading
+from lightning_modules.students.base import TextSide
+from lightning_modules.students.vocabulary import chunks
+from lightning_modules.teachers.online import OnlineTeacher, Teacher, TeacherBatch, padded
+from lightning_modules.teachers.store import Array, TeacherStore, text_keys
+from lightning_modules.vectors import idf_of_ids, to_device
+from strategies.base import Embeddings
+
+TokenDtype = Literal["float16", "float32"]
+
+_SEGMENT_BYTES = 2**30
+
+_ANNOUNCED_BYTES = 10**9
+
+_SAMPLE = 1000
+
+_BLOCK = 65536
+
+
+class CachedTeacher(Teacher):
+    """Keeps what a teacher gave on disk, so that a second run loads no model.
+
+    Vectors are stored under the fingerprint of the model's files and settings, by the hash of the text; token
+    states apart from pooled vectors, which need much less space. They are mapped into memory, not read, and always
+    given back from disk: the first run and later ones see the same bits. Processes that encode at the same time
+    wait for each other and share the result; a killed one loses at most the gigabyte that it was at. Where a text
+    has other vectors as a query than as a document, the sides have folders of their own.
+
+    Args:
+        teacher: the teacher whose vectors to keep.
+        cache_dir: folder; None is ``teacher`` in the cache folder (POTSTILL_CACHE, by default ``~/.cache/potstill``).
+        token_dtype: type of the token states on disk.
+
+    Raises:
+        ValueError: an unknown type.
+    """
+
+    def __init__(
+        self, teacher: OnlineTeacher, cache_dir: str | None = None, token_dtype: TokenDtype = "float16"
+    ) -> None:
+        if token_dtype not in get_args(TokenDtype):
+            raise ValueError(f"token_dtype must be float16 or float32; got {token_dtype!r}")
+        self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
+        self._folders: dict[TextSide, Path] = {}
+        self._stores: dict[tuple[bool, TextSide], TeacherStore] = {}
+        self._idf: Array | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the vectors of this model with these settings lie, those of queries if the sides differ."""
+        return self.folder_of("queries")
+
+    def folder_of(self, side: TextSide) -> Path:
+        """Where the vectors of one side lie."""
+        if side not in self._folders:
+            from foundations.cache import cache_folder
+
+            root = cache_folder() / "teacher" if self.cache_dir is None else Path(self.cache_dir).expanduser()
+            self._folders[side] = root / self.teacher.fingerprint(side)
+        return self._folders[side]
+
+    @property
+    def reads_images(self) -> bool:
+        """As the teacher whose vectors it keeps."""
+        return self.teacher.reads_images
+
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """See `Teacher.sides`."""
+        return self.teacher.sides
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        about = self.folder / "about.json"
+        if about.is_file():
+            return int(json.loads(about.read_text(encoding="utf-8"))["dim"])
+        return self.teacher.dim
+
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
+        """Encode the texts that are not on disk yet: a sequence as a whole, another iterable in blocks of 65,536.
+
+        Raises:
+            InputError: the disk has too little room.
+        """
+        parts = [texts] if isinstance(texts, Sequence) else chunks(texts, _BLOCK)
+        blocks = (list(dict.fromkeys(part)) for part in parts)
+        for block in blocks:
+            if missing := self._missing(block, tokens, side):
+                with self._locked(tokens, side) as store:
+                    self._write(store, chain([missing], blocks), tokens, side)
+
+    def encode(
+        self,
+        texts: list[str],
+        tokens: bool = False,
+        device: torch.device | str | None = None,
+        side: TextSide = "queries",
+    ) -> Embeddings:
+        """Look texts up, and encode and store those that are new; see `Teacher.encode`.
+
+        Where ``stores_new`` is off, a batch with a new text is encoded as a whole, and nothing of it is stored.
+        """
+        if not texts:
+            raise ValueError("there are no texts to encode")
+        keys = text_keys(texts)
+        if (self._locate(keys, tokens, side)[0] < 0).any():
+            if not self.stores_new:
+                return self.teacher.encode(texts, tokens, device, side)
+            self.prepare(texts, tokens, side)
+        rows, stores = self._locate(keys, tokens, side)
+        if not tokens:
+            return Embeddings(to_device(torch.from_numpy(self._pooled(rows, stores, side)), device or "cpu"))
+        store = self._store(True, side)
+        weights = None
+        if self._idf is not None:
+            weights = [self._idf[np.minimum(ids, len(self._idf) - 1)] for ids in store.ragged("ids", rows)]
+        return padded(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
+
+    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
+        """Compute the IDF of each token, from the stored ids if texts are stored; see `Teacher.fit_idf`."""
+        if not self.stores_new:
+            self.teacher.fit_idf(texts, side)
+            self._idf = self.teacher.idf
+            return
+        self.prepare(texts, tokens=True, side=side)
+        store = self._store(True, side)
+        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))), len(texts))
+
+    def reading(self) -> Reading | None:
+        """How queries become tokens; see `Teacher.reading`."""
+        return self.teacher.reading()
+
+    def _store(self, tokens: bool, side: TextSide) -> TeacherStore:
+        if (tokens, side) not in self._stores:
+            name = f"tokens-{self.token_dtype}" if tokens else "pooled"
+            self._stores[tokens, side] = TeacherStore(self.folder_of(side) / name)
+        return self._stores[tokens, side]
+
+    def _locate(self, keys: Array, tokens: bool, side: TextSide) -> tuple[Array, Array]:
+        """Row of each text, -1 where it is nowhere, and whether the row is in the store with tokens.
+
+        Pooled vectors are looked for in both stores.
+        """
+        rows = self._store(tokens, side).find(keys)
+        with_tokens = np.full(len(keys), tokens)
+        if not tokens and (rows < 0).any():
+            others = self._store(True, side).find(keys)
+            with_tokens = (rows < 0) & (others >= 0)
+            rows = np.where(with_tokens, others, rows)
+        return rows, with_tokens
+
+    def _pooled(self, rows: Array, with_tokens: Array, side: TextSide) -> Array:
+        if not with_tokens.any():
+            return self._store(False, side).pooled(rows)
+        if with_tokens.all():
+            return self._store(True, side).pooled(rows)
+        result = np.empty((len(rows), self.dim), dtype=np.float32)
+        for tokens in (False, True):
+            here = with_tokens == tokens
+            result[here] = self._store(tokens, side).pooled(rows[here])
+        return result
+
+    def _missing(self, texts: Sequence[str], tokens: bool, side: TextSide) -> list[str]:
+        rows, _ = self._locate(text_keys(texts), tokens, side)
+        return [texts[index] for index in np.flatnonzero(rows < 0).tolist()]
+
+    @contextmanager
+    def _locked(self, tokens: bool, side: TextSide) -> Iterator[TeacherStore]:
+        """The store to write to, while no other process does."""
+        from filelock import FileLock, Timeout
+
+        store = self._store(tokens, side)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that encodes with {self.teacher.model}", file=sys.stderr)
+            lock.acquire()
+        try:
+            store.refresh()
+            store.clean()
+            yield store
+        finally:
+            lock.release()
+
+    def _write(self, store: TeacherStore, blocks: Iterable[list[str]], tokens: bool, side: TextSide) -> None:
+        """Encode what is missing of some blocks of texts, and write a segment for each gigabyte."""
+        columns: dict[str, list[Array]] = {}
+        size, unwritten = 0, set[bytes]()
+        for block in blocks:
+            missing = self._missing(block, tokens, side)
+            found = zip(missing, text_keys(missing).tolist(), strict=True)
+            texts = [text for text, key in found if key not in unwritten]
+            if not texts:
+                continue
+            self._check_room(texts, tokens, side)
+            self._describe(side)
+            keys = text_keys(texts)
+            for batch in self.teacher.encode_batches(texts, tokens, side):
+                for name, part in self._columns(batch, keys).items():
+                    columns.setdefault(name, []).append(part)
+                    size += part.nbytes
+                unwritten.update(keys[batch.rows].tolist())
+                if size >= _SEGMENT_BYTES:
+                    store.write(**columns)
+                    columns, size, unwritten = {}, 0, set()
+        if columns:
+            store.write(**columns)
+
+    def _columns(self, batch: TeacherBatch, keys: Array) -> dict[str, Array]:
+        columns: dict[str, Array] = {"keys": keys[batch.rows], "pooled": batch.pooled}
+        if batch.lengths is not None and batch.tokens is not None and batch.ids is not None:
+            columns |= {"lengths": batch.lengths, "tokens": batch.tokens.astype(self.token_dtype), "ids": batch.ids}
+        return columns
+
+    def _check_room(self, texts: list[str], tokens: bool, side: TextSide) -> None:
+        """Say how much a large cache will need, and refuse where the disk has less."""
+        dim, length = self.teacher.dim, 0.0
+        if tokens:
+            sample = texts[:: -(-len(texts) // _SAMPLE)]
+            length = self.teacher.mean_length(sample, side)
+        item = np.dtype(self.token_dtype).itemsize
+        needed = int(len(texts) * (dim * 4 + 16 + length * (dim * item + 4)))
+        free = shutil.disk_usage(self.folder_of(side)).free
+        what = f"{len(texts)} texts x ({dim} x 4" + (f" + {length:.1f} tokens x {dim} x {item}" if tokens else "")
+        if needed > free:
+            raise InputError(
+                f"the teacher's vectors need {needed / 1e9:.1f} GB ({what}) bytes), but only {free / 1e9:.1f} GB "
+                "are free: free some space, or set cache_dir or POTSTILL_CACHE to another disk",
+                self.folder_of(side),
+            )
+        if needed > _ANNOUNCED_BYTES:
+            print(f"teacher cache: {what}) bytes = {needed / 1e9:.1f} GB in {self.folder_of(side)}", file=sys.stderr)
+
+    def _describe(self, side: TextSide) -> None:
+        """Say in ``about.json`` what the folder is for; it also holds the width, which needs no model then."""
+        about: dict[str, Any] = self.teacher.settings(side) | {"dim": self.teacher.dim}
+        temporary = self.folder_of(side) / f".about-{os.getpid()}.json"
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.folder_of(side) / "about.json")

