@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.pairs import PairBatch, TextBatch
 from foundations.checks import check_choice
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
+from lightning_modules.names import moved
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.online import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -202,6 +204,15 @@ class DistillationModule(LightningModule):
     def test_step(self, batch: TextBatch, batch_idx: int) -> Any:
         """As `validation_step`."""
         return self.validation_step(batch, batch_idx)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """As Lightning's; the checkpoint may have class paths of before the modules had folders."""
+        if isinstance(checkpoint_path, str | Path):
+            state = torch.load(checkpoint_path, "cpu", weights_only=options.get("weights_only"), mmap=True)
+            saved = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            options = {name: moved(each) for name, each in saved.items() if isinstance(each, dict)} | options
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""

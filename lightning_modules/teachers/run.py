@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor, nn
 
 from foundations.errors import InputError
+from lightning_modules.names import moved
 from lightning_modules.run.checkpoints import read_weights
 from lightning_modules.run.text_statistics import Reading
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
@@ -117,6 +118,7 @@ def _build(student: dict[str, Any], run: str) -> TextEncoder:
     """The student as it was before training; a wrong option is an InputError."""
     from jsonargparse import ArgumentError, ArgumentParser
 
+    student = student | {"class_path": moved(student["class_path"])}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(TextEncoder, "student")
     try:
