@@ -28,7 +28,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from datamodules.packages import GROUPS, PACKAGES, Package
+from datamodules.packages import GROUPS, MODELS, PACKAGES, Package
 from foundations.cache import cache_folder
 from foundations.errors import InputError
 
@@ -42,6 +42,13 @@ _INSTALL_HINTS = {
 def missing(group: str) -> list[str]:
     """The names of the packages of a group in `GROUPS` that are not in the cache."""
     return [name for name in GROUPS[group] if _in_cache(PACKAGES[name]) is None]
+
+
+def fetch_data(group: str) -> None:
+    """Fetch the packages with the texts and pictures of a group, without its models."""
+    for name in GROUPS[group]:
+        if name not in MODELS:
+            fetch(name)
 
 
 def fetch(name: str) -> Path:

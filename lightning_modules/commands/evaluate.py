@@ -250,9 +250,8 @@ def _trained_images(data: Mapping[str, Any]) -> frozenset[str]:
     is_mixture = data["class_path"] == f"{MixtureDataModule.__module__}.{MixtureDataModule.__name__}"
     found = {name: _build(part) for name, part in (options["parts"] if is_mixture else {"": data}).items()}
     parts = {name: part for name, part in found.items() if part is not None}
-    keep_apart(parts)
     trained: frozenset[str] = frozenset()
-    for part in parts.values():
+    for part in keep_apart(parts).values():
         splits = part.image_splits()
         trained |= splits.train - part.excluded_images - (splits.evaluated if part.remove_overlap else frozenset())
     return trained
