@@ -18,7 +18,7 @@ from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
-from datamodules.sources import PairSource, SampledSource
+from datamodules.sources import Pairs, PairSource, SampledSource
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -27,7 +27,6 @@ from retrieval.views import check_views
 if TYPE_CHECKING:
     from datamodules.noise.transform import NoiseReport
 
-Pairs = list[Pair] | PairSource
 Collections = dict[str, Collection]
 Step = Callable[[Pairs, Collections], tuple[Pairs, Collections, Any]]
 """What `PairsDataModule.setup` does with the data: gives them back, changed or not, and a report or None."""
@@ -73,7 +72,7 @@ class PairsDataModule(LightningDataModule):
     """Evaluation queries among the training pairs, after `setup`; None where they were not looked for."""
     noise_report: NoiseReport | None = None
     """What noise did to the training pairs, after `setup`; None where none was asked for."""
-    pairs: list[Pair] | PairSource
+    pairs: Pairs
     """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.

@@ -32,15 +32,15 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.base import Collections, Pairs, PairsDataModule, Step
+from datamodules.base import Collections, PairsDataModule, Step
 from datamodules.flickr30k.splits import SplitByImage, keep_apart
-from datamodules.pairs import Pair, pair_length
-from datamodules.sources import PairSource, Row
+from datamodules.pairs import Pair
+from datamodules.sources import ListSource, Pairs, PairSource, Row
 from datamodules.text import text_id
+from foundations.cache import IntArray
 from foundations.errors import InputError
 from retrieval.collection import Collection
 
-_CHUNKS = 2**16
 _RESERVED = ("average", "maxsim")
 
 
@@ -208,7 +208,7 @@ class Mixture(PairSource):
         """The mixture of other pairs of the same parts, with the same temperature."""
         return Mixture(parts, self.temperature, self.common_ids)
 
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def chunk_sizes(self) -> IntArray:
         """Number of rows of each chunk, part by part; (C,)."""
         return self._sizes
 
@@ -261,36 +261,6 @@ class Mixture(PairSource):
         """The part of a chunk, and the number of that part's first chunk."""
         part = int(np.searchsorted(self._ends, number, side="right"))
         return part, int(self._ends[part - 1]) if part else 0
-
-
-class ListSource(PairSource):
-    """Pairs in memory, in chunks of one where they are no more than 65,536, and else in about as many chunks.
-
-    Args:
-        pairs: the pairs.
-    """
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-        self._rows = max(1, -(-len(pairs) // _CHUNKS))
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of pairs of each chunk; (C,)."""
-        starts = np.arange(0, len(self.pairs), self._rows)
-        return np.diff(np.append(starts, len(self.pairs)))
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The pairs of a chunk."""
-        return self.pairs[number * self._rows : (number + 1) * self._rows]
-
-    def parse(self, row: Row) -> Pair:
-        """The row itself."""
-        assert isinstance(row, Pair)
-        return row
-
-    def row_length(self, row: Row) -> int:
-        """See `pair_length`."""
-        return pair_length(row)
 
 
 def quotas(counts: Sequence[int], temperature: float) -> list[int]:

@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from datamodules.base import Collections, Pairs
+from datamodules.base import Collections
 from datamodules.flickr30k.files import read_karpathy
 from datamodules.flickr30k.splits import ImageSplits, SplitByImage, overlap
 from datamodules.flickr30k_entities.boxes import Coordinates
@@ -38,6 +38,7 @@ from datamodules.flickr30k_entities.folder import EntitiesFolder
 from datamodules.flickr30k_entities.localisation import localisation, read_proposals
 from datamodules.flickr30k_entities.translations import Translations, read_translations
 from datamodules.pairs import Pair
+from datamodules.sources import Pairs
 from datamodules.text import normalise, text_id
 from foundations.errors import InputError
 from retrieval.collection import Collection
