@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler
 from datamodules.noise.options import TestNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
 from datamodules.sources import Pairs, PairSource, SampledSource
+from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -100,20 +102,15 @@ class PairsDataModule(LightningDataModule):
         test_noise: TestNoise | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("limit_pairs", 1 if limit_pairs is None else limit_pairs, 1),
-            ("shuffle_buffer", shuffle_buffer, 1),
-            ("vocabulary_sample", vocabulary_sample, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, expected at least {least}")
+        check_number("batch_size", batch_size, least=1)
+        check_number("eval_batch_size", eval_batch_size, least=1)
+        check_number("num_workers", num_workers, least=0)
+        check_number("limit_pairs", 1 if limit_pairs is None else limit_pairs, least=1)
+        check_number("shuffle_buffer", shuffle_buffer, least=1)
+        check_number("vocabulary_sample", vocabulary_sample, least=1)
+        check_number("temperature", min(temperature, sys.float_info.max), above=0)  # it may be infinite
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.limit_pairs = num_workers, seed, limit_pairs
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
         self.bucket, self.temperature = bucket, temperature
         self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
         self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks

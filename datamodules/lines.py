@@ -6,19 +6,22 @@ import hashlib
 import os
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from datamodules.text import normalise
 from foundations.cache import IntArray, derived_array
+from foundations.checks import check_number
 from foundations.errors import InputError
-from foundations.files import clean_line, scan_lines
+from foundations.files import clean_line, columns, scan_lines
 
 TEXT_LINE = "id<TAB>text"
+
+_Content = TypeVar("_Content")
 
 _TEXT_ROWS = 16
 """Lines that a look-up of a text reads: few, and still a small index."""
@@ -63,8 +66,7 @@ class LineIndex:
             InputError: no file, a file without text, or what `check` raises.
             ValueError: chunk_rows is below 1.
         """
-        if chunk_rows < 1:
-            raise ValueError(f"chunk_rows is {chunk_rows}, expected at least 1")
+        check_number("chunk_rows", chunk_rows, least=1)
         path = Path(path)
         table = derived_array(path, f"chunks 1 {chunk_rows} {form}", lambda: _chunk_table(path, check, chunk_rows))
         return cls(path, table, chunk_rows)
@@ -248,14 +250,9 @@ def _sorted_keys(hashes: array[int], path: Path, parse: ParseLine) -> IntArray:
 
 def _refuse_duplicates(path: Path, parse: ParseLine, hashes: set[int]) -> None:
     """Raise InputError where ids of the same hash are really equal."""
-    lines: dict[str, int] = {}
-    for number, _, line in scan_lines(path):
-        identifier, _ = parse(line, number)
-        if _hash(identifier) not in hashes:
-            continue
-        if identifier in lines:
-            raise InputError(f"the id {identifier!r} is already that of line {lines[identifier]}", path, number)
-        lines[identifier] = number
+    rows = ((number, *parse(line, number)) for number, _, line in scan_lines(path))
+    for _ in unique((row for row in rows if _hash(row[1]) in hashes), path):
+        pass
 
 
 def tsv_line(path: str | Path) -> ParseLine:
@@ -266,50 +263,22 @@ def tsv_line(path: str | Path) -> ParseLine:
     return partial(_parse_tsv, Path(path))
 
 
-def two_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[str, str]:
-    """The two columns of a line as they are, empty ones too.
-
-    Args:
-        line: without its end.
-        number: of the line, for the error messages; 0 where it is not known.
-        path: of the file, for the error messages.
-        expected: what a line holds, e.g. ``id<TAB>text``.
-
-    Raises:
-        InputError: invalid UTF-8, or another number of columns.
-    """
-    try:
-        columns = line.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number or None) from None
-    if len(columns) != 2:
-        plural = "" if len(columns) == 1 else "s"
-        raise InputError(f"found {len(columns)} column{plural}, expected 2: {expected}", path, number or None)
-    return columns[0], columns[1]
-
-
-def tsv_columns(line: bytes, number: int, path: Path, expected: str) -> tuple[str, str]:
-    """The two columns of a line, without white space around them.
-
-    Args:
-        line: without its end.
-        number: of the line, for the error messages.
-        path: of the file, for the error messages.
-        expected: what a line holds, e.g. ``id<TAB>text``.
-
-    Raises:
-        InputError: invalid UTF-8, another number of columns, or an empty column.
-    """
-    columns = two_columns(line, number, path, expected)
-    first, second = columns[0].strip(), columns[1].strip()
-    if not first or not second:
-        which = "second" if first else "first"
-        raise InputError(f"the {which} column is empty, expected {expected}", path, number or None)
-    return first, second
-
-
 def _parse_tsv(path: Path, line: bytes, number: int) -> tuple[str, str]:
-    identifier, text = tsv_columns(line, number, path, TEXT_LINE)
+    identifier, text = columns(line, 2, TEXT_LINE, path, number, filled=True)
     if any(space in identifier for space in " \v\f\r"):
         raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number or None)
     return identifier, normalise(text)
+
+
+def unique(rows: Iterable[tuple[int, str, _Content]], path: Path) -> Iterator[tuple[str, _Content]]:
+    """The (id, content) of lines given as (number, id, content).
+
+    Raises:
+        InputError: an id that appears twice.
+    """
+    lines: dict[str, int] = {}
+    for number, identifier, content in rows:
+        if identifier in lines:
+            raise InputError(f"the id {identifier!r} is already that of line {lines[identifier]}", path, number)
+        lines[identifier] = number
+        yield identifier, content

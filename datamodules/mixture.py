@@ -276,8 +276,6 @@ def quotas(counts: Sequence[int], temperature: float) -> list[int]:
     >>> quotas([900, 100], 1), quotas([900, 100], 2), quotas([900, 100], float("inf"))
     ([900, 100], [750, 250], [500, 500])
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
     # Divided by the largest, so that a small T overflows nothing.
     weights = (np.array(counts, dtype=np.float64) / max(counts)) ** (1 / temperature)
     exact = weights / weights.sum() * sum(counts)

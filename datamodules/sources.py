@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.lines import LineIndex, TextStore, tsv_columns
+from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair, pair_length
 from datamodules.published.judgments import BoolArray, Judgments
 from datamodules.text import hash_share, normalise, text_id
 from foundations.cache import IntArray, derived_array
-from foundations.files import clean_line, scan_lines
+from foundations.checks import check_number
+from foundations.files import clean_line, columns, scan_lines
 from retrieval.collection import Qrels
 
 Row = Any
@@ -257,11 +258,12 @@ class PairFile(LineSource):
 
     def parse(self, row: bytes) -> Pair:
         """The pair of a line, normalised."""
-        return stream_pair(*tsv_columns(row, 0, self.path, PAIR_LINE))
+        source, target = _check(row, 0, self.path)
+        return stream_pair(source, target)
 
 
-def _check(line: bytes, number: int, path: Path) -> object:
-    return tsv_columns(line, number, path, PAIR_LINE)
+def _check(line: bytes, number: int, path: Path) -> list[str]:
+    return columns(line, 2, PAIR_LINE, path, number, filled=True)
 
 
 class ArticlePairs(PairSource):
@@ -316,10 +318,9 @@ class ArticlePairs(PairSource):
 
 
 def check_bounds(**bounds: int) -> None:
-    """Raise ValueError for a number of queries or documents below 0."""
+    """Refuse a number of queries or documents below 0, which stands for all."""
     for name, value in bounds.items():
-        if value < 0:
-            raise ValueError(f"{name} is {value}, expected a number from 1, or 0 for all")
+        check_number(name, value, least=0)
 
 
 def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextStore | dict[str, str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from datamodules.lines import LineIndex, TextStore, two_columns
+from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair
 from datamodules.sources import LineSource
 from datamodules.text import normalise, text_id
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import columns, require_file
 
 TEXT_LINE = "id<TAB>text with a number as id"
 
@@ -40,10 +40,10 @@ def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
     Raises:
         InputError: see `marco_texts`.
     """
-    columns = two_columns(line, number, path, TEXT_LINE)
-    if not (columns[0].isascii() and columns[0].isdigit()):
-        raise InputError(f"the id is {columns[0]!r}, expected {TEXT_LINE}", path, number or None)
-    return columns[0], normalise(columns[1])
+    identifier, text = columns(line, 2, TEXT_LINE, path, number)
+    if not (identifier.isascii() and identifier.isdigit()):
+        raise InputError(f"the id is {identifier!r}, expected {TEXT_LINE}", path, number or None)
+    return identifier, normalise(text)
 
 
 class Translations(LineSource):
