@@ -44,7 +44,7 @@ def score_checkpoint(
         score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
         metrics: None is what the run used.
         json_file: where to write means and per-query values.
-        noise: options of `datamodules.noise.options.TestNoise`, in the place of the run's own; None keeps those.
+        noise: options of `datamodules.noise.options.EvaluationNoise`, in the place of the run's own; None keeps those.
         data: options of the command line that choose another dataset; none keeps the run's own.
 
     Raises:
@@ -74,7 +74,7 @@ def score_checkpoint(
 def noise_options(
     text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
 ) -> dict[str, Any] | None:
-    """Options of `datamodules.noise.options.TestNoise`, with one severity for texts and images.
+    """Options of `datamodules.noise.options.EvaluationNoise`, with one severity for texts and images.
 
     Args:
         text: kind of text noise; None for none.
