@@ -16,7 +16,7 @@ import yaml
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import read_text
 from lightning_modules.cli.front_door import full_key, short_key
 from lightning_modules.cli.help import parser_options
 from lightning_modules.names import SHORT_NAMES
@@ -111,10 +111,7 @@ def keys_of(file: Path) -> list[tuple[str, int]]:
         InputError: the file is not there, is no UTF-8, or is no YAML.
     """
     try:
-        root = yaml.compose(require_file(file).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"invalid UTF-8 ({error.reason})", file, line) from None
+        root = yaml.compose(read_text(file, "YAML"))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise InputError(f"invalid YAML: {error.problem}", file, None if mark is None else mark.line + 1) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from foundations.commands import Parser
-from foundations.errors import InputError
+from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import class_path, split_options
 
 
@@ -106,12 +106,8 @@ def baseline(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     from lightning_modules.commands.baseline import COMMANDS
 
-    try:
+    with as_input_error():
         COMMANDS[options.command](options)
-    except InputError:
-        raise
-    except ValueError as error:  # an option out of range
-        raise InputError(str(error)) from error
 
 
 def search(arguments: list[str]) -> None:
@@ -160,9 +156,9 @@ def search(arguments: list[str]) -> None:
             parser.error("--score maxsim needs --index exact")
         if options.k is None:
             options.k = 1000 if options.text is None else 10
-    from lightning_modules.commands import search as commands
+    from lightning_modules.commands.search import COMMANDS
 
-    commands.build(options) if options.command == "index" else commands.query(options)
+    COMMANDS[options.command](options)
 
 
 def compare(arguments: list[str]) -> None:
@@ -180,21 +176,7 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--qrels", metavar="FILE", help="relevance judgments, for TREC run files")
     parser.add_argument("--json", metavar="FILE", help="write all numbers to this file as well")
     options = parser.parse_args(arguments)
-    baseline = options.baseline or options.runs[0]
-    if len(options.runs) < 2:
-        raise InputError("found one run, expected at least two to compare")
-    if baseline not in options.runs:
-        raise InputError(f"--baseline is {baseline}, expected one of the runs, {', '.join(options.runs)}")
-    from retrieval.compare import compare_runs, comparison_note, comparison_table, load_runs, write_comparisons
-    from retrieval.table import print_table
+    from retrieval.compare import print_comparison
 
-    index = options.runs.index(baseline)
-    try:
-        runs = load_runs(options.runs, options.qrels, options.metrics)
-        comparisons = compare_runs(runs, options.metrics, index)
-        if options.json:
-            write_comparisons(options.json, comparisons, runs[index].name)
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from error
-    print_table(comparison_table(comparisons, runs[index].name))
-    print(comparison_note(comparisons))
+    with as_input_error():
+        print_comparison(options.runs, options.baseline, options.qrels, options.metrics, options.json)

@@ -180,3 +180,6 @@ def _checked(work: Callable[[], Any]) -> Any:
         raise
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {"index": build, "query": query}

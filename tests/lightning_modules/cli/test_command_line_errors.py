@@ -39,7 +39,7 @@ OPTIONS = [
     (["--strategy", "torch.nn.Linear"], "torch.nn.Linear does not correspond to a subclass of DistillationStrategy"),
     (["--strategy.epsilonn", "1"], "unknown option strategy.epsilonn, did you mean 'epsilon'?"),
     (["--strategy.epsilon", "abc"], "strategy.epsilon is 'abc', expected a number"),
-    (["--strategy.epsilon", "-1"], "epsilon must be greater than 0, not -1"),
+    (["--strategy.epsilon", "-1"], "epsilon is -1.0, expected a number above 0"),
     (["--strategy.solver", "exactly"], "reference, triton, exact, ipot, did you mean 'exact'?"),
     (["--data.batch_sizes", "1"], "unknown option data.batch_sizes, did you mean 'batch_size'?"),
     (["--data.batch_size", "0"], "batch_size is 0, expected at least 1"),
