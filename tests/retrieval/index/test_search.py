@@ -182,7 +182,7 @@ def test_wrong_input():
         search(queries, documents, 1, ["a", "b", "a"])
     with pytest.raises(ValueError, match="k is 0"):
         search(queries, documents, 0, ids)
-    with pytest.raises(ValueError, match="unknown similarity 'l2'"):
+    with pytest.raises(ValueError, match="similarity is 'l2', expected one of cosine, dot"):
         search(queries, documents, 1, ids, similarity="l2")
     documents[1, 3] = float("nan")
     with pytest.raises(ValueError, match="the vector of document 1 is not finite"):
