@@ -117,14 +117,14 @@ def file_key(path: str | Path, *more: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
-def file_hash(path: str | Path) -> str:
+def content_hash(path: str | Path) -> str:
     """BLAKE2b of a file's content, 32 hex digits; read once while its size and time of change stay."""
     path = Path(path)
-    return _file_hash(path, _state(path))
+    return _content_hash(path, _state(path))
 
 
 @lru_cache(maxsize=256)
-def _file_hash(path: Path, _: str) -> str:
+def _content_hash(path: Path, _: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

@@ -51,8 +51,8 @@ def plain_table(
         columns: the head.
         lines: the cells of each line.
         title: words above the table.
-        labels: number of first columns that name groups of lines: a name that stands in the line above is left out, and a
-            gap parts the groups of the first column.
+        labels: number of first columns that name groups of lines: a name that stands in the line above is left out,
+            and a gap parts the groups of the first column.
     """
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in columns:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foundations.cache import cache_folder, derived_array, file_hash, file_key, locked, made_once, unpacked
+from foundations.cache import cache_folder, derived_array, content_hash, file_key, locked, made_once, unpacked
 from foundations.errors import InputError
 from foundations.files import UNFINISHED
 
@@ -183,9 +183,9 @@ def test_a_damaged_compressed_file_is_refused(tmp_path, suffix, content):
 def test_keys_depend_on_the_file_and_on_what_is_made(tmp_path):
     path = tmp_path / "x"
     path.write_text("a")
-    key, digest = file_key(path), file_hash(path)
+    key, digest = file_key(path), content_hash(path)
     assert key == file_key(tmp_path / "." / "x")
     assert len({key, file_key(path, "a"), file_key(path, "a", "b")}) == 3
     path.write_text("bc")
     assert file_key(path) != key
-    assert file_hash(path) != digest
+    assert content_hash(path) != digest
