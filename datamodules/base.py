@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
 from datamodules.sources import Pairs, PairSource, SampledSource
 from foundations.checks import check_number
@@ -67,7 +67,7 @@ class PairsDataModule(LightningDataModule):
             `datamodules.mixture`.
         remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
         noise: put noise into the training pairs that are left by limit_pairs and remove_leaks; see `TrainingNoise`.
-        test_noise: put noise into what the student reads of ``test``, and into images; see `TestNoise`.
+        test_noise: put noise into what the student reads of ``test``, and into images; see `EvaluationNoise`.
     """
 
     leaks: Leaks | None = None
@@ -99,7 +99,7 @@ class PairsDataModule(LightningDataModule):
         temperature: float = 1.0,
         remove_leaks: bool = False,
         noise: TrainingNoise | None = None,
-        test_noise: TestNoise | None = None,
+        test_noise: EvaluationNoise | None = None,
     ) -> None:
         super().__init__()
         check_number("batch_size", batch_size, least=1)

@@ -17,7 +17,7 @@ from datamodules.images import ImageReference, is_image
 from datamodules.lines import LazyTexts
 from datamodules.noise.correspondence import mismatch, realised_counts
 from datamodules.noise.files import read_lexicon, read_translations
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
 from datamodules.sources import Pairs, PairSource, Row, WrappedSource
@@ -98,7 +98,7 @@ class PairNoise:
         InputError: a lexicon or a file of translations is not what it should be.
     """
 
-    def __init__(self, noise: TestNoise) -> None:
+    def __init__(self, noise: EvaluationNoise) -> None:
         self.noise = noise
         self._text: TextNoise | None = None
         if noise.changes_texts:
@@ -206,7 +206,7 @@ def noisy_collection(collection: Collection, change: PairNoise) -> Collection:
     return replace(collection, **sides) if sides else collection
 
 
-def noisy_collections(collections: Mapping[str, Collection], noise: TestNoise) -> dict[str, Collection]:
+def noisy_collections(collections: Mapping[str, Collection], noise: EvaluationNoise) -> dict[str, Collection]:
     """The collections with noise in ``test`` (and in the images of ``english``).
 
     Args:
@@ -237,7 +237,7 @@ def _differs(old: Collection, new: Collection) -> bool:
     return any(isinstance(after, NoisyTexts) or before != after for before, after in sides)
 
 
-def _need_images(noise: TestNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
+def _need_images(noise: EvaluationNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
     if noise.changes_images and not found:
         what = "no training pair's source is one" if where == "pair" else "the test collection has none"
         raise InputError(f"the noise {noise.image} is for images, but {what}")
