@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from functools import partial
@@ -23,7 +24,40 @@ ParseLine = Callable[[bytes, int], tuple[str, str]]
 """Gives (id, text) of a line with its number from 1 (0 where it is not known), or raises InputError."""
 
 
-class TextStore(Mapping[str, str]):
+class LazyTexts(Mapping[str, str]):
+    """Texts by id that stay on disk until they are asked for; all of them are read in one go."""
+
+    @abstractmethod
+    def stream(self) -> Iterator[tuple[str, str]]:
+        """(id, text) of every text in their order, without a look-up for each."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (identifier for identifier, _ in self.stream())
+
+    def items(self) -> ItemsView[str, str]:
+        """(id, text), read by `stream`."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[str]:
+        """The texts, read by `stream`."""
+        return _Values(self)
+
+
+class _Items(ItemsView[str, str]):
+    _mapping: LazyTexts
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return self._mapping.stream()
+
+
+class _Values(ValuesView[str]):
+    _mapping: LazyTexts
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for _, text in self._mapping.stream())
+
+
+class TextStore(LazyTexts):
     """Text by id, read from a file of lines whenever it is asked for.
 
     In memory are no texts: 24 bytes a text lie in the cache folder, mapped, made in one pass that validates every
@@ -82,16 +116,9 @@ class TextStore(Mapping[str, str]):
     def __len__(self) -> int:
         return int(self._table.shape[1])
 
-    def __iter__(self) -> Iterator[str]:
-        return (identifier for identifier, _ in self._read())
-
-    def items(self) -> ItemsView[str, str]:
-        """(id, text) in the order of the file, read in one go."""
-        return _Items(self)
-
-    def values(self) -> ValuesView[str]:
-        """The texts in the order of the file, read in one go."""
-        return _Values(self)
+    def stream(self) -> Iterator[tuple[str, str]]:
+        """(id, text) in the order of the file."""
+        return (self._parse(line, number) for number, _, line in scan_lines(self.path))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
@@ -103,9 +130,6 @@ class TextStore(Mapping[str, str]):
         if getattr(self, "_file", None) is not None:
             os.close(self._file)  # type: ignore[arg-type]
 
-    def _read(self) -> Iterator[tuple[str, str]]:
-        return (self._parse(line, number) for number, _, line in scan_lines(self.path))
-
     def _line(self, row: int) -> bytes:
         """The line of a row; positional reads, so that processes that share the open file do not disturb each other."""
         if self._file is None:
@@ -116,20 +140,6 @@ class TextStore(Mapping[str, str]):
         # Lines without text may follow before the next row.
         first = os.pread(self._file, end - start, start).split(b"\n", 1)[0]
         return clean_line(first, 1 if start == 0 else 0)
-
-
-class _Items(ItemsView[str, str]):
-    _mapping: TextStore
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return self._mapping._read()
-
-
-class _Values(ValuesView[str]):
-    _mapping: TextStore
-
-    def __iter__(self) -> Iterator[str]:
-        return (text for _, text in self._mapping._read())
 
 
 def tsv_line(path: str | Path) -> ParseLine:

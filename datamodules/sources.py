@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.lines import LineIndex, TextStore, tsv_columns
 from datamodules.pairs import Pair
-from datamodules.published.judgments import BoolArray, Judgments
+from datamodules.published.judgments import BoolArray, JudgmentTable
 from datamodules.text import hash_share, normalise, text_id
 from foundations.cache import IntArray, derived_array
 from foundations.files import clean_line, scan_lines
@@ -185,7 +185,7 @@ class ArticlePairs(PairSource):
 
     def __init__(
         self,
-        judgments: Judgments,
+        judgments: JudgmentTable,
         chosen: BoolArray,
         sources: TextStore,
         targets: TextStore,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.images import ImageReference, is_image
+from datamodules.lines import LazyTexts
 from datamodules.noise.correspondence import mismatch, realised_counts
-from datamodules.noise.files import read_lexicon, read_translations
+from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
@@ -104,7 +105,7 @@ class PairNoise:
         self._text: TextNoise | None = None
         if noise.changes_texts:
             lexicon = read_lexicon(noise.lexicon) if noise.text == "code_switch" and noise.lexicon else {}
-            mt = read_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
+            mt = read_machine_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
             self._text = TextNoise(noise.text, noise.text_severity, noise.known_seed, lexicon, mt)
 
     def __call__(self, pair: Pair, index: int = 0) -> Pair:  # noqa: ARG002  (the text itself gives the random numbers)
@@ -276,7 +277,7 @@ class NoisySource(PairSource):
         return self.source.epoch_chunks(epoch, seed)
 
 
-class NoisyTexts(Mapping[str, str]):
+class NoisyTexts(LazyTexts):
     """Texts and images by id with noise, made when one is asked for.
 
     Args:
@@ -301,24 +302,6 @@ class NoisyTexts(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def items(self) -> ItemsView[str, str]:
-        """(id, text), read in one go."""
-        return _Items(self)
-
-    def values(self) -> ValuesView[str]:
-        """The texts, read in one go."""
-        return _Values(self)
-
-
-class _Items(ItemsView[str, str]):
-    _mapping: NoisyTexts
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((key, self._mapping.noisy(text)) for key, text in self._mapping.texts.items())
-
-
-class _Values(ValuesView[str]):
-    _mapping: NoisyTexts
-
-    def __iter__(self) -> Iterator[str]:
-        return (self._mapping.noisy(text) for text in self._mapping.texts.values())
+    def stream(self) -> Iterator[tuple[str, str]]:
+        """(id, text with noise)."""
+        return ((key, self.noisy(text)) for key, text in self.texts.items())
