@@ -10,9 +10,9 @@ from pathlib import Path
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Candidate, Pair
 from datamodules.scored_lists import ScoredList, scores_line
-from datamodules.sources import PairSource
+from datamodules.sources import LineSource
 from datamodules.text import text_id
-from foundations.cache import IntArray, unpacked
+from foundations.cache import unpacked
 from foundations.errors import InputError
 from foundations.files import columns
 
@@ -63,7 +63,7 @@ class ListTexts:
         return Candidate(source, target, score, int(passage))
 
 
-class PassageLists(PairSource):
+class PassageLists(LineSource):
     """Queries with passages to rank, one list a line.
 
     Args:
@@ -83,11 +83,7 @@ class PassageLists(PairSource):
     ) -> None:
         self.path, self.texts, self.first = path, texts, first or None
         self._parse_line = parse_line
-        self.lines = LineIndex.open(unpacked(path), parse_line, chunk_rows, form)
-
-    def chunk_sizes(self) -> IntArray:
-        """Number of lists of each chunk; (C,)."""
-        return self.lines.chunk_sizes()
+        super().__init__(LineIndex.open(unpacked(path), parse_line, chunk_rows, form))
 
     def read_chunk(self, number: int) -> list[NumberedLine]:
         """The lines of a chunk with their numbers."""

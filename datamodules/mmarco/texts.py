@@ -9,9 +9,9 @@ from pathlib import Path
 
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource
+from datamodules.sources import LineSource
 from datamodules.text import normalise, text_id
-from foundations.cache import IntArray, file_key
+from foundations.cache import file_key
 from foundations.errors import InputError
 from foundations.files import columns, require_file
 
@@ -38,7 +38,7 @@ def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
     return identifier, normalise(text)
 
 
-class TranslatedPairs(PairSource):
+class TranslatedPairs(LineSource):
     """English texts and their translations, joined by id, in the order of the translations.
 
     The first time, both files are walked side by side to see that every translation has its English text; where
@@ -59,21 +59,13 @@ class TranslatedPairs(PairSource):
         form = f"mmarco translations 1 {file_key(require_file(english))}"
         with english.open("rb") as twin:
             check = partial(_check, foreign, self.english, lambda: next(twin, b""))
-            self.lines = LineIndex.open(foreign, check, chunk_rows, form)
+            super().__init__(LineIndex.open(foreign, check, chunk_rows, form))
         if len(self.lines) < len(self.english):
             warnings.warn(
                 f"{foreign.name} has {len(self.lines)} of the {len(self.english)} texts of {english.name}: "
                 "is it complete?",
                 stacklevel=2,
             )
-
-    def chunk_sizes(self) -> IntArray:
-        """See `PairSource`."""
-        return self.lines.chunk_sizes()
-
-    def read_chunk(self, number: int) -> list[bytes]:
-        """The lines of the translations."""
-        return self.lines.read_chunk(number)
 
     def parse(self, row: bytes) -> Pair:
         """The pair of a translation; English texts that differ only in case and white space share an id."""

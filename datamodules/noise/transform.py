@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-import numpy as np
-
 from datamodules.images import ImageReference, is_image
 from datamodules.lines import LazyTexts
 from datamodules.noise.correspondence import mismatch, realised_counts
@@ -22,7 +20,7 @@ from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource, Row
+from datamodules.sources import Pairs, PairSource, Row, WrappedSource
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -137,7 +135,7 @@ class PairNoise:
         return str(replace(reference, noise=self.noise.image, severity=self.noise.image_severity, seed=seed))
 
 
-def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[list[Pair] | PairSource, NoiseReport]:
+def noisy_pairs(pairs: Pairs, noise: TrainingNoise) -> tuple[Pairs, NoiseReport]:
     """Training pairs with all the noise that is asked for.
 
     Args:
@@ -245,7 +243,7 @@ def _need_images(noise: EvaluationNoise, found: bool, where: Literal["pair", "te
         raise InputError(f"the noise {noise.image} is for images, but {what}")
 
 
-class NoisySource(PairSource):
+class NoisySource(WrappedSource):
     """Streamed pairs with text and image noise, made when a row is parsed.
 
     Args:
@@ -254,27 +252,12 @@ class NoisySource(PairSource):
     """
 
     def __init__(self, source: PairSource, change: PairNoise) -> None:
-        self.source, self.change = source, change
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of rows of each chunk; (C,)."""
-        return self.source.chunk_sizes()
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk, without noise."""
-        return self.source.read_chunk(number)
+        super().__init__(source)
+        self.change = change
 
     def parse(self, row: Row) -> Pair:
         """The pair of a row, with noise."""
         return self.change(self.source.parse(row))
-
-    def row_length(self, row: Row) -> int:
-        """Length of a row before the noise."""
-        return self.source.row_length(row)
-
-    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
-        """The source's order of chunks."""
-        return self.source.epoch_chunks(epoch, seed)
 
 
 class NoisyTexts(LazyTexts):
@@ -289,12 +272,8 @@ class NoisyTexts(LazyTexts):
     def __init__(self, texts: Mapping[str, str], change: PairNoise, is_text: bool) -> None:
         self.texts, self.change, self.is_text = texts, change, is_text
 
-    def noisy(self, text: str) -> str:
-        """One text or image with noise."""
-        return self.change.image(self.change.text(text) if self.is_text else text)
-
     def __getitem__(self, key: str) -> str:
-        return self.noisy(self.texts[key])
+        return self._noisy(self.texts[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.texts)
@@ -302,6 +281,9 @@ class NoisyTexts(LazyTexts):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def stream(self) -> Iterator[tuple[str, str]]:
-        """(id, text with noise)."""
-        return ((key, self.noisy(text)) for key, text in self.texts.items())
+    def read(self) -> Iterator[tuple[str, str]]:
+        """(id, text with noise), read in one go."""
+        return ((key, self._noisy(text)) for key, text in self.texts.items())
+
+    def _noisy(self, text: str) -> str:
+        return self.change.image(self.change.text(text) if self.is_text else text)

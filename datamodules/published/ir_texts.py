@@ -137,7 +137,7 @@ class IrDocuments(LazyTexts):
     def __len__(self) -> int:
         store = self._open()
         count = store.count() if hasattr(store, "count") else self._dataset.docs_count()
-        return int(count) if count is not None else sum(1 for _ in self.stream())
+        return int(count) if count is not None else sum(1 for _ in self.read())
 
     def item_at(self, row: int) -> tuple[str, str]:
         """(id, text) of a document by its position in the dataset's order, from 0."""
@@ -147,7 +147,7 @@ class IrDocuments(LazyTexts):
             document = next(iter(documents[row : row + 1]))
         return document.doc_id, self._text(document)
 
-    def stream(self) -> Iterator[tuple[str, str]]:
+    def read(self) -> Iterator[tuple[str, str]]:
         """Ids and texts, read in one pass over the store."""
         store = self._open()
         with _as_input_error(self._dataset, "docs"):

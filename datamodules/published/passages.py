@@ -69,10 +69,10 @@ class Parts(LazyTexts):
             row -= len(store)
         raise IndexError(row)
 
-    def stream(self) -> Iterator[tuple[str, str]]:
+    def read(self) -> Iterator[tuple[str, str]]:
         """(id, text), part after part."""
         for store in self.stores:
-            yield from store.stream()
+            yield from store.read()
 
 
 def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]) -> Mapping[str, str]:
