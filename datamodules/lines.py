@@ -209,9 +209,9 @@ class TextStore(LazyTexts):
     def __getitem__(self, key: str) -> str:
         if isinstance(key, str):
             hashes, rows = self._keys
-            own = np.int64(_hash(key))
-            for position in range(int(np.searchsorted(hashes, own)), len(hashes)):
-                if hashes[position] != own:
+            key_hash = np.int64(_hash(key))
+            for position in range(int(np.searchsorted(hashes, key_hash)), len(hashes)):
+                if hashes[position] != key_hash:
                     break
                 identifier, text = self.item_at(int(rows[position]))
                 if identifier == key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair, pair_length
@@ -109,11 +111,7 @@ class ListSource(PairSource):
 
 
 class WrappedSource(PairSource):
-    """What another source gives; a subclass changes some of it.
-
-    Args:
-        source: the other source.
-    """
+    """What another source gives; a subclass changes some of it."""
 
     def __init__(self, source: PairSource) -> None:
         self.source = source
@@ -209,6 +207,18 @@ class SampledSource(WrappedSource):
         positions = {int(chunk): position for position, chunk in enumerate(self._chunks)}
         order = [positions[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in positions]
         return order or PairSource.epoch_chunks(self, epoch, seed)
+
+
+def limited(pairs: Pairs, count: int | None, seed: int) -> Pairs:
+    """A random choice of pairs, in their order; all of them, with a warning, where there are fewer."""
+    if count is None:
+        return pairs
+    if count > len(pairs):
+        warnings.warn(f"limit_pairs is {count}, but there are {len(pairs)} pairs only", stacklevel=3)
+    if isinstance(pairs, PairSource):
+        return SampledSource(pairs, count, seed) if count < len(pairs) else pairs
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:count]
+    return [pairs[index] for index in sorted(chosen.tolist())]
 
 
 class LineSource(PairSource):
