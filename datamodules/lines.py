@@ -266,7 +266,7 @@ def tsv_line(path: str | Path) -> ParseLine:
 def _parse_tsv(path: Path, line: bytes, number: int) -> tuple[str, str]:
     identifier, text = columns(line, 2, TEXT_LINE, path, number, filled=True)
     if any(space in identifier for space in " \v\f\r"):
-        raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number or None)
+        raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number)
     return identifier, normalise(text)
 
 
