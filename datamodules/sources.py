@@ -45,11 +45,7 @@ class PairSource(ABC):
 
     @abstractmethod
     def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk.
-
-        Args:
-            number: of the chunk, from 0.
-        """
+        """The rows of a chunk, which is given by its number from 0."""
 
     @abstractmethod
     def parse(self, row: Row) -> Pair:
@@ -60,12 +56,7 @@ class PairSource(ABC):
         return len(row) if isinstance(row, bytes) else 0
 
     def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
-        """The chunks of an epoch in the order in which they are read; by default a permutation of all of them.
-
-        Args:
-            epoch: from 0.
-            seed: of the run.
-        """
+        """The chunks of an epoch (from 0) in the order of reading; by default a permutation that the seed gives."""
         generator = np.random.default_rng([seed, epoch])
         order: list[int] = generator.permutation(len(self.chunk_sizes())).tolist()
         return order
@@ -165,8 +156,8 @@ class WithoutRows(WrappedSource):
 class SampledSource(WrappedSource):
     """Some pairs of a source: random rows of random chunks, the same for a seed.
 
-    They come from few chunks (at least 256, where there are as many), so that taking them from a file of tens of
-    gigabytes does not read all of it. An epoch reads the chunks in the order of the source's own epoch.
+    They come from few chunks (at least 256, where there are as many), so that a file of tens of gigabytes is not read
+    as a whole. An epoch reads the chunks in the order of the source's epoch.
 
     Args:
         source: the source.
