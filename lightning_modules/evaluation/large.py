@@ -11,7 +11,7 @@ from foundations.errors import InputError
 from lightning_modules.evaluation.encoding import encode_into, gathered
 from lightning_modules.teachers.base import Encoder, Teacher
 from retrieval.collection import Collection
-from retrieval.index.shards import Shards, content_hash, read_manifest
+from retrieval.index.shards import Shards, read_manifest, texts_hash
 from strategies.distributed import rank_and_world_size
 
 
@@ -70,7 +70,7 @@ class LargeCollections:
     def _folder_of(self, encoder: Encoder, collection: Collection, tokens: bool) -> Path:
         """Where the vectors belong; rank 0 decides."""
         if isinstance(encoder, Teacher) and (cache := encoder.folder_of("documents")) is not None:
-            return cache / f"shards-{'tokens' if tokens else 'pooled'}-{content_hash(collection.documents)}"
+            return cache / f"shards-{'tokens' if tokens else 'pooled'}-{texts_hash(collection.documents)}"
         if self.folder is None:
             self.folder = Path(tempfile.mkdtemp(prefix="potstill-"))
         reader = "teacher" if isinstance(encoder, Teacher) else "student"

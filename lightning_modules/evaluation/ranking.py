@@ -13,7 +13,7 @@ from retrieval.collection import Collection, Run, View
 from retrieval.index.search import search, search_tokens, to_run
 from retrieval.index.shards import Shards
 from retrieval.metrics import PerQuery
-from retrieval.relevance import Judgments, RankedRelevance, relevance_of_rankings, relevance_of_run
+from retrieval.relevance import IndexedQrels, RankedRelevance, relevance_of_rankings, relevance_of_run
 from retrieval.results import Result
 from retrieval.views import Ranks, score_views, views_of
 from strategies.distributed import rank_and_world_size
@@ -154,9 +154,9 @@ def _full_ranks(queries: EncodedTexts, documents: EncodedTexts | Shards, view: V
     for start in range(0, len(queries.ids), step):
         block = queries.select(range(start, min(start + step, len(queries.ids))))
         part = View(view.name, {name: view.qrels[name] for name in block.ids if name in view.qrels})
-        judgments = Judgments.from_qrels(part.qrels, block.ids, documents.ids)
+        qrels = IndexedQrels.of(part.qrels, block.ids, documents.ids)
         _, indices = search_texts(block, documents, kind, len(documents.ids))
-        ranks |= _best(relevance_of_rankings(judgments, indices), part, [len(documents.ids)] * len(part.qrels))
+        ranks |= _best(relevance_of_rankings(qrels, indices), part, [len(documents.ids)] * len(part.qrels))
     return {name: ranks.get(name, len(documents.ids) + 1) for name in view.qrels}
 
 
