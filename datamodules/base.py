@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -17,7 +16,7 @@ from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, check_leaks
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
-from datamodules.pairs import Pair, PairBatch, TextBatch, pair_length, sides_of, text_batches
+from datamodules.pairs import Pair, PairBatch, pair_length, sides_of
 from datamodules.sources import Pairs, PairSource, SampledSource, limited
 from foundations.checks import check_number
 from foundations.errors import InputError
@@ -76,10 +75,6 @@ class PairsDataModule(LightningDataModule):
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
 
     With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
-    shard_texts: int | None = None
-    """Larger collections' documents are left to the evaluation, which sets this; None leaves none."""
-    undistilled: bool = True
-    """Whether the teacher will read the student's side of ``test`` too; the evaluation sets this."""
 
     def __init__(
         self,
@@ -241,40 +236,6 @@ class PairsDataModule(LightningDataModule):
         with delayed_progress("sample pairs", rows) as advance:
             return [pair for pair in pairs if advance(1) is None]
 
-    def teacher_texts(
-        self, candidates: bool = False, side: str | None = None, source_side: str = "queries"
-    ) -> Iterable[str]:
-        """Every text that the teacher is to encode before training, in an order that does not change.
-
-        These are the sources of the pairs (unless ``cache_pairs`` says no), the teacher's side of all collections, and
-        the student's side of ``test``, which the teacher reads for the undistilled row of the results.
-
-        Args:
-            candidates: whether the sources of the pairs' candidates are among them.
-            side: only those that are read as ``queries``, or as ``documents``; None is both.
-            source_side: what the sources of the pairs are read as; candidates are documents.
-
-        Returns:
-            A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
-        """
-        sides = [
-            texts
-            for collection in self.collections.values()
-            for reader in (("teacher", "student") if collection.split == "test" and self.undistilled else ("teacher",))
-            for name, texts in sides_of(collection, reader)
-            if side in (None, name) and not self._is_large(name, texts)
-        ]
-        pairs = self.pairs if self.caches_pairs else ()
-        sources = (pair.source for pair in (pairs if side in (None, source_side) else ()))
-        lists = pairs if candidates and side in (None, "documents") else ()
-        listed = (each.source for pair in lists for each in pair.candidates)
-        texts = chain(sources, listed, chain.from_iterable(side.values() for side in sides))
-        in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
-        return list(dict.fromkeys(texts)) if in_memory else texts
-
-    def _is_large(self, side: str, texts: Mapping[str, str]) -> bool:
-        return side == "documents" and self.shard_texts is not None and len(texts) > self.shard_texts
-
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of training pairs, from the position of the run."""
         if isinstance(self.pairs, PairSource):
@@ -290,19 +251,16 @@ class PairsDataModule(LightningDataModule):
         lengths = [pair_length(pair) for pair in self.pairs] if bucket else None
         return PairSampler(len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths)
 
-    def val_dataloader(self) -> DataLoader[TextBatch]:
-        """What the student reads of ``dev``."""
-        return self._text_dataloader("dev")
+    def val_dataloader(self) -> Sequence[int]:
+        """One empty batch, so that there is a validation: its callback encodes the collections ``dev``, whole."""
+        return self._empty_batches("dev")
 
-    def test_dataloader(self) -> DataLoader[TextBatch]:
-        """What the student reads of ``test``."""
-        return self._text_dataloader("test")
+    def test_dataloader(self) -> Sequence[int]:
+        """One empty batch for a test, as for a validation."""
+        return self._empty_batches("test")
 
-    def _text_dataloader(self, name: str) -> DataLoader[TextBatch]:
-        collections = [each for each in self.collections.values() if each.split == name]
-        batches = text_batches(collections, self.eval_batch_size, *self._rank(), most=self.shard_texts)
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(batches, batch_size=None, num_workers=self.num_workers, generator=generator)  # type: ignore[arg-type]
+    def _empty_batches(self, split: str) -> Sequence[int]:
+        return range(int(any(collection.split == split for collection in self.collections.values())))
 
     def _rank(self) -> tuple[int, int]:
         """This process, and how many there are."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -84,30 +83,6 @@ class PairBatch:
         return _moved(self, device, options)
 
 
-@dataclass
-class TextBatch:
-    """What the evaluation dataloaders give: texts of one side of one collection, for the student to encode.
-
-    Args:
-        collection: name of the collection.
-        side: ``queries`` or ``documents``; a batch never mixes them.
-        ids: ids of the queries or documents.
-        texts: their texts, in the same order.
-    """
-
-    collection: str
-    side: Literal["queries", "documents"]
-    ids: list[str]
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def to(self, device: torch.device | str, **options: Any) -> TextBatch:  # noqa: ARG002
-        """The batch itself: it holds no tensor."""
-        return self
-
-
 def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
     """Pairs from (source, target) texts, with ids.
 
@@ -169,39 +144,6 @@ def sides_of(
         yield "queries", collection.queries
     if collection.document_side == reader:
         yield "documents", collection.documents
-
-
-def text_batches(
-    collections: Iterable[Collection], batch_size: int, rank: int, world_size: int, most: int | None = None
-) -> list[TextBatch]:
-    """All that the student reads of some collections, in the batches of one rank.
-
-    Texts of similar length go together, the longest first, so that little is padded and too little memory shows
-    at once. Every rank has the same number of batches: the first ones are repeated where they do not come out
-    even, so a consumer merges by id.
-
-    Args:
-        collections: what to encode.
-        batch_size: texts in a batch; the last batch of a side may have fewer.
-        rank: this process, from 0.
-        world_size: number of processes.
-        most: of a collection with more documents than this, only the first batch of documents is given, to keep its
-            place; None is no limit.
-
-    Returns:
-        The batches of this rank.
-    """
-    batches = []
-    for collection in collections:
-        for side, texts in sides_of(collection, "student"):
-            is_large = side == "documents" and most is not None and len(texts) > most
-            given = islice(texts.items(), batch_size) if is_large else texts.items()
-            items = sorted(given, key=lambda item: (-len(item[1]), item[0]))
-            for start in range(0, len(items), batch_size):
-                ids, chunk = zip(*items[start : start + batch_size], strict=True)
-                batches.append(TextBatch(collection.name, side, list(ids), list(chunk)))
-    per_rank = -(-len(batches) // world_size)
-    return [batches[index % len(batches)] for index in range(rank, per_rank * world_size, world_size)]
 
 
 @dataclass
