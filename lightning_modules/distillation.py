@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.pairs import PairBatch, TextBatch
 from foundations.checks import check_choice
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
+from lightning_modules.names import LOSS
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.online import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -27,9 +28,6 @@ from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 Score = Literal["pooled", "maxsim", "both"]
 
 Projection = Literal["auto", "linear"]
-
-LOSS = "train/loss"
-"""The name of the loss in logs."""
 
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""

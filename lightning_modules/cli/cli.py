@@ -221,7 +221,7 @@ class PotstillCLI(LightningCLI):
 
     def _run_folder(self) -> RunFolder:
         text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text, self.config["plots"])
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"])
 
     @property
     def best_checkpoint(self) -> Path | None:

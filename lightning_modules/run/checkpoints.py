@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-
-from foundations.errors import InputError
 
 
 class Checkpoint(ModelCheckpoint):
@@ -59,21 +56,3 @@ class Checkpoint(ModelCheckpoint):
         moved = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         models = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": folder})
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """The weights in a checkpoint, on the CPU.
-
-    Args:
-        path: the checkpoint.
-
-    Raises:
-        InputError: the file is no checkpoint.
-    """
-    import torch
-
-    try:
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
-    return weights

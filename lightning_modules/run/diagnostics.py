@@ -15,7 +15,8 @@ from datamodules.leaks import Leaks
 from foundations.files import write_json
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
-from lightning_modules.run.text_statistics import BIN_EDGES, Reading, TextStatistics, flat, text_statistics
+from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
+from lightning_modules.students.tokens import Tokenization
 from retrieval.collection import Collection
 from retrieval.table import plain_table, print_table
 
@@ -41,7 +42,7 @@ class Diagnostics(Callback):
         if not trainer.is_global_zero:
             return
         data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        rows = statistics(data, pl_module.student.reading(), pl_module.teacher.reading())
+        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization())
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
             print(line)
@@ -61,7 +62,7 @@ class Diagnostics(Callback):
         log_values(trainer.loggers, values, plots)
 
 
-def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None) -> dict[str, TextStatistics]:
+def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenization | None) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
@@ -107,12 +108,12 @@ def statistics_table(rows: dict[str, TextStatistics]) -> Any:
     """
     title = "Texts in tokens of the model that reads them; lengths in bins of 0, 1, 2-3, 4-7, 8-15, ... tokens"
     columns = ("words/text", "tokens/word", "unknown", "truncated", "median", "longest", "lengths", "script")
-    table = plain_table("", "texts", *columns, title=title)
+    lines = []
     for name, row in rows.items():
         figures = (f"{row.words:.1f}", f"{row.fertility:.2f}", f"{row.unknown:.1%}", f"{row.truncated:.1%}")
         lengths = (f"{row.median_length:.0f}", str(row.longest), row.sparkline, row.main_scripts)
-        table.add_row(name, f"{row.texts:,}", *figures, *lengths)
-    return table
+        lines.append([name, f"{row.texts:,}", *figures, *lengths])
+    return plain_table(["", "texts", *columns], lines, title)
 
 
 def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lightning_modules.distillation import LOSS
+from lightning_modules.names import LOSS
 
 
 def progress_callbacks() -> list[Callback]:

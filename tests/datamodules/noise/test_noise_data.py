@@ -16,14 +16,14 @@ from datamodules.base import PairsDataModule
 from datamodules.images import ImageReference, image_source, is_image
 from datamodules.mixture import Mixture, MixtureDataModule
 from datamodules.noise.image import IMAGE_NOISES
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TEXT_NOISES, TextNoise
 from datamodules.noise.transform import NoisySource, NoisyTexts
 from datamodules.pairs import Pair, make_pairs
 from datamodules.tsv import TSVDataModule
 from foundations.errors import InputError
 from lightning_modules.cli.help import class_options
-from lightning_modules.run.checkpoints import read_weights
+from lightning_modules.models.files import read_weights
 from retrieval.collection import Collection
 
 KEYBOARD = TrainingNoise(text="keyboard", text_severity=5, seed=3)
@@ -94,7 +94,7 @@ def test_the_seed_of_an_image_does_not_hang_on_its_folder(tmp_path):
 
 
 def test_test_noise_is_put_into_what_the_student_reads_and_into_images(tmp_path):
-    noise = TestNoise("keyboard", 5, "impulse", 4, seed=2)
+    noise = EvaluationNoise("keyboard", 5, "impulse", 4, seed=2)
     clean, noisy = Captions(tmp_path), Captions(tmp_path, test_noise=noise)
     clean.setup("test")
     noisy.setup("test")
@@ -113,7 +113,9 @@ def test_test_noise_is_put_into_what_the_student_reads_and_into_images(tmp_path)
 
 def test_severity_zero_changes_nothing(tmp_path):
     clean = Captions(tmp_path)
-    noisy = Captions(tmp_path, noise=TrainingNoise("ocr", 0, "jpeg", 0), test_noise=TestNoise("ocr", 0, "jpeg", 0))
+    noisy = Captions(
+        tmp_path, noise=TrainingNoise("ocr", 0, "jpeg", 0), test_noise=EvaluationNoise("ocr", 0, "jpeg", 0)
+    )
     clean.setup("fit")
     noisy.setup("fit")
     assert noisy.pairs == clean.pairs
@@ -139,8 +141,8 @@ def test_bad_options_are_refused_at_once(tmp_path):
     lexicon = tmp_path / "lexicon.tsv"
     lexicon.write_text("a\tb\n")
     for message, options in (
-        ("the text noise 'keybord' is unknown, did you mean 'keyboard'", {"text": "keybord"}),
-        ("the image noise 'jpg' is unknown, did you mean 'jpeg'", {"image": "jpg"}),
+        ("the text noise is 'keybord', expected one of keyboard, insert, delete", {"text": "keybord"}),
+        ("the image noise is 'jpg', expected one of gaussian, shot", {"image": "jpg"}),
         ("text_severity is 6, expected", {"text": "ocr", "text_severity": 6}),
         ("image_severity is -1, expected", {"image": "jpeg", "image_severity": -1}),
         ("text_severity is 1, but no text noise is chosen", {"text_severity": 1}),
@@ -150,7 +152,7 @@ def test_bad_options_are_refused_at_once(tmp_path):
         ("rate of noise is 1.1, expected", {"rate": 1.1}),
         ("rate of noise is -0.1, expected", {"rate": -0.1}),
         ("rate of noise is nan, expected", {"rate": float("nan")}),
-        ("the level of noise 'img' is unknown, did you mean 'image'", {"level": "img"}),
+        ("the level of noise is 'img', expected one of caption, image, did you mean 'image'", {"level": "img"}),
         ("the rate of noise or its index_file, not both", {"rate": 0.1, "index_file": str(lexicon)}),
         ("index_file: no such file", {"index_file": "nope.npy"}),
         ("the seed of noise is -1", {"seed": -1}),
@@ -158,15 +160,15 @@ def test_bad_options_are_refused_at_once(tmp_path):
         with pytest.raises(ValueError, match=message):
             TrainingNoise(**options)
     with pytest.warns(UserWarning, match="lexicon has no effect"):
-        TestNoise("ocr", 1, lexicon=str(lexicon))
+        EvaluationNoise("ocr", 1, lexicon=str(lexicon))
     with pytest.raises(TypeError):
-        TestNoise(rate=0.1)
+        EvaluationNoise(rate=0.1)
 
 
 def test_image_noise_without_images(tsv_folder):
     for options, message in (
         ({"noise": TrainingNoise(image="jpeg", image_severity=1)}, "no training pair's source is one"),
-        ({"test_noise": TestNoise(image="jpeg", image_severity=1)}, "the test collection has none"),
+        ({"test_noise": EvaluationNoise(image="jpeg", image_severity=1)}, "the test collection has none"),
     ):
         data = TSVDataModule(str(tsv_folder), **options)
         with pytest.raises(InputError, match=f"the noise jpeg is for images, but {message}"):
@@ -175,7 +177,7 @@ def test_image_noise_without_images(tsv_folder):
 
 def test_a_warning_where_nothing_changes(tsv_folder):
     data = TSVDataModule(
-        str(tsv_folder), noise=TrainingNoise("transliteration", 5), test_noise=TestNoise("transliteration", 5)
+        str(tsv_folder), noise=TrainingNoise("transliteration", 5), test_noise=EvaluationNoise("transliteration", 5)
     )
     with pytest.warns(UserWarning, match="transliteration changes no target") as found:
         data.setup("fit")
@@ -211,7 +213,7 @@ def test_the_same_batches_for_any_number_of_workers_and_ranks(tsv_folder, stream
 
 def test_streamed_pairs(tsv_folder):
     clean = TSVDataModule(str(tsv_folder), stream=True)
-    noisy = TSVDataModule(str(tsv_folder), stream=True, noise=KEYBOARD, test_noise=TestNoise("delete", 5))
+    noisy = TSVDataModule(str(tsv_folder), stream=True, noise=KEYBOARD, test_noise=EvaluationNoise("delete", 5))
     clean.setup("fit")
     noisy.setup("fit")
     assert isinstance(noisy.pairs, NoisySource)
@@ -248,7 +250,7 @@ class _Changes:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_every_part_of_a_mixture_gets_the_noise(tmp_path, own):
-    noise, test_noise = TrainingNoise(rate=0.5, level="image"), TestNoise("delete", 5)
+    noise, test_noise = TrainingNoise(rate=0.5, level="image"), EvaluationNoise("delete", 5)
     options = {"noise": noise, "test_noise": test_noise}
     parts = {
         name: Captions(tmp_path / name, size, **(options if own else {})) for name, size in (("sw", 12), ("am", 20))
@@ -267,7 +269,7 @@ def test_every_part_of_a_mixture_gets_the_noise(tmp_path, own):
     for name, part in parts.items():
         alone = Captions(tmp_path / name, len(part.paths), **options)
         alone.setup("fit")
-        assert alone.pairs == part.pairs
+        assert alone.pairs == data.pairs.parts[name]
         assert data.collections[f"test/{name}"].queries == alone.collections["test"].queries
         clean = Captions(tmp_path / name, len(part.paths))
         clean.setup("fit")
@@ -286,7 +288,7 @@ def test_leaks_are_looked_for_in_clean_texts():
                 for i, name in enumerate(("dev", "test"))
             }
 
-    options = {"noise": replace(KEYBOARD, rate=0.5), "test_noise": TestNoise("insert", 5), "remove_leaks": True}
+    options = {"noise": replace(KEYBOARD, rate=0.5), "test_noise": EvaluationNoise("insert", 5), "remove_leaks": True}
     data, parts = Leaky(**options), MixtureDataModule({"a": Leaky(**options)}, **options)
     for each in (data, parts):
         each.setup("fit")
@@ -377,7 +379,7 @@ def test_test_noise_of_a_run_equals_that_of_evaluate(script, tiny_config, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--text_noise", "delet", "--severity", "1"], "the text noise 'delet' is unknown, did you mean 'delete'?"),
+        (["--text_noise", "delet", "--severity", "1"], "the text noise is 'delet', expected one of keyboard, insert"),
         (["--text_noise", "delete", "--severity", "9"], "text_severity is 9"),
         (["--text_noise", "delete"], "noise needs a run folder, --severity, and --text_noise or --image_noise"),
         (["--severity", "2"], "noise needs a run folder, --severity, and --text_noise or --image_noise"),
@@ -394,7 +396,7 @@ def test_wrong_options_of_evaluate(script, finished_run, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.noise.text", "keybord"], "the text noise 'keybord' is unknown, did you mean 'keyboard'?"),
+        (["--data.noise.text", "keybord"], "the text noise is 'keybord', expected one of keyboard, insert, delete"),
         (["--data.noise.rate", "2"], "the rate of noise is 2.0"),
         (["--data.noise.level", "img"], "data.noise.level: expected one of caption, image"),
         (["--data.noise.rat", "0.2"], "unknown option data.noise.rat, did you mean 'rate'?"),
@@ -431,7 +433,7 @@ def test_images_reach_the_loader_with_noise(tmp_path):
 
 
 def test_the_docstring_names_every_kind():
-    kinds = set(re.findall(r"\w+", TestNoise.__doc__ or ""))
+    kinds = set(re.findall(r"\w+", EvaluationNoise.__doc__ or ""))
     assert {*TEXT_NOISES, *IMAGE_NOISES} <= kinds
 
 
