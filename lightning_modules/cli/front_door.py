@@ -14,7 +14,6 @@ from pathlib import Path
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from lightning_modules.models.starter import STARTER_MODELS, resolve_model
 from lightning_modules.names import SHELLS, SHORT_NAMES, TEACHERS, moved
 
 _ROOT = Path(__file__).parents[2]
@@ -209,6 +208,8 @@ def teacher_options(name: str) -> list[str]:
     if folder.parent != Path() and folder.parent.is_dir() and not folder.exists():
         near = did_you_mean(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
         raise InputError(f"no such folder, expected a run or a model{near}", folder)
+    from lightning_modules.models.starter import STARTER_MODELS, resolve_model
+
     if name not in STARTER_MODELS:  # those would be fetched
         resolve_model(name)
     return _cached("online", "model", name)

@@ -49,7 +49,7 @@ OPTIONS = [
     (["--trainer.accelerator", "gpux"], "invalid accelerator name"),
     (["--modle.lr", "1"], "unknown option --modle.lr, did you mean 'model.lr'?"),
     (["--model.lr", "abc"], "model.lr is 'abc', expected a number"),
-    (["--model.lr", "-1"], "lr must be positive"),
+    (["--model.lr", "-1"], "lr is -1.0, expected a number above 0"),
     (["--score", "cosine"], "model.score is 'cosine', expected one of pooled, maxsim, both"),
     (["--model.score", "maxsin"], "'maxsin', expected one of pooled, maxsim, both, did you mean 'maxsim'?"),
     (["--evaluation.metrics", "map"], "evaluation.metrics is 'map', expected a list such as [a, b]"),
