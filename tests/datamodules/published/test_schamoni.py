@@ -184,7 +184,7 @@ def test_missing_and_doubtful_files_are_named(copy: Path) -> None:
     load(copy)
     (copy / "test.qrels").unlink()
     with pytest.raises(
-        InputError, match=r"found no qrels of test, expected a file such as test.qrels or test.qrels.gz"
+        InputError, match=r"no qrels of test, expected a file such as test.qrels or test.qrels.gz"
     ):
         load(copy)
 
