@@ -202,7 +202,7 @@ def read_json(path: str | Path, expected: str = "JSON") -> Any:
 def unfinished(target: str | Path) -> Iterator[Path]:
     """A path at which to make a file or folder that takes the target's place when the block ends without an error.
 
-    It lies in a hidden folder of its own beside the target, which has room for other temporary files
+    It lies in a hidden folder of its own next to the target, which has room for other temporary files
     (``path.parent``) and goes with all that is in it; what a killed process leaves there is never read. Where another
     process finished the same folder first, that one stays, so the content must depend on the name alone.
 

@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from datamodules.base import PairsDataModule
-from datamodules.pairs import Pair, make_pairs
-from datamodules.sources import PAIR_LINE, PairFile, Pairs, PairSource, check_bounds
+from datamodules.pairs import Pair
+from datamodules.sources import Pairs, PairSource, check_bounds
 from datamodules.text import hash_share, text_id
-from datamodules.tsv import read_rows
+from datamodules.tsv import open_pairs
 from foundations.cache import IntArray
 from foundations.checks import check_number
 from foundations.errors import InputError
-from foundations.files import require_file
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection, Qrels, Side
 
@@ -203,16 +202,6 @@ class GradedPairs(PairSource):
         return list(self) if len(self._rows) <= _IN_MEMORY else self
 
 
-_IN_MEMORY_BYTES = 2**28
-
-
-def bitext(path: Path) -> Pairs:
-    """The pairs of a file of source<TAB>target; those of a large one stay on disk."""
-    if require_file(path).stat().st_size > _IN_MEMORY_BYTES:
-        return PairFile(path)
-    return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
-
-
 class JudgedDataModule(PairsDataModule):
     """Test and dev collections from judged splits; training pairs from bitext or from a judged split.
 
@@ -286,7 +275,7 @@ class JudgedDataModule(PairsDataModule):
     def load_pairs(self) -> Pairs:
         """Pairs of the bitext, or judged pairs."""
         if self.pairs_file is not None:
-            return bitext(Path(str(self.pairs_file).replace("{language}", self.language)))
+            return open_pairs(Path(str(self.pairs_file).replace("{language}", self.language)))
         train = self.train_split()
         if train is None:
             raise InputError(

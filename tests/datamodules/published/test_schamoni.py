@@ -56,6 +56,18 @@ def load(root: Path, **options) -> SchamoniDataModule:
     return data
 
 
+def test_prepare_data_leaves_nothing_to_unpack_or_to_check(copy: Path, own_cache: Path) -> None:
+    for path in copy.iterdir():
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    options = {"dev_documents": 0}
+    SchamoniDataModule(str(copy), **options).prepare_data()
+    made = {path for path in own_cache.rglob("*") if path.is_file()}
+    assert made
+    assert len(load(copy, **options).pairs)
+    assert {path for path in own_cache.rglob("*") if path.is_file()} == made
+
+
 def everything(data: SchamoniDataModule) -> list:
     collections = [(name, dict(it.queries), dict(it.documents), it.qrels) for name, it in data.collections.items()]
     return [list(data.pairs), collections]
@@ -183,9 +195,7 @@ def test_missing_and_doubtful_files_are_named(copy: Path) -> None:
     (copy / "old-train.docs").rename(copy / "constrained.docs")  # no word of it is "train"
     load(copy)
     (copy / "test.qrels").unlink()
-    with pytest.raises(
-        InputError, match=r"no qrels of test, expected a file such as test.qrels or test.qrels.gz"
-    ):
+    with pytest.raises(InputError, match=r"no qrels of test, expected a file such as test.qrels or test.qrels.gz"):
         load(copy)
 
 
