@@ -150,7 +150,6 @@ class Flickr30kDataModule(SplitByImage):
         return image_source(self._folder / f"{name}.jpg")
 
     def _collection(self, name: str, captions: Mapping[str, Sequence[str]]) -> Collection:
-        """Captions and images, to be searched in both directions."""
         documents = {image: self._image(image) for image in captions}
         queries = {f"{image}#{number}": text for image, own in captions.items() for number, text in enumerate(own)}
         reader: Side = "teacher" if name == "english" else "student"
@@ -160,7 +159,7 @@ class Flickr30kDataModule(SplitByImage):
 def image_text_collection(
     name: str, captions: Mapping[str, str], images: Mapping[str, str], reader: Side = "student"
 ) -> Collection:
-    """A collection of captions, by ``<image>#<number>``, and images that ask for each other."""
+    """A collection of captions, by ``<image>#<number>``, and images, to be searched in both directions."""
     forward: Qrels = {caption: {caption.rpartition("#")[0]: 1} for caption in captions}
     backward: Qrels = {image: {} for image in images}
     for caption, grades in forward.items():

@@ -7,7 +7,7 @@ student phrases, in English or in a language that a file of translations brings
 
 ``dev`` is val.txt, ``test`` test.txt; both are scored by phrase localisation, any-box and merged-box, and by retrieval
 of regions (`datamodules.flickr30k_entities.localisation`). Queries are the phrases with a box; as in the published
-protocol a phrase in three captions is asked three times.
+protocol a phrase in three captions is three queries.
 
 A pair is a phrase and the smallest region around the boxes of its chain (``source: image``), the English phrase and
 its translation (``caption``), or both; with ``pairs: captions`` whole images and captions, to train as on Flickr30k and

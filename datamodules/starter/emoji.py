@@ -3,7 +3,7 @@
 Documents are the English names and keywords of all base emoji; the teacher reads them. A query is a keyword in the
 student's language, and relevant is every emoji to which CLDR's translators gave that keyword. The student trains on
 phrases: the *names* of emoji and symbols, of languages, places and scripts, the paragraphs of the Universal Declaration
-of Human Rights, and English texts as their own translation. So phrases teach, and single words are asked.
+of Human Rights, and English texts as their own translation. So it learns from phrases, and is tested on single words.
 
 Splits: ``keyword`` asks keywords that are no training string. ``family`` keeps a quarter of Unicode's subgroups
 of emoji (all mammals, say) out of the pairs, and asks their names and keywords; most of their vocabulary is nowhere

@@ -2,8 +2,8 @@
 
 A document is the picture of an emoji (Fluent, 256 x 256 pixels), which the teacher sees. Its captions in the student's
 language are CLDR's *name* and *keywords* (one caption, with commas, without the name). Training pairs are a picture and
-a caption; queries are the captions of pictures that no pair has, and pictures ask for captions as well. One caption may
-belong to several pictures, so judgments are many-to-many.
+a caption; queries are the captions of pictures that no pair has, and pictures are queries for captions as well. One
+caption may belong to several pictures, so judgments are many-to-many.
 
 Half of the pictures are for training, 15 % are ``dev``, and 35 % are ``test``, by a hash of what must not be torn
 apart. ``kind`` keeps together what has the same last word in one of Unicode's subgroups (hearts of all colours,
@@ -201,7 +201,7 @@ def captions_of(annotation: Annotation | None) -> Captions:
 
 
 def collection(name: str, captioned: Iterable[tuple[Picture, Captions]]) -> Collection:
-    """Captions that ask for pictures, and the other way round.
+    """A collection in both directions: captions as queries for pictures, and pictures as queries for captions.
 
     Args:
         name: ``dev``, ``test`` or ``english``; of the last the teacher reads both sides.
