@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, Trainer
 
@@ -16,8 +17,9 @@ from foundations.files import write_json
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
 from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
+from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
-from retrieval.collection import Collection
+from retrieval.collection import Collection, Side
 from retrieval.table import plain_table, print_table
 
 _MOST_TEXTS = 20_000
@@ -42,7 +44,7 @@ class Diagnostics(Callback):
         if not trainer.is_global_zero:
             return
         data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization())
+        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization(), pl_module.reader_of)
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
             print(line)
@@ -62,7 +64,12 @@ class Diagnostics(Callback):
         log_values(trainer.loggers, values, plots)
 
 
-def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenization | None) -> dict[str, TextStatistics]:
+def statistics(
+    data: PairsDataModule,
+    student: Tokenization,
+    teacher: Tokenization | None,
+    reader_of: Callable[[Collection, TextSide], Side] = Collection.reader,
+) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
@@ -71,6 +78,7 @@ def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenizati
         data: after its setup.
         student: how the student reads.
         teacher: how the teacher reads; None where it cannot say, then its rows are left out.
+        reader_of: who reads one side of a collection.
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
@@ -79,25 +87,17 @@ def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenizati
         "train target": ([pair.target for pair in sample], student),
     }
     dev = [collection for name, collection in data.collections.items() if name.partition("/")[0] == "dev"]
-    for side in ("queries", "documents"):
-        for reader, reading in (("student", student), ("teacher", teacher)):
-            found = list(itertools.islice(_texts(dev, side, reader), _MOST_TEXTS))
-            if found:
-                texts[f"dev {side}"] = (found, reading)
-    written = {name: [text for text in some if not is_image(text)] for name, (some, _) in texts.items()}
+    for side in get_args(TextSide):
+        for reader, tokenization in (("student", student), ("teacher", teacher)):
+            read = (collection.texts(side).values() for collection in dev if reader_of(collection, side) == reader)
+            if first := list(itertools.islice(itertools.chain.from_iterable(read), _MOST_TEXTS)):
+                texts[f"dev {side}"] = (first, tokenization)
+    written = {name: [text for text in group if not is_image(text)] for name, (group, _) in texts.items()}
     return {
-        name: text_statistics(written[name], reading)
-        for name, (_, reading) in texts.items()
-        if reading is not None and written[name]
+        name: text_statistics(written[name], tokenization)
+        for name, (_, tokenization) in texts.items()
+        if tokenization is not None and written[name]
     }
-
-
-def _texts(collections: list[Collection], side: str, reader: str) -> Any:
-    """The texts of one side of some collections that one model reads."""
-    for collection in collections:
-        is_queries = side == "queries"
-        if (collection.query_side if is_queries else collection.document_side) == reader:
-            yield from (collection.queries if is_queries else collection.documents).values()
 
 
 def statistics_table(rows: dict[str, TextStatistics]) -> Any:

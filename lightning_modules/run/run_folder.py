@@ -122,8 +122,8 @@ class RunFolder(Callback):
         self.history = max(self.history, list(state_dict["history"]), key=len)
 
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write the results."""
-        if trainer.is_global_zero:
+        """Write the results, unless the run was a trial of a few batches (``fast_dev_run``)."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             results = self.evaluation.results
             write_json(self.folder / "history.json", self.history)
             write_results(self.folder, results, trainer.datamodule.collections)  # type: ignore[attr-defined]
