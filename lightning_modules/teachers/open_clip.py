@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foundations.cache import content_hash
+from foundations.checks import did_you_mean, nearest
 from foundations.errors import InputError
 from lightning_modules.models.files import folder_hash
 from lightning_modules.students.base import TextSide
@@ -248,7 +248,7 @@ def check_name(model: str) -> None:
     """Raise InputError where open_clip has no architecture of that name, with the nearest ones."""
     names = architectures()
     if model not in names:
-        near = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
+        near = nearest(model, names, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
         raise InputError(f"open_clip has no architecture {model!r}; {hint}")
 
@@ -277,10 +277,9 @@ def _check_tag(model: str, tag: str | None) -> None:
 
     tags = list_pretrained_tags_by_model(model)
     if tag is None or tag not in tags:
-        near = difflib.get_close_matches(tag or "", tags, n=1, cutoff=0.5)
         what = f"no published weights {tag!r} of {model}" if tag else f"{model} needs published weights or a checkpoint"
-        question = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"{what}{question} Expected one of {', '.join(tags) or '(none)'}, or a file")
+        question = did_you_mean(tag or "", tags)
+        raise InputError(f"{what}, expected one of {', '.join(tags) or '(none)'}, or a file{question}")
 
 
 def _checkpoint(pretrained: str | None) -> Path | None:
