@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from foundations.files import read_json
 from foundations.progress import delayed_progress
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import SHORT_NAMES, moved
 from retrieval.results import from_json
 from studies.cells import RECORD
-from studies.grid import flat
+from studies.grid import flat, read_yaml
 from studies.noisy_tests import FOLDER
 
 CLEAN = "clean"
@@ -127,11 +125,8 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         InputError: a file is missing or is not what it should be.
     """
-    try:
-        config = yaml.load((folder / "config.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        means = from_json(read_json(folder / "metrics.json"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read its configuration: {error}", folder) from None
+    config = moved(read_yaml(folder / "config.yaml"))
+    means = from_json(read_json(folder / "metrics.json"))
     record = folder / RECORD
     labels: dict[str, str] = read_json(record)["labels"] if record.is_file() else {}
     return FinishedRun(folder, flat(config), labels.get("strategy", labels.get("config")), means)
