@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -35,15 +35,6 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
-
-
-@runtime_checkable
-class AsksTeacher(Protocol):
-    """A callback that will ask the teacher for the vectors of more texts than those of the pairs."""
-
-    def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterable[tuple[TextSide, Mapping[str, str]]]:
-        """Texts by id, and what they will be read as."""
-        ...
 
 
 class DistillationModule(LightningModule):
@@ -105,10 +96,9 @@ class DistillationModule(LightningModule):
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
         check_number("lr", lr, above=0)
-        for name, value in (
-            ("embedding_lr", embedding_lr or 0), ("weight_decay", weight_decay), ("warmup_steps", warmup_steps)
-        ):  # fmt: skip
-            check_number(name, value, least=0)
+        check_number("embedding_lr", embedding_lr or 0, least=0)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("warmup_steps", warmup_steps, least=0)
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
@@ -138,7 +128,8 @@ class DistillationModule(LightningModule):
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            callbacks = [each for each in self.trainer.callbacks if isinstance(each, AsksTeacher)]  # type: ignore[attr-defined]
+            trainer: Any = self.trainer
+            callbacks = [each for each in trainer.callbacks if hasattr(each, "teacher_sides")]
             self.prepare_teacher(data, fits, chain(*(each.teacher_sides(data.collections) for each in callbacks)))
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
@@ -239,7 +230,7 @@ def teacher_texts(
     Args:
         data: gives the pairs, whose sources are among the texts unless ``cache_pairs`` says no.
         collections: texts to evaluate with, and what they are read as.
-        lists: whether the sources of the pairs' candidates are among the texts; they are documents.
+        lists: whether the sources of the pairs' candidates, which are documents, are among the texts.
         source_side: what the sources of the pairs are read as.
         side: only the texts that are read as this; None is both.
 
@@ -257,35 +248,23 @@ def teacher_texts(
 
 
 def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns.
-
-    Args:
-        module: gives the parameters and the options.
-        total_steps: optimiser steps of the whole run.
-
-    Returns:
-        A fused AdamW, and its schedule, which Lightning steps after each optimiser step.
-    """
+    """AdamW for the parameters of a module, and its schedule, which Lightning steps after each optimiser step."""
     tables = {id(weight) for table in module.student.token_tables() for weight in table.parameters()}
-    strategy = {id(weight) for weight in module.distillation.parameters()}
-    matrices = module.matrices or ids_of_matrices(module)
-    groups: dict[str, list[nn.Parameter]] = {"tables": [], "matrices": [], "others": []}
+    matrices = (module.matrices or ids_of_matrices(module)) - {
+        id(weight) for weight in module.distillation.parameters()
+    }
+    groups: dict[str, dict[str, Any]] = {
+        "tables": {"params": [], "lr": module.embedding_lr, "weight_decay": 0.0},
+        "matrices": {"params": [], "lr": module.lr, "weight_decay": module.weight_decay},
+        "vectors": {"params": [], "lr": module.lr, "weight_decay": 0.0},
+    }
     for weight in module.parameters():
         if weight.requires_grad:
-            plain = id(weight) not in matrices or id(weight) in strategy
-            groups["tables" if id(weight) in tables else "others" if plain else "matrices"].append(weight)
-    rates = {"tables": module.embedding_lr, "matrices": module.lr, "others": module.lr}
-    decay = {"tables": 0.0, "matrices": module.weight_decay, "others": 0.0}
+            kind = "tables" if id(weight) in tables else "matrices" if id(weight) in matrices else "vectors"
+            groups[kind]["params"].append(weight)
     # A fused optimiser unscales gradients itself, and Lightning cannot clip them then.
     fused = module.trainer.precision != "16-mixed"
-    optimiser = AdamW(
-        [
-            {"params": weights, "lr": rates[name], "weight_decay": decay[name]}
-            for name, weights in groups.items()
-            if weights
-        ],
-        fused=fused,
-    )
+    optimiser = AdamW([group for group in groups.values() if group["params"]], fused=fused)
     factor = LambdaLR(
         optimiser, lambda step: learning_rate_factor(step, total_steps, module.warmup_steps, module.schedule)
     )
@@ -298,13 +277,7 @@ def ids_of_matrices(module: nn.Module) -> set[int]:
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: Schedule) -> float:
-    """The learning rate of a step, as a share of its peak.
-
-    Args:
-        step: optimiser steps done.
-        total_steps: optimiser steps of the run.
-        warmup_steps: steps of linear rise.
-        schedule: what follows it.
+    """The learning rate after some optimiser steps, as a share of its peak.
 
     >>> [round(learning_rate_factor(step, 10, 2, "linear"), 2) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]

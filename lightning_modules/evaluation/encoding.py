@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,7 +162,7 @@ def encode_into(
     return Shards(folder)
 
 
-class StudentEncoder:
+class StudentEncoder(Encoder):
     """The student of a module with its projection as an `Encoder`, in eval mode and without gradient.
 
     Args:
@@ -191,7 +191,7 @@ class StudentEncoder:
 
     @property
     def dim(self) -> int:
-        """Width of the vectors: the teacher's, where there is a projection."""
+        """The teacher's width, where there is a projection."""
         layer = self.module.projection
         return layer.out_features if isinstance(layer, nn.Linear) else self.module.student.dim
 
@@ -217,9 +217,6 @@ class StudentEncoder:
                 else:
                     digest.update(json.dumps(value, sort_keys=True, default=str).encode())
         return digest.hexdigest()
-
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
-        """Nothing: the student keeps no vectors."""
 
     @torch.no_grad()
     def encode(

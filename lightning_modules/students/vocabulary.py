@@ -84,7 +84,7 @@ def extend(tokenizer: Any, texts: Sequence[str], new_pieces: int) -> Adapted:
         ValueError: the tokenizer is of another kind, or ``new_pieces`` is below 1.
     """
     if new_pieces < 1:
-        raise ValueError(f"new_pieces must be at least 1; got {new_pieces}")
+        raise ValueError(f"new_pieces is {new_pieces}, expected at least 1")
     spec = _spec(tokenizer)
     pieces = _pieces(spec)
     if _strips_marks(spec) and any(_has_marks(text) for text in texts):

@@ -152,7 +152,7 @@ class CachedTeacher(Teacher):
             return
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
-        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))), len(texts))
+        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))))
 
     def tokenization(self) -> Tokenization | None:
         """How queries become tokens; see `Teacher.tokenization`."""
