@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datamodules.images import is_image
 from datamodules.text import fold, normalise, text_id
 from retrieval.collection import Collection, Side
+
+_Batch = TypeVar("_Batch", "PairBatch", "CandidateBatch")
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,7 @@ class PairBatch:
         """The batch with its tensors on a device; copies to a GPU are queued, and nothing waits for them."""
         if torch.device(device).type == "cuda":
             options = {"non_blocking": True} | options
-        candidates = None if self.candidates is None else self.candidates.to(device, **options)
-        noisy = None if self.noisy is None else self.noisy.to(device, **options)
-        return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
+        return _moved(self, device, options)
 
 
 def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
@@ -133,19 +132,6 @@ def collate(pairs: Sequence[Pair]) -> PairBatch:
     return PairBatch(sources, [pair.target for pair in pairs], ids, candidates, noisy)
 
 
-class PairDataset(Dataset[Pair]):
-    """Pairs by their position."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs[index]
-
-
 def sides_of(
     collection: Collection, reader: Side
 ) -> Iterator[tuple[Literal["queries", "documents"], Mapping[str, str]]]:
@@ -169,8 +155,8 @@ class CandidateBatch:
     Args:
         sources: texts for the teacher; U, at least one.
         targets: texts for the student; V.
-        source_index: place of a candidate in `sources`, 0 where none is listed; (B, N), int64.
-        target_index: place in `targets`, -1 where the student does not read it; (B, N), int64.
+        source_index: position of a candidate in `sources`, 0 where none is listed; (B, N), int64.
+        target_index: position in `targets`, -1 where the student does not read it; (B, N), int64.
         listed: True at candidates, which come first in a row; (B, N).
         ids: equal for the same text, in every batch; (B, N), int64.
         keys: such an id of each pair's own source; (B,), int64.
@@ -188,15 +174,14 @@ class CandidateBatch:
 
     def to(self, device: torch.device | str, **options: Any) -> CandidateBatch:
         """The batch with its tensors on a device."""
-        return replace(
-            self,
-            source_index=self.source_index.to(device, **options),
-            target_index=self.target_index.to(device, **options),
-            listed=self.listed.to(device, **options),
-            ids=self.ids.to(device, **options),
-            keys=self.keys.to(device, **options),
-            scores=None if self.scores is None else self.scores.to(device, **options),
-        )
+        return _moved(self, device, options)
+
+
+def _moved(batch: _Batch, device: torch.device | str, options: dict[str, Any]) -> _Batch:
+    """The batch with all that it has of tensors on a device."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    moved = {name: value.to(device, **options) for name, value in values.items() if hasattr(value, "to")}
+    return replace(batch, **moved)
 
 
 def collate_candidates(sources: Sequence[str], lists: Sequence[Sequence[Candidate]]) -> CandidateBatch | None:
