@@ -28,11 +28,8 @@ from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
 Score = Literal["pooled", "maxsim", "both"]
-
 Projection = Literal["auto", "linear"]
-
 Schedule = Literal["linear", "cosine", "constant"]
-
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
 

@@ -29,9 +29,7 @@ from strategies.base import Embeddings
 from strategies.distributed import rank_and_world_size
 
 T = TypeVar("T")
-
 _BATCH_SIZE = 256
-
 _BLOCK, _TOKEN_BLOCK = 50_000, 5_000
 """Texts in a shard, without and with token vectors."""
 
@@ -146,8 +144,8 @@ def encode_into(
     """
 
     def vectors(batch: list[str]) -> tuple[Tensor, TokenMatrix | None]:
-        found = encoder.encode(batch, tokens, side=side)
-        return found.pooled, unit_token_matrix(found) if tokens else None
+        embeddings = encoder.encode(batch, tokens, side=side)
+        return embeddings.pooled, unit_token_matrix(embeddings) if tokens else None
 
     rank, world_size = rank_and_world_size()
     if rank == 0:

@@ -12,7 +12,6 @@ from foundations.errors import InputError
 from lightning_modules.models.starter import resolve_model
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
@@ -39,7 +38,7 @@ def load_model(model: str, layers: int | None = None, random_init: bool = False,
 
     Args:
         model: a starter name, a folder, or a name on the hub.
-        layers: keep the first so many layers; None keeps all.
+        layers: number of layers to keep, from the first; None keeps all.
         random_init: take the architecture only; the weights are random.
         dropout: probability for all dropout layers; None keeps the model's own.
 

@@ -277,7 +277,7 @@ def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | 
 
 
 def _encoding(encoding: Any, prefix: int) -> Encoding:
-    """What the tokenizers library made of a text that follows a prefix of so many characters."""
+    """What the tokenizers library made of a text behind a prefix, whose length in characters is given."""
     real = np.array(encoding.special_tokens_mask) == 0
     if prefix:
         real &= np.array([end for _, end in encoding.offsets]) > prefix

@@ -35,7 +35,7 @@ class TransformerEncoder(TextEncoder):
     Args:
         model: a starter name, a local folder, or a name on the Hugging Face hub.
         pooling: ``mean`` of the tokens, or ``cls``, the first one.
-        layers: keep the first so many layers; None keeps all.
+        layers: number of layers to keep, from the first; None keeps all.
         random_init: take the architecture and the tokenizer only; the weights are random.
         dropout: probability for all dropout layers; None keeps the model's own.
         output_dim: width of the linear projection, e.g. 128; None has no projection.
@@ -102,7 +102,7 @@ class TransformerEncoder(TextEncoder):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model and its tokenizer as a folder that AutoModel and AutoTokenizer load.
 
-        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` beside it, under the
+        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` next to it, under the
         name ``weight``, (output_dim, hidden size); sides and query augmentation are not written. A
         `TransformerEncoder` with that folder as its model and the same ``output_dim`` starts from this projection.
 

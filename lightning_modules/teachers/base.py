@@ -195,8 +195,8 @@ class ModelTeacher(Teacher):
         """See `Encoder.encode`; with IDF ``weights`` of the tokens after `fit_idf`."""
         batches = list(self.encode_batches(texts, tokens, side))
         order = torch.tensor([row for batch in batches for row in batch.rows]).argsort()
-        found = joined([self._contiguous(batch) for batch in batches])
-        return moved(selected(found, order.to(found.pooled.device)), device or "cpu")
+        embeddings = joined([self._contiguous(batch) for batch in batches])
+        return moved(selected(embeddings, order.to(embeddings.pooled.device)), device or "cpu")
 
     def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[EncodedBatch]:
         """Encode many texts, those of similar length together, with a progress bar if that takes long.
