@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,7 +21,7 @@ from datamodules.base import PairsDataModule
 from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
-from lightning_modules.names import LOSS
+from lightning_modules.names import LOSS, moved
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -209,6 +210,15 @@ class DistillationModule(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """As Lightning's; the checkpoint may have class paths of before the modules had folders."""
+        if isinstance(checkpoint_path, str | Path):
+            state = torch.load(checkpoint_path, "cpu", weights_only=options.get("weights_only"), mmap=True)
+            saved = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            options = {name: moved(each) for name, each in saved.items() if isinstance(each, dict)} | options
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""

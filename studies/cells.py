@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from foundations.errors import InputError
 from foundations.files import write_json
+from lightning_modules.names import moved
 from studies.grid import Cell, difference
 
 RECORD = "cell.json"
@@ -76,7 +77,7 @@ def check_records(cells: Sequence[Cell], output: Path) -> None:
         record = folder / RECORD
         if not record.is_file():
             raise InputError(f"not a run of a sweep: it has no {RECORD}; choose another --output", folder)
-        before = json.loads(record.read_text(encoding="utf-8"))["settings"]
+        before = json.loads(moved(record.read_text(encoding="utf-8")))["settings"]
         if changed := difference(before, _plain(cell.settings())):
             raise InputError(f"was run with other settings: {changed}. Choose another --output, or remove it", folder)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from foundations.commands import Parser
 from foundations.errors import InputError
 from foundations.files import write_whole
 from foundations.progress import delayed_progress
@@ -290,3 +291,19 @@ def _flat_difference(each: Difference) -> dict[str, Any]:
     return {"stage": stage, "kind": kind, "level": each.level, "language": each.language, "first": each.first,
             "second": each.second, "difference": repr(each.difference), "p_holm": repr(each.p),
             "seeds": each.seeds}  # fmt: skip
+
+
+def report(arguments: list[str]) -> None:
+    """Write tables (CSV, Markdown, LaTeX), robustness curves and an HTML page about the finished runs of a study."""
+    parser = Parser(report.__doc__)
+    parser.add_argument("runs", nargs="+", help="run folders, or folders that hold them")
+    parser.add_argument("--output", help="folder to write into (default: report in the first of the runs)")
+    parser.add_argument("--metric", help="the metric to report (default: rsum if there is one, or the run's first)")
+    parser.add_argument("--title", default="Robustness to noise", help="heading of the page")
+    parser.add_argument("--question", help="the question that the study answers, below the heading")
+    parser.add_argument("--command", default="", help="the command that made the runs, to be shown")
+    options = parser.parse_args(arguments)
+    question = QUESTION if options.question is None else options.question
+    page = write_report(options.runs, options.output, options.metric, options.title, question, options.command)
+    print(f"page     {page}")
+    print(f"tables   {page.parent / 'tables'}    figures  {page.parent / 'figures'}")

@@ -14,7 +14,7 @@ import yaml
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import SHORT_NAMES, moved
 from retrieval.results import from_json
 from studies.cells import RECORD, is_done
 from studies.grid import flat
@@ -124,7 +124,9 @@ def read_run(folder: Path) -> Run:
         InputError: a file is missing or is not what it should be.
     """
     try:
-        config = yaml.load((folder / "config.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml.load(
+            moved((folder / "config.yaml").read_text("utf-8")), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
         means = from_json(_json(folder / "metrics.json"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read its configuration: {error}", folder) from None
