@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.pairs import PairBatch, TextBatch
 from foundations.checks import check_choice
+from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.online import Teacher
@@ -84,10 +84,9 @@ class DistillationModule(LightningModule):
         super().__init__()
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
         # they are the whole configuration, and load_from_checkpoint builds student, teacher and strategy from it.
-        from_command_line = _given_hyperparameters.get() is not None
-        # The run folder gives loggers the whole configuration, so this part need not be logged as well.
-        plain = () if from_command_line else ("student", "teacher", "strategy")
-        self.save_hyperparameters(ignore=plain, logger=not from_command_line)
+        self.save_hyperparameters(ignore=("student", "teacher", "strategy"))
+        if "_instantiator" in self.hparams:  # Lightning's mark for them
+            self.save_hyperparameters(logger=False)  # the run folder gives loggers the whole configuration
         check_choice("score", score, get_args(Score))
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("projection", projection, get_args(Projection))
@@ -105,11 +104,12 @@ class DistillationModule(LightningModule):
         self.source_side: TextSide = source_side or (other if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
+        self.since_log, self.since_validation = RunningMeans(), RunningMeans()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
         """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = data_of(self.trainer)
         fits = stage == "fit"
         if self.siamese:
             data.collections = read_by_student(data.collections)
@@ -176,16 +176,38 @@ class DistillationModule(LightningModule):
             )
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
-        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(logged, batch_size=len(batch))
-        # Not for Lightning's bar, which would wait for the device in every step; `progress` shows it.
-        self.log(LOSS, loss.detach(), batch_size=len(batch))
+        values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
+        for means in (self.since_log, self.since_validation):
+            means.add(values)
+        # Not for Lightning's bar, which would wait for the device in every step.
+        self.log_dict(self.since_log.means(), batch_size=len(batch))
         return loss
 
     def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:
         """Texts as the teacher reads them, or the student, if siamese."""
         tokens = self.distillation.needs_tokens
         return self(texts, tokens, side) if self.siamese else self.teacher.encode(texts, tokens, self.device, side)
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:  # noqa: ARG002
+        """Start the means of the logs again where the last batch was a point of theirs."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.since_log.start_at(self.global_step // max(1, every))
+
+    def on_validation_epoch_end(self) -> None:
+        """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
+            self.since_validation.start_at(self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the means, so that a resumed run goes on with them."""
+        checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the means; checkpoints of older versions have none."""
+        if states := checkpoint.get("train_means"):
+            self.since_log.load(states[0])
+            self.since_validation.load(states[1])
 
     def on_train_epoch_end(self) -> None:
         """Report how many texts were longer than the student reads."""
@@ -206,6 +228,39 @@ class DistillationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
         return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+
+
+class RunningMeans:
+    """Means of named scalars over the steps since a point; adding to them does not wait for the device."""
+
+    def __init__(self) -> None:
+        self.point = 0
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def start_at(self, point: int) -> None:
+        """Begin again, unless it is still the point that they began at."""
+        if point != self.point:
+            self.point, self.sums, self.counts = point, {}, {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Count the values of one step, detached."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Tensor]:
+        """Name -> mean over the steps that had the value."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"point": self.point, "sums": {k: float(v) for k, v in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.point, self.counts = state["point"], dict(state["counts"])
+        self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
 
 
 def read_by_student(collections: dict[str, Collection]) -> dict[str, Collection]:

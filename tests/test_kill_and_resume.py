@@ -89,7 +89,7 @@ def whole(tmp_path_factory, arguments, run) -> Path:
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    for name in ("metrics.json", "per_query.json", "test.pooled.run"):
+    for name in ("metrics.json", "per_query.json", "test.pooled.run", "history.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     best, expected = (torch.load(each / "checkpoints" / "best.ckpt", weights_only=True) for each in (folder, whole))
     assert best["global_step"] == expected["global_step"]

@@ -19,38 +19,37 @@ class Checkpoint(ModelCheckpoint):
     Args:
         folder: where it goes.
         name: of the file, without ``.ckpt``.
-        share: leave checkpoints out of those after every so many steps, where writing them would take more than this
-            share of the time; None writes them all.
+        every: optimiser steps between two checkpoints; None writes one after each validation.
+        share: skip a checkpoint where writing it would take more than this share of the training time; None writes
+            all of them.
         **options: those of ``ModelCheckpoint``.
     """
 
-    def __init__(self, folder: Path, name: str, share: float | None = None, **options: Any) -> None:
-        super().__init__(
-            dirpath=folder, filename=name, enable_version_counter=False, auto_insert_metric_name=False, **options
-        )
-        self.share = share
+    def __init__(
+        self, folder: Path, name: str, every: int | None = None, share: float | None = None, **options: Any
+    ) -> None:
+        options |= {"every_n_train_steps": every, "enable_version_counter": False, "auto_insert_metric_name": False}
+        super().__init__(dirpath=folder, filename=name, **options)
+        self.every, self.share = every, share
         self.took, self.written = 0.0, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
-        """Write a checkpoint after every so many steps, unless the last one is too recent; see ``share``."""
-        every = self._every_n_train_steps
-        if self.share and every > 0 and trainer.global_step % every == 0 and self._is_too_soon(trainer):
+        """Write a checkpoint every `every` steps, unless the last one is too recent; see ``share``."""
+        is_due = trainer.global_step % self.every == 0 if self.every else False
+        if is_due and self.share and self._is_too_soon(trainer, self.share):
             return
-        super().on_train_batch_end(trainer, *arguments)
-
-    def _is_too_soon(self, trainer: Trainer) -> bool:
-        """Whether too little time went by since the last one; the same on all ranks."""
-        assert self.share is not None
-        return bool(trainer.strategy.broadcast(time.monotonic() - self.written < self.took / self.share))
-
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         started = time.monotonic()
-        super()._save_checkpoint(trainer, filepath)
-        self.written = time.monotonic()
-        self.took = self.written - started
+        super().on_train_batch_end(trainer, *arguments)
+        if is_due:
+            self.written = time.monotonic()
+            self.took = self.written - started
+
+    def _is_too_soon(self, trainer: Trainer, share: float) -> bool:
+        """Whether too little time went by since the last one; the same on all ranks."""
+        return bool(trainer.strategy.broadcast(time.monotonic() - self.written < self.took / share))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what was best; Lightning would forget it where the path of the folder changed."""
+        """Restore what was best; Lightning would forget it where the path of the folder changed."""
         folder = str(self.dirpath)
 
         def here(path: str) -> str:

@@ -13,6 +13,7 @@ from datamodules.base import PairsDataModule
 from datamodules.images import is_image
 from datamodules.leaks import Leaks
 from foundations.files import write_json
+from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
 from lightning_modules.run.text_statistics import BIN_EDGES, Reading, TextStatistics, flat, text_statistics
@@ -40,7 +41,7 @@ class Diagnostics(Callback):
         """Do it, on the first rank."""
         if not trainer.is_global_zero:
             return
-        data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         rows = statistics(data, pl_module.student.reading(), pl_module.teacher.reading())
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):

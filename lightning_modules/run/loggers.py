@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities import rank_zero_only
 
 from foundations.checks import did_you_mean
+from lightning_modules.lightning_private import drop_anonymous
 from lightning_modules.names import LOGGERS
 from retrieval.results import AVERAGE, LABELS, averages
 
@@ -69,7 +70,7 @@ def _wandb(folder: Path) -> Logger:
         offline=is_offline,
         resume=None if is_offline else "allow",
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns about it
+    drop_anonymous(logger)
     return logger
 
 

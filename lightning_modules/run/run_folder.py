@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from foundations.errors import InputError
 from foundations.files import write_json, write_whole
 from lightning_modules.evaluation.callback import RetrievalEvaluation
+from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_config, log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
 from retrieval.collection import Collection
@@ -85,7 +86,7 @@ class RunFolder(Callback):
             with write_whole(self.folder / "config.yaml") as file:
                 file.write(self.config_yaml)
             self._write_environment()
-            shares: dict[str, int] = getattr(trainer.datamodule, "shares", {})  # type: ignore[attr-defined]
+            shares: dict[str, int] = getattr(data_of(trainer), "shares", {})
             parts = {"pairs_in_an_epoch": shares} if shares else {}
             log_config(trainer.loggers, self.config | parts)
 
@@ -116,9 +117,10 @@ class RunFolder(Callback):
         """Write the results."""
         if trainer.is_global_zero:
             evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
+            collections = data_of(trainer).collections
             write_json(self.folder / "history.json", self.history)
-            write_results(self.folder, evaluation.results, trainer.datamodule.collections)  # type: ignore[attr-defined]
-            languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
+            write_results(self.folder, evaluation.results, collections)
+            languages = {collection.language for collection in collections.values()}
             plots = self._draw(evaluation.results, languages) if self.plots else []
             log_results(trainer.loggers, means_of(evaluation.results), plots)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.lightning_private import commit_of
 from lightning_modules.models.pretrained import load_tokenizer
 from lightning_modules.models.starter import resolve_model
 from lightning_modules.run.text_statistics import Reading
@@ -379,7 +380,7 @@ def _model_key(model: str) -> str:
     if not Path(model).is_dir():
         from lightning_modules.models.pretrained import load_config
 
-        return f"{model}@{getattr(load_config(model), '_commit_hash', None)}"
+        return f"{model}@{commit_of(load_config(model))}"
     return folder_hash(Path(model))
 
 

@@ -20,17 +20,13 @@ def test_slow_checkpoints_are_rarer(tmp_path, monkeypatch, clock, share, expecte
     """A step takes a second and a checkpoint three, so that one may come every 30 seconds after the first."""
     saved = []
 
-    def save(self, trainer, filepath):
-        saved.append(trainer.global_step)
-        clock.now += 3
+    def save(self, trainer, *_):
+        if trainer.global_step % 10 == 0:
+            saved.append(trainer.global_step)
+            clock.now += 3
 
-    monkeypatch.setattr(checkpoints.ModelCheckpoint, "_save_checkpoint", save)
-    monkeypatch.setattr(
-        checkpoints.ModelCheckpoint,
-        "on_train_batch_end",
-        lambda self, trainer, *_: trainer.global_step % 10 == 0 and self._save_checkpoint(trainer, "path"),
-    )
-    checkpoint = Checkpoint(tmp_path, "last", share, every_n_train_steps=10)
+    monkeypatch.setattr(checkpoints.ModelCheckpoint, "on_train_batch_end", save)
+    checkpoint = Checkpoint(tmp_path, "last", 10, share)
     for step in range(1, 61):
         clock.now += 1
         strategy = SimpleNamespace(broadcast=lambda value: value)
@@ -38,9 +34,13 @@ def test_slow_checkpoints_are_rarer(tmp_path, monkeypatch, clock, share, expecte
     assert saved == expected
 
 
-def test_the_first_rank_decides(tmp_path, clock):
-    checkpoint = Checkpoint(tmp_path, "last", 0.5, every_n_train_steps=1)
+def test_the_first_rank_decides(tmp_path, monkeypatch, clock):
+    checkpoint = Checkpoint(tmp_path, "last", 1, 0.5)
+    saved = []
+    monkeypatch.setattr(checkpoints.ModelCheckpoint, "on_train_batch_end", lambda *_: saved.append(clock.now))
     checkpoint.took = 100.0
-    for answer in (True, False):
-        trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda _, answer=answer: answer))
-        assert checkpoint._is_too_soon(trainer) is answer
+    for now, answer in ((1.0, True), (2.0, False)):
+        clock.now = now
+        strategy = SimpleNamespace(broadcast=lambda _, answer=answer: answer)
+        checkpoint.on_train_batch_end(SimpleNamespace(global_step=1, strategy=strategy), None, None, None, 0)
+    assert saved == [2.0]

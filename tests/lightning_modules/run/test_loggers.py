@@ -178,9 +178,9 @@ def test_offline_unless_logged_in(tmp_path, monkeypatch, variables, offline):
     assert _is_offline() is offline
 
 
-def test_the_loss_is_read_for_progress_alone(process, tiny_config, tmp_path):
+def test_the_loss_is_read_for_progress_alone(script, tiny_config, tmp_path):
     """Lightning's own bar would wait for the device in every step; the line after a validation has the loss."""
     words = ["--config", tiny_config, "--strategy", "mse", "--logger", "none", "--output", tmp_path]
-    done = process("train.py", *words, "--trainer.max_epochs", "1")
+    done = script("train.py", *words, "--trainer.max_epochs", "1")
     assert done.status == 0, done.err
     assert re.search(r"epoch 1/1  step \d+  dev/map 0\.\d+  train/loss \d\.\d+", done.err), done.err

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import csv
+import json
+import sys
+from statistics import fmean
+
 import pytest
 import torch
 import yaml
 
-from lightning_modules.run.precision import default_precision
+from lightning_modules.run.trainer import default_precision
 
 TRANSFORMER = "lightning_modules.students.transformer.TransformerEncoder"
 STATIC = "lightning_modules.students.static.StaticEncoder"
@@ -43,3 +48,37 @@ def test_the_choice_is_written_down_and_can_be_overruled(hardware, script, tiny_
         assert done.status == 0, done.err
         config = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
         assert config["trainer"]["precision"] == expected
+
+
+RECORDING = """
+from strategies.mse import MSE
+
+class Recording(MSE):
+    losses = []
+
+    def forward(self, student, teacher):
+        terms = super().forward(student, teacher)
+        self.losses.append(float(sum(terms.values()).detach()))
+        return terms
+"""
+
+
+def test_a_point_of_a_curve_is_the_mean_since_the_last_one(script, tiny_config, tmp_path, monkeypatch):
+    """Epochs of ten steps, lines of the loggers every four: no step counts twice, and none is left out."""
+    (tmp_path / "recording.py").write_text(RECORDING)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--config", tiny_config, "--strategy", "recording.Recording", "--output", tmp_path, "--name", "run"]
+    done = script("train.py", *words, "--logger", "csv", "--trainer.log_every_n_steps", 4)
+    assert done.status == 0, done.err
+    losses = sys.modules["recording"].Recording.losses
+    assert len(losses) == 20
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    means = [fmean(losses[:10]), fmean(losses[10:])]
+    for name in ("train/loss", "train/pooled"):
+        assert [point[name] for point in history] == pytest.approx(means, rel=1e-5)
+    assert [f"train/loss {mean:.4f}" in done.err for mean in means] == [True, True]
+    with (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert [int(row["step"]) for row in rows] == [3, 7, 11, 15, 19]
+    expected = [fmean(losses[start : start + 4]) for start in range(0, 20, 4)]
+    assert [float(row["train/loss"]) for row in rows] == pytest.approx(expected, rel=1e-5)
