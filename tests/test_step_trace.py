@@ -1,0 +1,43 @@
+"""How many files one goes through to follow a run: up to its first step, and within a step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+MOST_BEFORE_THE_FIRST_STEP = 50
+MOST_WITHIN_A_STEP = {"mse": 10, "ot": 18}
+
+CONFIG = """\
+model:
+  teacher:
+    class_path: lightning_modules.teachers.cached.CachedTeacher
+    init_args: {{teacher: {{class_path: lightning_modules.teachers.online.OnlineTeacher, init_args: {{model: {model}, max_length: 32}}}}}}
+  student:
+    class_path: lightning_modules.students.static.StaticEncoder
+    init_args: {{model: {model}, max_length: 32}}
+data:
+  class_path: datamodules.tsv.TSVDataModule
+  init_args: {{root: {root}, batch_size: 10}}
+trainer: {{max_steps: 2, accelerator: cpu}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", MOST_WITHIN_A_STEP)
+def test_a_run_goes_through_few_files(process, tsv_folder, tiny_bert, tmp_path, strategy):
+    out = tmp_path / "trace.json"
+    config = tmp_path / "static.yaml"
+    config.write_text(CONFIG.format(root=tsv_folder, model=tiny_bert))
+    words = ["--config", config, "--strategy", strategy, "--output", tmp_path, "--name", "run", "--logger", "none"]
+    done = process("tests/step_trace.py", out, *words, environment={"POTSTILL_CACHE": str(tmp_path / "cache")})
+    assert done.status == 0, done.err
+    trace = json.loads(out.read_text())
+    assert len(trace["steps"]) == 2
+    for part, entered, most in (
+        ("before the first step", trace["before"], MOST_BEFORE_THE_FIRST_STEP),
+        ("within a step", trace["steps"][0], MOST_WITHIN_A_STEP[strategy]),
+    ):
+        files = "\n".join(f"{file}: {function}" for file, function in entered.items())
+        assert 3 < len(entered) <= most, f"{len(entered)} files {part}, expected at most {most}:\n{files}"
