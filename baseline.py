@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 
+from foundations.commands import Parser, run_main
 from foundations.errors import InputError
-from lightning_modules.cli.front_door import Parser, run_main
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lightning_modules.cli.front_door import Parser
+from foundations.commands import Parser
 
 
 def parser() -> argparse.ArgumentParser:

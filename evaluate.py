@@ -9,7 +9,7 @@ python evaluate.py --run bm25.run --qrels test.qrels --metrics map ndcg@10
 
 from __future__ import annotations
 
-from lightning_modules.cli.front_door import Parser, run_main
+from foundations.commands import Parser, run_main
 from lightning_modules.commands.evaluate import take_data_options
 
 DESCRIPTION = "Score a run folder's checkpoint on its test collection, or a TREC run against judgments."

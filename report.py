@@ -7,7 +7,7 @@ python report.py runs/noise --metric rsum --output docs/noise
 
 from __future__ import annotations
 
-from lightning_modules.cli.front_door import Parser, run_main
+from foundations.commands import Parser, run_main
 
 DESCRIPTION = (
     "Write tables (CSV, Markdown, LaTeX), robustness curves and an HTML page about the finished runs of a study."

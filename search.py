@@ -8,7 +8,7 @@ python search.py query index/ --text "maji ni uhai" --run runs/mmarco-hi-ot-seed
 
 from __future__ import annotations
 
-from lightning_modules.cli.front_door import run_main
+from foundations.commands import run_main
 from lightning_modules.commands.search import search_parser
 
 

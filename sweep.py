@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from lightning_modules.cli.front_door import Parser, run_main
+from foundations.commands import Parser, run_main
 from train import train
 
 DESCRIPTION = "Run the cells of a sweep that are not finished yet; each is a run folder of train.py."

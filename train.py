@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sys
 
-from lightning_modules.cli.front_door import parse, run_main
+from foundations.commands import run_main
+from lightning_modules.cli.front_door import parse
 from lightning_modules.cli.help import short_help
 
 

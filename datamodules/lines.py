@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from datamodules.text import normalise
-from foundations.cache import IntArray, clean_line, derived_array, scan_lines
+from foundations.cache import IntArray, derived_array
 from foundations.errors import InputError
+from foundations.files import clean_line, scan_lines
 
 TEXT_LINE = "id<TAB>text"
 

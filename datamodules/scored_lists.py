@@ -24,9 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from foundations.cache import clean_line
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import clean_line, require_file
 from foundations.progress import delayed_progress
 
 _GZIP = b"\x1f\x8b"

@@ -15,7 +15,8 @@ from datamodules.lines import LineIndex, TextStore, tsv_columns
 from datamodules.pairs import Pair
 from datamodules.published.judgments import BoolArray, Judgments
 from datamodules.text import hash_share, normalise, text_id
-from foundations.cache import IntArray, clean_line, derived_array, scan_lines
+from foundations.cache import IntArray, derived_array
+from foundations.files import clean_line, scan_lines
 from retrieval.collection import Qrels
 
 Row = Any

@@ -44,9 +44,8 @@ from datamodules.pairs import Candidate, Pair, make_pairs
 from datamodules.scored_lists import ScoredList, read_scores
 from datamodules.sources import PAIR_LINE, PairFile, PairSource
 from datamodules.text import hash_share, normalise
-from foundations.cache import scan_lines
 from foundations.errors import InputError
-from foundations.files import read_columns, require_file
+from foundations.files import read_columns, require_file, scan_lines
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.trec import read_qrels
 

@@ -1,4 +1,4 @@
-"""Arrays computed once from a large file of lines, kept in the cache folder and mapped into memory."""
+"""The cache folder, and what is made there once: under a lock, by the first process that needs it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import bz2
 import gzip
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,124 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import remove_unfinished, require_file, unfinished
 from foundations.progress import delayed_progress
+
+Array = np.ndarray[Any, Any]
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+"""Suffix of a compressed file -> what opens it."""
 
-_LINES_PER_UPDATE = 8192
+_SPACE = "free some space, or set POTSTILL_CACHE to a folder that can be written"
+
+_PATIENCE = 0.5
+"""Seconds to wait for another process before a message says so."""
+
+_BLOCK = 1 << 20
+
+
+def cache_folder() -> Path:
+    """The cache folder: POTSTILL_CACHE, by default ``~/.cache/potstill``; it need not exist yet."""
+    return Path(os.environ.get("POTSTILL_CACHE") or "~/.cache/potstill").expanduser()
+
+
+@contextmanager
+def locked(path: str | Path, doing: str, hint: str = _SPACE) -> Iterator[None]:
+    """Keep other processes out of a block; those that wait say so on stderr. The same process may nest such blocks.
+
+    Args:
+        path: of the lock file; its folder is made as needed. The file stays.
+        doing: what the block does, after "another process that", e.g. ``encodes with starter/e5-small``.
+        hint: what a user can do where the lock cannot be written.
+
+    Raises:
+        InputError: the lock file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, is_singleton=True)
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            print(f"waiting for another process that {doing}", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise InputError(f"the folder cannot be written: {error.strerror or error}; {hint}", path.parent) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def made_once(target: str | Path, make: Callable[[Path], object], what: str) -> Path:
+    """A file or folder in the cache: the one that is there, or made and put there.
+
+    Of several processes that need the same target, one makes it and the others wait. It appears when it is complete;
+    what a killed process left is removed by the next one.
+
+    Args:
+        target: the file or folder.
+        make: makes it at the path that it is given, where nothing is yet; see `unfinished`. A folder must be made by it
+            as well. It may raise InputError.
+        what: names the target in messages, e.g. ``the index of pairs.tsv``.
+
+    Returns:
+        The target.
+
+    Raises:
+        InputError: the cache folder cannot be written, or the disk is full.
+    """
+    target = Path(target)
+    if target.exists():
+        return target
+    with locked(target.with_name(f".{target.name}.lock"), f"makes {what}"):
+        if not target.exists():
+            try:
+                remove_unfinished(target)
+                with unfinished(target) as temporary:
+                    make(temporary)
+            except OSError as error:
+                reason = error.strerror or error
+                raise InputError(f"cannot make {what}: {reason}; {_SPACE}", target.parent) from error
+    return target
+
+
+def file_key(path: str | Path, *more: str) -> str:
+    """A name for what is made from a file: 24 hex digits.
+
+    They depend on the file's absolute path, size and time of change, and on all that is given besides.
+
+    Args:
+        path: the file.
+        more: names what is made from it and how, e.g. ``lines 1024 pairs``.
+    """
+    path = Path(path).resolve()
+    parts = [str(path), _state(path), *more]
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
+def content_hash(path: str | Path) -> str:
+    """BLAKE2b of a file's content, 32 hex digits; read once while its size and time of change stay."""
+    path = Path(path)
+    return _content_hash(path, _state(path))
+
+
+@lru_cache(maxsize=256)
+def _content_hash(path: Path, _: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def derived_array(path: str | Path, form: str, make: Callable[[], IntArray]) -> IntArray:
     """An array that depends on a file's content alone: read from the cache, or made and put there.
-
-    The key is the file's absolute path, size and time of change, and `form`. Of several processes that want the same
-    array, one makes it and the others wait; a killed one leaves nothing that is read later.
 
     Args:
         path: the file.
@@ -44,138 +146,50 @@ def derived_array(path: str | Path, form: str, make: Callable[[], IntArray]) -> 
         The array, mapped from disk, read-only.
 
     Raises:
-        InputError: no file, it changed while it was read, or the cache folder cannot be written.
+        InputError: no file, it changed while it was read, or as `made_once`.
     """
-    from filelock import FileLock
-
     path = require_file(path).resolve()
-    state = _state(path)
-    key = hashlib.blake2b(f"{path}\0{state}\0{form}".encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-    target = cache_folder() / "index" / f"{key}.npy"
-    if target.is_file():
-        return _mapped(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f".{key}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"waiting for another process that reads {path.name}", file=sys.stderr)
-            lock.acquire()
-        try:
-            if not target.is_file():
-                array = make()
-                if _state(path) != state:
-                    raise InputError("the file changed while it was read: run it again when it is complete", path)
-                _save(array, target)
-        finally:
-            lock.release()
-    except OSError as error:
-        raise InputError(
-            f"cannot keep the index of {path.name}: {error.strerror or error}; "
-            "free some space, or set POTSTILL_CACHE to a folder that can be written",
-            target.parent,
-        ) from error
-    return _mapped(target)
+    key = file_key(path, form)
+
+    def write(target: Path) -> None:
+        array = make()
+        if file_key(path, form) != key:
+            raise InputError("the file changed while it was read: run it again when it is complete", path)
+        write_array(target, array)
+
+    target = made_once(cache_folder() / "index" / f"{key}.npy", write, f"the index of {path.name}")
+    return np.asarray(np.load(target, mmap_mode="r"))
 
 
-def scan_lines(path: Path, expected: str = "text") -> Iterator[tuple[int, int, bytes]]:
-    """The lines of a file that are not empty, with a progress bar where that takes long.
-
-    Args:
-        path: the file.
-        expected: what a line holds, for the error message.
-
-    Yields:
-        Line number from 1, offset in bytes, and the line without its end (and without a byte order mark).
-
-    Raises:
-        InputError: there is no such line.
-    """
-    found, offset, shown = False, 0, 0
-    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
-        for number, raw in enumerate(file, start=1):
-            if line := clean_line(raw, number):
-                found = True
-                yield number, offset, line
-            offset += len(raw)
-            if number % _LINES_PER_UPDATE == 0:
-                advance(offset - shown)
-                shown = offset
-    if not found:
-        raise InputError(f"the file is empty, expected lines of {expected}", path)
-
-
-def clean_line(raw: bytes, number: int) -> bytes:
-    """A line without its end and, if it is line 1, a byte order mark; empty where only white space is left."""
-    line = (raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw).rstrip(b"\r\n")
-    return b"" if line.isspace() else line
-
-
-def _state(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-def _mapped(path: Path) -> IntArray:
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _save(array: IntArray, target: Path) -> None:
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
-"""Suffix of a compressed file -> what opens it."""
-
-_BLOCK = 1 << 20
+def write_array(path: Path, array: Array) -> None:
+    """Write a NumPy file, and wait until it is on disk; whatever its name ends in."""
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def unpacked(path: str | Path) -> Path:
     """The file itself, or its unpacked copy in the cache folder where it is compressed (.gz, .bz2).
 
-    The copy is made anew when the file has changed. Processes that want the same one wait for each other.
+    The copy is made anew when the file has changed.
 
     Raises:
-        InputError: no file, one that is damaged or not compressed, or no room in the cache folder.
+        InputError: no file, one that is damaged or not compressed, or as `made_once`.
     """
     path = require_file(path)
     if path.suffix not in OPENERS:
         return path
-    stat = path.stat()
-    key = hashlib.blake2b(f"{path.resolve()}\0{stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=12).hexdigest()
-    target = cache_folder() / "unpacked" / key / path.stem
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(".lock")):
-            if not target.is_file():
-                _unpack(path, target)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"the file is damaged or not compressed as its name says: {error}", path) from error
-    except OSError as error:
-        if error.errno is None:  # what bz2 raises over bytes that are no bz2
-            raise InputError(f"the file is damaged or not compressed as its name says: {error}", path) from error
-        raise InputError(
-            f"cannot unpack {path.name}: {error.strerror}; "
-            "free some space, or set POTSTILL_CACHE to a folder that can be written",
-            target.parent,
-        ) from error
-    return target
+    target = cache_folder() / "unpacked" / file_key(path) / path.stem
+    return made_once(target, lambda temporary: _unpack(path, temporary), f"the unpacked copy of {path.name}")
 
 
 def _unpack(path: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with (
             path.open("rb") as raw,
             OPENERS[path.suffix](raw, "rb") as packed,
-            temporary.open("wb") as file,
+            target.open("wb") as file,
             delayed_progress(f"unpack {path.name}", path.stat().st_size) as advance,
         ):
             done = 0
@@ -183,65 +197,8 @@ def _unpack(path: Path, target: Path) -> None:
                 file.write(block)
                 advance(raw.tell() - done)  # in compressed bytes
                 done = raw.tell()
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-TEMPORARY_PREFIX = ".unfinished-"
-
-
-@contextmanager
-def new_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``target``, and move it there if the block ends without an error.
-
-    Where another process finished the same target first, its folder stays and ours is dropped, so the content
-    must depend on the name alone.
-
-    Args:
-        target: the folder to make; its parents are made as needed.
-
-    Yields:
-        The temporary folder, empty. It is removed if the block raises.
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{target.name}-", dir=target.parent))
-    try:
-        yield temporary
-        _open_to_readers(temporary)
-        with suppress(FileExistsError):
-            _move(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def remove_unfinished(target: str | Path) -> None:
-    """Remove what killed processes left of ``target``; call it only while no other process writes the same target."""
-    target = Path(target)
-    for leftover in target.parent.glob(f"{TEMPORARY_PREFIX}{target.name}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _open_to_readers(folder: Path) -> None:
-    """Give the folder and its files the usual permissions; some libraries write files for their owner only."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for path in folder.iterdir():
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """Rename onto ``target``, which may be an empty folder; any other folder raises FileExistsError."""
-    try:
-        temporary.replace(target)
-    except OSError as error:
-        if target.is_dir():
-            raise FileExistsError(target) from error
-        raise
-
-
-def cache_folder() -> Path:
-    """The cache folder: POTSTILL_CACHE, by default ``~/.cache/potstill``; it need not exist yet."""
-    return Path(os.environ.get("POTSTILL_CACHE") or "~/.cache/potstill").expanduser()
+    except (OSError, EOFError, zlib.error) as error:
+        # Neither bz2 nor gzip give an errno where the content is wrong.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"the file is damaged or not compressed as its name says: {error}", path) from error

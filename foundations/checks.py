@@ -1,56 +1,90 @@
-"""Checks of options, and the nearest of some names."""
+"""Checks of options in one grammar, "NAME is VALUE, expected WHAT", and the nearest of some names."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
-def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
-    """A question that names the nearest of some names, or nothing where none is near.
+def nearest(name: str, names: Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The names most similar to one that is unknown, the most similar first.
 
     Args:
         name: what was given.
         names: what there is.
-        cutoff: similarity that the nearest must have, from 0 to 1.
+        count: give at most this many.
+        cutoff: similarity that they must have, from 0 to 1.
+
+    >>> nearest("contrastiv", ["ot", "contrastive"])
+    ['contrastive']
+    """
+    return get_close_matches(name, list(names), count, cutoff)
+
+
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """A question with the nearest name, to be put behind an error message; empty where no name is near.
+
+    Args:
+        name: what was given.
+        names: what there is.
+        cutoff: as for `nearest`.
 
     >>> did_you_mean("contrastiv", ["ot", "contrastive"])
     ", did you mean 'contrastive'?"
     """
-    nearest = difflib.get_close_matches(name, list(names), 1, cutoff)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
+    return "".join(f", did you mean {near!r}?" for near in nearest(name, names, 1, cutoff))
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Refuse a value that is not among the choices, and name the nearest one.
+    """Refuse a value that is not among the choices.
 
     Args:
         name: the option, as the user writes it.
         value: what the user gave.
-        choices: what is allowed.
+        choices: what is allowed, in the order in which the message lists it.
 
     Raises:
-        ValueError: the value is not among the choices.
+        ValueError: the value is not among the choices; the message has all of them and the nearest.
     """
     if value not in choices:
-        near = get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(sorted(choices))}, not {value!r}{hint}")
+        question = did_you_mean(str(value), choices)
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}{question}")
 
 
-def check_number(name: str, value: float, *, minimum: float = 0.0, inclusive: bool = False) -> None:
-    """Refuse a number that is not finite, or not above a minimum.
+def check_number(
+    name: str,
+    value: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a number that is not finite or out of range.
 
     Args:
         name: the option, as the user writes it.
         value: what the user gave.
-        minimum: the bound below.
-        inclusive: whether the bound itself is allowed.
+        least: the smallest number allowed.
+        above: a number below all that are allowed.
+        most: the largest number allowed.
+        below: a number above all that are allowed.
 
     Raises:
         ValueError: the number is out of range.
+
+    >>> check_number("mass", 1.5, above=0, most=1)
+    Traceback (most recent call last):
+    ValueError: mass is 1.5, expected a number above 0 and at most 1
     """
-    if not math.isfinite(value) or value < minimum or (value == minimum and not inclusive):
-        raise ValueError(f"{name} must be {'at least' if inclusive else 'greater than'} {minimum:g}, not {value!r}")
+    fits = (least is None or value >= least) and (above is None or value > above)
+    if math.isfinite(value) and fits and (most is None or value <= most) and (below is None or value < below):
+        return
+    if least is not None and most is not None:
+        expected = f"a number from {least} to {most}"
+    else:
+        bounds = {"at least": least, "above": above, "at most": most, "below": below}
+        words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+        expected = words if words.startswith("at") else f"a number {words}" if words else "a finite number"
+    raise ValueError(f"{name} is {value}, expected {expected}")

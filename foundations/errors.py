@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -19,3 +21,22 @@ class InputError(ValueError):
         super().__init__(where + message)
         self.path = path
         self.line = line
+
+
+@contextmanager
+def as_input_error(prefix: str = "", path: str | Path | None = None) -> Iterator[None]:
+    """Turn a ValueError, such as a constructor raises over an option, into an `InputError` for the user.
+
+    Args:
+        prefix: put before the message, e.g. ``--metrics: ``.
+        path: the file that the option stands in, if there is one.
+
+    Raises:
+        InputError: the block raised a ValueError. An InputError passes as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{prefix}{error}", path) from error

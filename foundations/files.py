@@ -1,16 +1,21 @@
-"""Reading lines with file:line errors, and writing files whole or not at all."""
+"""Reading lines with file:line errors, and writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
+
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin in which something is being made."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -31,47 +36,223 @@ def require_file(path: str | Path) -> Path:
     return path
 
 
-def read_columns(path: str | Path, expected: str) -> Iterator[tuple[int, list[str]]]:
-    """The columns of each line of a UTF-8 text file, split at ASCII white space; empty lines are passed over.
+def scan_lines(path: str | Path, expected: str = "text") -> Iterator[tuple[int, int, bytes]]:
+    """The lines of a file that are not empty, with a progress bar where that takes long.
+
+    Args:
+        path: the file.
+        expected: what a line holds, for the error message.
+
+    Yields:
+        Line number from 1, offset in bytes, and the line without its end (and without a byte order mark).
+
+    Raises:
+        InputError: no file, or no line with text.
+    """
+    path = require_file(path)
+    empty, offset, shown = True, 0, 0
+    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
+        for number, raw in enumerate(file, start=1):
+            if line := clean_line(raw, number):
+                empty = False
+                yield number, offset, line
+            offset += len(raw)
+            if number % _LINES_PER_UPDATE == 0:
+                advance(offset - shown)
+                shown = offset
+    if empty:
+        raise InputError(f"the file is empty, expected lines of {expected}", path)
+
+
+def clean_line(raw: bytes, number: int) -> bytes:
+    """A line without its end and, if it is line 1, a byte order mark; empty where only white space is left."""
+    line = (raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw).rstrip(b"\r\n")
+    return b"" if line.isspace() else line
+
+
+def decode(line: bytes, expected: str, path: str | Path, number: int = 0) -> str:
+    """The text of a line in UTF-8.
+
+    Args:
+        line: its bytes.
+        expected: what it should hold, for the error message.
+        path: the file, for the error message.
+        number: of the line from 1, for the error message; 0 where it is not known.
+
+    Raises:
+        InputError: invalid UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"invalid UTF-8 ({error.reason}), expected {expected}", path, number or None) from None
+
+
+def columns(
+    line: bytes,
+    count: int | None,
+    expected: str,
+    path: str | Path,
+    number: int = 0,
+    *,
+    separator: bytes | None = b"\t",
+    filled: bool = False,
+) -> list[str]:
+    """The columns of a line.
+
+    Args:
+        line: its bytes, without its end.
+        count: how many columns it must have; None for any number.
+        expected: what it should hold, for the error messages, e.g. ``id<TAB>text``.
+        path: the file, for the error messages.
+        number: of the line from 1, for the error messages; 0 where it is not known.
+        separator: what stands between columns; None for any ASCII white space (`str.split` would also split at the
+            no-break spaces that an id may hold).
+        filled: strip white space around each column, and refuse one that is empty then.
+
+    Raises:
+        InputError: invalid UTF-8, another number of columns, or an empty one that must be filled.
+    """
+    found = [decode(column, expected, path, number) for column in line.split(separator)]
+    if count is not None and len(found) != count:
+        plural = "" if len(found) == 1 else "s"
+        raise InputError(f"found {len(found)} column{plural}, expected {count}: {expected}", path, number or None)
+    if filled:
+        found = [column.strip() for column in found]
+        if "" in found:
+            position = found.index("")
+            which = ("first", "second", "third")[position] if position < 3 else f"{position + 1}th"
+            raise InputError(f"the {which} column is empty, expected {expected}", path, number or None)
+    return found
+
+
+def read_columns(
+    path: str | Path, expected: str, count: int | None = None, separator: bytes | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """The columns of each line of a UTF-8 file; empty lines are passed over.
+
+    Args:
+        path: the file; a byte order mark at its start is ignored.
+        expected: what a line should hold, for the error messages.
+        count: how many columns each line must have; None for any number, at least one.
+        separator: as for `columns`; by default any ASCII white space.
+
+    Yields:
+        Line number from 1, and its columns.
+
+    Raises:
+        InputError: no file, no line with text, or as `columns`.
+    """
+    for number, _, line in scan_lines(path, expected):
+        yield number, columns(line, count, expected, path, number, separator=separator)
+
+
+def lines(path: str | Path, expected: str) -> Iterator[tuple[int, str]]:
+    """The lines with text of a UTF-8 file.
 
     Args:
         path: the file; a byte order mark at its start is ignored.
         expected: what a line should hold, for the error messages.
 
     Yields:
-        Line number from 1, and its columns (at least one).
+        Line number from 1, and the line without its end.
 
     Raises:
-        InputError: no file, invalid UTF-8, or no line with text at all.
+        InputError: no file, no line with text, or invalid UTF-8.
     """
-    path = require_file(path)
-    empty = True
-    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
-        size = 0
-        for number, raw in enumerate(file, start=1):
-            size += len(raw)
-            if number % _LINES_PER_UPDATE == 0:
-                advance(size)
-                size = 0
-            line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
-            try:
-                # Split as bytes: str.split() would also split at no-break spaces inside an id.
-                columns = [column.decode("utf-8") for column in line.split()]
-            except UnicodeDecodeError as error:
-                raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number) from None
-            if columns:
-                empty = False
-                yield number, columns
-    if empty:
-        raise InputError(f"the file is empty; expected lines of {expected}", path)
+    for number, _, line in scan_lines(path, expected):
+        yield number, decode(line, expected, path, number)
+
+
+def read_text(path: str | Path, expected: str) -> str:
+    """A UTF-8 file as a whole, without a byte order mark.
+
+    Args:
+        path: the file.
+        expected: what it should hold, for the error message.
+
+    Raises:
+        InputError: no file, or invalid UTF-8, with its line.
+    """
+    content = require_file(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"invalid UTF-8 ({error.reason}), expected {expected}", path, number) from None
+
+
+def read_json(path: str | Path, expected: str = "JSON") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        expected: what it should hold, for the error messages.
+
+    Raises:
+        InputError: no file, invalid UTF-8 or invalid JSON, with its line.
+    """
+    try:
+        return json.loads(read_text(path, expected))
+    except json.JSONDecodeError as error:
+        raise InputError(f"invalid JSON ({error.msg}), expected {expected}", path, error.lineno) from None
+
+
+@contextmanager
+def unfinished(target: str | Path) -> Iterator[Path]:
+    """A path at which to make a file or folder that takes the target's place when the block ends without an error.
+
+    It lies in a hidden folder of its own beside the target, which has room for other temporary files
+    (``path.parent``) and goes with all that is in it; what a killed process leaves there is never read. Where another
+    process finished the same folder first, that one stays, so the content must depend on the name alone.
+
+    Args:
+        target: the file or folder; its parents are made as needed.
+
+    Yields:
+        A path where nothing is yet.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{target.name}-", dir=target.parent))
+    try:
+        temporary = scratch / target.name
+        yield temporary
+        if temporary.is_dir():
+            _open_to_readers(temporary)
+        with suppress(FileExistsError):
+            _move(temporary, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """A new folder to write into, as `unfinished`.
+
+    Args:
+        target: the folder; its parents are made as needed.
+
+    Yields:
+        An empty folder, which takes the target's place when the block ends without an error.
+    """
+    with unfinished(target) as folder:
+        folder.mkdir()
+        yield folder
+
+
+def remove_unfinished(target: str | Path) -> None:
+    """Remove what killed processes left of ``target``; call it only while no other process writes the same target."""
+    target = Path(target)
+    for leftover in target.parent.glob(f"{UNFINISHED}{target.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def write_whole(path: str | Path) -> Iterator[TextIO]:
     """A UTF-8 text file that appears at its path only when it has been written to the end.
 
-    The text goes to a temporary name beside the target, which then takes the target's place; after an error
-    the target is as it was before.
+    After an error the file is as it was before; see `unfinished`, which also serves files of bytes.
 
     Raises:
         InputError: the folder does not exist, or the path is a folder.
@@ -81,13 +262,8 @@ def write_whole(path: str | Path) -> Iterator[TextIO]:
         raise InputError("this is a folder, expected the name of a file to write", path)
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist", path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with unfinished(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -95,3 +271,22 @@ def write_json(path: str | Path, content: Any) -> None:
     with write_whole(path) as file:
         json.dump(content, file, indent=1, ensure_ascii=False)
         file.write("\n")
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give the folder and its files the usual permissions; some libraries write files for their owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def _move(temporary: Path, target: Path) -> None:
+    """Rename onto ``target``, a file or an empty folder; another folder raises FileExistsError."""
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        if target.is_dir():
+            raise FileExistsError(target) from error
+        raise

@@ -100,7 +100,7 @@ class Contrastive(DistillationStrategy):
         listed: Listed = "ranked",
     ) -> None:
         super().__init__()
-        check_number("temperature", temperature)
+        check_number("temperature", temperature, above=0)
         check_choice("score", score, get_args(Score))
         check_choice("query", query, get_args(Query))
         check_choice("listed", listed, get_args(Listed))

@@ -77,8 +77,8 @@ class KL(DistillationStrategy):
         passages: Passages = "all",
     ) -> None:
         super().__init__()
-        check_number("temperature", temperature)
-        check_number("given_temperature", given_temperature)
+        check_number("temperature", temperature, above=0)
+        check_number("given_temperature", given_temperature, above=0)
         check_choice("score", score, get_args(Score))
         check_choice("passages", passages, get_args(Passages))
         self.temperature, self.given_temperature = temperature, given_temperature

@@ -58,7 +58,7 @@ class MarginMSE(DistillationStrategy):
     def __init__(self, score: Score = "pooled", given_scale: float = 0.05) -> None:
         super().__init__()
         check_choice("score", score, get_args(Score))
-        check_number("given_scale", given_scale)
+        check_number("given_scale", given_scale, above=0)
         self.score: Score = score
         self.given_scale = given_scale
         self.needs_tokens = score == "maxsim"

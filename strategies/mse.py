@@ -54,7 +54,7 @@ class MSE(DistillationStrategy):
     def __init__(self, level: Level = "pooled", pooled_weight: float = 1.0) -> None:
         super().__init__()
         check_choice("level", level, get_args(Level))
-        check_number("pooled_weight", pooled_weight, inclusive=True)
+        check_number("pooled_weight", pooled_weight, least=0)
         if level == "pooled" and pooled_weight == 0:
             raise ValueError("pooled_weight 0 leaves no loss at level pooled: give a weight above 0, or level token")
         self.level: Level = level

@@ -95,10 +95,10 @@ class OptimalTransport(DistillationStrategy):
         super().__init__()
         check_choice("marginals", marginals, get_args(Marginals))
         check_choice("solver", solver, get_args(Solver))
-        check_number("epsilon", epsilon)
-        check_number("iterations", iterations)
-        check_number("tolerance", tolerance)
-        check_number("pooled_weight", pooled_weight, inclusive=True)
+        check_number("epsilon", epsilon, above=0)
+        check_number("iterations", iterations, above=0)
+        check_number("tolerance", tolerance, above=0)
+        check_number("pooled_weight", pooled_weight, least=0)
         check_choice("gradient", gradient, get_args(Gradient))
         if gradient == "implicit" and solver in ("exact", "ipot"):
             raise ValueError(
@@ -158,11 +158,11 @@ def _check_relaxed(relaxation: float | None, mass: float | None, solver: str, gr
     if relaxation is not None and mass is not None:
         raise ValueError("give marginal_relaxation (unbalanced) or mass (partial transport), not both")
     if relaxation is not None:
-        check_number("marginal_relaxation", relaxation)
+        check_number("marginal_relaxation", relaxation, above=0)
         if solver in ("exact", "ipot"):
             raise ValueError(f"solver {solver} has no marginal_relaxation: use auto, torch, or mass in its place")
-    elif mass is not None and not 0 < mass <= 1:
-        raise ValueError(f"mass must be greater than 0 and at most 1, not {mass!r}")
+    elif mass is not None:
+        check_number("mass", mass, above=0, most=1)
     if gradient == "implicit":
         raise ValueError("gradient implicit is for balanced plans: leave out marginal_relaxation and mass")
 

@@ -88,16 +88,14 @@ class OTMatch(DistillationStrategy):
         epsilon: float = 0.05,
     ) -> None:
         super().__init__()
-        check_number("temperature", temperature)
-        check_number("contrastive_weight", contrastive_weight, inclusive=True)
-        check_number("pooled_weight", pooled_weight, inclusive=True)
-        check_number("warmup_steps", warmup_steps, inclusive=True)
-        check_number("memory", memory, minimum=FEWEST, inclusive=True)
-        check_number("threshold", threshold)
-        check_number("mass", mass, inclusive=True)
-        check_number("epsilon", epsilon)
-        if threshold >= 1 or mass > 1:
-            raise ValueError(f"threshold must be below 1 and mass at most 1, not {threshold!r} and {mass!r}")
+        check_number("temperature", temperature, above=0)
+        check_number("contrastive_weight", contrastive_weight, least=0)
+        check_number("pooled_weight", pooled_weight, least=0)
+        check_number("warmup_steps", warmup_steps, least=0)
+        check_number("memory", memory, least=FEWEST)
+        check_number("threshold", threshold, above=0, below=1)
+        check_number("mass", mass, least=0, most=1)
+        check_number("epsilon", epsilon, above=0)
         if contrastive_weight == pooled_weight == 0:
             raise ValueError("contrastive_weight and pooled_weight 0 leave no loss: give one of them a weight")
         self.temperature, self.symmetric = temperature, symmetric

@@ -71,7 +71,7 @@ class Relational(DistillationStrategy):
         super().__init__()
         self.weights = {"distance": distance_weight, "angle": angle_weight, "similarity": similarity_weight}
         for name, weight in (*self.weights.items(), ("pooled", pooled_weight)):
-            check_number(f"{name}_weight", weight, inclusive=True)
+            check_number(f"{name}_weight", weight, least=0)
         if not any(self.weights.values()):
             raise ValueError("distance_weight, angle_weight and similarity_weight are all 0: use strategy mse instead")
         self.pooled_weight = pooled_weight

@@ -66,7 +66,7 @@ class WeightedSum(DistillationStrategy):
                 )
         for name, weight in weights.items():
             check_choice("a name in weights", name, strategies)
-            check_number(f"the weight of {name}", weight)
+            check_number(f"the weight of {name}", weight, above=0)
         self.strategies = nn.ModuleDict(strategies)
         self.weights = {name: weights.get(name, 1.0) for name in strategies}
         self.needs_tokens = any(strategy.needs_tokens for strategy in strategies.values())

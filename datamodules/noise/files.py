@@ -7,9 +7,8 @@ from pathlib import Path
 
 from datamodules.lines import tsv_columns
 from datamodules.text import fold, normalise
-from foundations.cache import scan_lines
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import require_file, scan_lines
 
 
 def read_lexicon(path: str | Path) -> dict[str, str]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from datamodules.lines import TextStore
 from datamodules.text import hash_share
-from foundations.cache import IntArray, clean_line, derived_array, scan_lines
+from foundations.cache import IntArray, derived_array
 from foundations.errors import InputError
+from foundations.files import clean_line, scan_lines
 from foundations.progress import delayed_progress
 from retrieval.collection import Qrels
 

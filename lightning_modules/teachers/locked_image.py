@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from datamodules.packages import PACKAGES
 from datamodules.starter.images import SPLITS, Picture, read_pictures
-from foundations.cache import new_folder, remove_unfinished
 from foundations.errors import InputError
+from foundations.files import new_folder, remove_unfinished
 from lightning_modules.students.base import TextSide
 from lightning_modules.teachers.image_head import Captioned, ImageHead, fit_head
 from lightning_modules.teachers.images import ImageTeacher

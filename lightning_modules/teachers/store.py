@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.images import cache_text
-from foundations.cache import TEMPORARY_PREFIX, new_folder
+from foundations.files import UNFINISHED, new_folder
 
 Array = np.ndarray[Any, Any]
 
@@ -100,7 +100,7 @@ class TeacherStore:
 
     def clean(self) -> None:
         """Remove damaged segments and what killed processes left; call it only while no other process writes."""
-        for path in [*self.broken, *self.folder.glob(f"{TEMPORARY_PREFIX}*")]:
+        for path in [*self.broken, *self.folder.glob(f"{UNFINISHED}*")]:
             shutil.rmtree(path, ignore_errors=True)
         self.broken.clear()
 

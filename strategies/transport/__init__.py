@@ -159,12 +159,12 @@ def _chosen(
     fixed_iterations: int | None,
 ) -> str:
     """The solver for ``auto``, after a look at the options."""
-    check_choice("solver", solver, {"auto", *SOLVERS})
+    check_choice("solver", solver, ("auto", *SOLVERS))
     for option, value in {**options, "relaxation": relaxation, "fixed_iterations": fixed_iterations}.items():
         if value is not None:
-            check_number(option, value)
-    if mass is not None and not 0 < mass <= 1:
-        raise ValueError(f"mass must be greater than 0 and at most 1, not {mass!r}")
+            check_number(option, value, above=0)
+    if mass is not None:
+        check_number("mass", mass, above=0, most=1)
     if mass is not None and relaxation is not None:
         raise ValueError("give relaxation (unbalanced) or mass (partial transport), not both")
     chosen = solver

@@ -62,7 +62,7 @@ def match_batch(
     Raises:
         ValueError: shapes that do not fit, an option out of range, or more than 4096 texts.
     """
-    check_number("epsilon", epsilon)
+    check_number("epsilon", epsilon, above=0)
     batch, (rank, ranks) = len(student_pooled), rank_and_world_size()
     texts = batch * ranks
     _check(student_pooled, teacher_pooled, forbidden, texts)

@@ -136,7 +136,7 @@ def test_wrong_lines(folder: Path, name: str, line: str | bytes, message: str) -
 @pytest.mark.parametrize("name", ["pairs.tsv", "queries.tsv", "documents.tsv", "qrels"])
 def test_missing_and_empty_files(folder: Path, name: str) -> None:
     (folder / name).write_text("\n\n")
-    with pytest.raises(InputError, match=rf"{name}: the file is empty, expected|{name}: the file is empty; expected"):
+    with pytest.raises(InputError, match=rf"{name}: the file is empty, expected"):
         built(folder)
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: no such file"):

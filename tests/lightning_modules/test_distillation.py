@@ -149,9 +149,9 @@ def test_the_loss_falls(make, teacher, tiny_unigram, name, kind):
         ({"embedding_lr": -1}, "must not be negative"),
         ({"weight_decay": -1}, "must not be negative"),
         ({"warmup_steps": -1}, "must not be negative"),
-        ({"score": "cosine"}, "score must be one of both, maxsim, pooled, not 'cosine'"),
-        ({"schedule": "linea"}, "schedule must be one of constant, cosine, linear.*did you mean 'linear'"),
-        ({"projection": "none"}, "projection must be one of auto, linear"),
+        ({"score": "cosine"}, "score is 'cosine', expected one of pooled, maxsim, both"),
+        ({"schedule": "linea"}, "schedule is 'linea', expected one of .*did you mean 'linear'"),
+        ({"projection": "none"}, "projection is 'none', expected one of auto, linear"),
     ],
 )
 def test_wrong_options(make, options, message):

@@ -80,8 +80,8 @@ def test_qrels_with_spaces_tabs_three_columns_and_blank_lines(tmp_path, text):
         (b"q1 0 d1 1_0\n", ":1: ", "the grade is '1_0', expected an integer"),
         (b"q1 0 d1 nan\n", ":1: ", "the grade is 'nan', expected an integer"),
         (b"q1 0 d1 1\nq2 0 d1 1\nq1 0 d1 2\n", ":3: ", "document 'd1' is judged twice for query 'q1'"),
-        (b"q1 0 d1 1\nq1 0 d\xff 1\n", ":2: ", "invalid UTF-8 (invalid start byte); expected 'query 0 document"),
-        (b"", ": ", "the file is empty; expected lines of 'query 0 document grade'"),
+        (b"q1 0 d1 1\nq1 0 d\xff 1\n", ":2: ", "invalid UTF-8 (invalid start byte), expected 'query 0 document"),
+        (b"", ": ", "the file is empty, expected lines of 'query 0 document grade'"),
         (b"\n \n", ": ", "the file is empty"),
     ],
 )
@@ -106,7 +106,7 @@ def test_wrong_qrels_are_named_by_line(tmp_path, text, where, message):
         (b"q Q0 d 1 1e999 tag\n", ":1: ", "the score is '1e999', expected a finite number"),
         (b"q Q0 d 1 2 t\nr Q0 d 1 2 t\nq Q0 d 3 0 t\n", ":3: ", "document 'd' appears twice for query 'q'"),
         ("q Q0 d 1 2 t\n".encode("utf-16"), ":1: ", "invalid UTF-8"),
-        (b"", ": ", "the file is empty; expected lines of 'query Q0 document rank score tag'"),
+        (b"", ": ", "the file is empty, expected lines of 'query Q0 document rank score tag'"),
     ],
 )
 def test_wrong_runs_are_named_by_line(tmp_path, text, where, message):

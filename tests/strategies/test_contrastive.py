@@ -83,8 +83,8 @@ def test_fixed_temperature_has_no_parameter():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be greater than 0"),
-        ({"temperature": math.inf}, "temperature must be greater than 0"),
+        ({"temperature": 0.0}, r"temperature is .*, expected a number above 0"),
+        ({"temperature": math.inf}, r"temperature is .*, expected a number above 0"),
         ({"temperature": 0.001, "learnable": True}, "within 0.01 and 1"),
         ({"temperature": 2.0, "learnable": True}, "within 0.01 and 1"),
     ],

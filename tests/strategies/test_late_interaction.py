@@ -80,7 +80,7 @@ def test_half_precision_is_not_used_under_autocast(make_side):
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match="score must be one of maxsim, pooled, not 'maxsum'; did you mean 'maxsim'"):
+    with pytest.raises(ValueError, match="score is 'maxsum', expected one of pooled, maxsim, did you mean 'maxsim'"):
         Contrastive(score="maxsum")
-    with pytest.raises(ValueError, match="query must be one of source, target"):
+    with pytest.raises(ValueError, match=r"query is .*, expected one of target, source"):
         Contrastive(query="document")

@@ -234,14 +234,14 @@ def test_finite_in_bfloat16_autocast(epsilon, make_side):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be greater than 0"),
-        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
-        ({"memory": 10}, "memory must be at least 100"),
-        ({"threshold": 1.0}, "threshold must be below 1"),
-        ({"threshold": 0.0}, "threshold must be greater than 0"),
-        ({"mass": 1.5}, "mass at most 1"),
-        ({"mass": math.nan}, "mass must be at least 0"),
-        ({"epsilon": 0.0}, "epsilon must be greater than 0"),
+        ({"temperature": 0.0}, r"temperature is .*, expected a number above 0"),
+        ({"warmup_steps": -1}, r"warmup_steps is .*, expected at least 0"),
+        ({"memory": 10}, r"memory is .*, expected at least 100"),
+        ({"threshold": 1.0}, "threshold is 1.0, expected a number above 0 and below 1"),
+        ({"threshold": 0.0}, r"threshold is .*, expected a number above 0"),
+        ({"mass": 1.5}, "mass is 1.5, expected a number from 0 to 1"),
+        ({"mass": math.nan}, "mass is nan, expected a number from 0 to 1"),
+        ({"epsilon": 0.0}, r"epsilon is .*, expected a number above 0"),
         ({"contrastive_weight": 0.0, "pooled_weight": 0.0}, "leave no loss"),
     ],
 )

@@ -87,8 +87,8 @@ def test_gradients_are_those_of_finite_differences(make_side):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distance_weight": -1.0}, "distance_weight must be at least 0"),
-        ({"pooled_weight": math.nan}, "pooled_weight must be at least 0"),
+        ({"distance_weight": -1.0}, r"distance_weight is .*, expected at least 0"),
+        ({"pooled_weight": math.nan}, r"pooled_weight is .*, expected at least 0"),
         ({"distance_weight": 0.0}, "are all 0: use strategy mse"),
     ],
 )

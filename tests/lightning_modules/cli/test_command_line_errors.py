@@ -39,7 +39,7 @@ OPTIONS = [
     (["--strategy", "torch.nn.Linear"], "strategy: torch.nn.Linear is not a subclass of DistillationStrategy"),
     (["--strategy.epsilonn", "1"], "unknown option strategy.epsilonn, did you mean 'epsilon'?"),
     (["--strategy.epsilon", "abc"], "strategy.epsilon: expected a number, found 'abc'"),
-    (["--strategy.epsilon", "-1"], "epsilon must be greater than 0, not -1"),
+    (["--strategy.epsilon", "-1"], "epsilon is -1.0, expected a number above 0"),
     (["--strategy.solver", "exactly"], "reference, triton, exact, ipot, found 'exactly', did you mean 'exact'?"),
     (["--data.batch_sizes", "1"], "unknown option data.batch_sizes, did you mean 'batch_size'?"),
     (["--data.batch_size", "0"], "batch_size is 0, expected at least 1"),

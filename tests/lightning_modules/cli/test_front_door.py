@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from lightning_modules.cli.front_door import class_path, parse
 
@@ -87,10 +86,6 @@ def test_help_of_one_class():
 def test_strategies_of_the_trainer(name):
     with pytest.raises(InputError, match=f"use --trainer.strategy {name}"):
         class_path("strategy", name)
-
-
-def test_did_you_mean_is_silent_when_nothing_is_near():
-    assert did_you_mean("xyz", ["ot", "mse"]) == ""
 
 
 def test_score():

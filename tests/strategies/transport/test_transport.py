@@ -248,10 +248,10 @@ def test_no_gradient():
     ("options", "message"),
     [
         ({"solver": "refrence"}, "did you mean 'reference'"),
-        ({"epsilon": 0.0}, "epsilon must be greater than 0"),
+        ({"epsilon": 0.0}, r"epsilon is .*, expected a number above 0"),
         ({"epsilon": math.nan}, "epsilon"),
-        ({"iterations": 0}, "iterations must be greater than 0"),
-        ({"tolerance": -1.0}, "tolerance must be greater than 0"),
+        ({"iterations": 0}, r"iterations is .*, expected a number above 0"),
+        ({"tolerance": -1.0}, r"tolerance is .*, expected a number above 0"),
     ],
 )
 def test_wrong_options(options, message):

@@ -138,13 +138,13 @@ def test_potentials_of_another_problem_do_no_harm(solver, size):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relaxation": 0.0}, "relaxation must be greater than 0"),
-        ({"mass": 0.0}, "mass must be greater than 0 and at most 1"),
+        ({"relaxation": 0.0}, r"relaxation is .*, expected a number above 0"),
+        ({"mass": 0.0}, "mass is 0.0, expected a number above 0 and at most 1"),
         ({"mass": 1.5}, "at most 1"),
         ({"mass": 0.5, "relaxation": 1.0}, "not both"),
         ({"solver": "exact", "relaxation": 1.0}, "'exact' has no relaxation: use one of auto, "),
         ({"solver": "ipot", "fixed_iterations": 5}, "'ipot' has no fixed_iterations"),
-        ({"fixed_iterations": 0}, "fixed_iterations must be greater than 0"),
+        ({"fixed_iterations": 0}, r"fixed_iterations is .*, expected a number above 0"),
     ],
 )
 def test_wrong_options(options, message):
