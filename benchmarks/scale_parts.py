@@ -250,7 +250,7 @@ def _model(folder: Path, width: int, layers: int = 1, heads: int = 4, inner: int
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
-    from lightning_modules.models.tokenizer_files import write_tokenizer
+    from lightning_modules.models.files import write_tokenizer
 
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     pieces = [*special.values(), *"0123456789", *(f"##{digit}" for digit in "0123456789"), *_WORDS]

@@ -18,6 +18,7 @@ from datamodules.pairs import PairBatch, TextBatch
 from foundations.checks import check_choice
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
+from lightning_modules.names import LOSS
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.online import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -27,9 +28,6 @@ from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 Score = Literal["pooled", "maxsim", "both"]
 
 Projection = Literal["auto", "linear"]
-
-LOSS = "train/loss"
-"""The name of the loss in logs."""
 
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
@@ -180,7 +178,7 @@ class DistillationModule(LightningModule):
         for means in (self.since_log, self.since_validation):
             means.add(values)
         # Not for Lightning's bar, which would wait for the device in every step.
-        self.log_dict(self.since_log.means(), batch_size=len(batch))
+        self.log_dict(self.since_log.means(), batch_size=len(batch.target))
         return loss
 
     def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:

@@ -11,6 +11,9 @@ STUDENTS: dict[str, str] = {
 }
 """Short name, as in ``--student static``, -> class path."""
 
+LOSS = "train/loss"
+"""The name of the training loss in logs."""
+
 LOGGERS = ("wandb", "csv", "tensorboard", "none")
 
 SHELLS = ("bash", "zsh", "tcsh")

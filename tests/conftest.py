@@ -28,7 +28,7 @@ def save_tiny(folder: Path, tokenizer, special: dict[str, str], seed: int = 0, l
     import torch
     from transformers import BertConfig, BertModel
 
-    from lightning_modules.models.tokenizer_files import write_tokenizer
+    from lightning_modules.models.files import write_tokenizer
 
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),

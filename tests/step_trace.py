@@ -3,7 +3,8 @@
 python -m tests.step_trace OUT.json --strategy mse --data tsv ... --trainer.max_steps 2
 
 A file is entered when a function in it is called in the main thread; what runs while modules are imported does not
-count. The step lasts from its start until the start of the second one, so the next batch is in it.
+count. A step is all between Lightning's hooks ``on_train_batch_start`` and ``on_train_batch_end``, those of our
+callbacks included; the next batch is read after it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ sys.path[0] = str(ROOT)
 from docs.house import FOLDERS  # noqa: E402
 
 PREFIXES = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
-STEP_STARTS = (str(ROOT / "lightning_modules" / "run" / "trainer.py"), "on_train_batch_start")
+CALLBACKS = str(ROOT / "lightning_modules" / "run" / "trainer.py")
 
 
 class Trace:
     """A profile function that remembers files in the order in which they were entered."""
 
     def __init__(self) -> None:
-        self.parts: list[dict[str, str]] = [{}]
+        self.before: dict[str, str] = {}
+        self.steps: list[dict[str, str]] = []
+        self.now = self.before
         self.imports = 0
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
@@ -36,17 +39,19 @@ class Trace:
         if not code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or of a class
             self.imports += {"call": 1, "return": -1}.get(event, 0)
         elif event == "call" and self.imports == 0 and code.co_filename.startswith(PREFIXES):
-            if (code.co_filename, code.co_name) == STEP_STARTS:
-                self.parts.append({})
-            self.parts[-1].setdefault(str(Path(code.co_filename).relative_to(ROOT)), code.co_qualname)
+            if code.co_filename == CALLBACKS and code.co_name == "on_train_batch_start":
+                self.now = {}
+                self.steps.append(self.now)
+            self.now.setdefault(str(Path(code.co_filename).relative_to(ROOT)), code.co_qualname)
+        elif event == "return" and code.co_filename == CALLBACKS and code.co_name == "on_train_batch_end":
+            self.now = {}
 
 
 def main() -> None:
     """Trace one run."""
     out = Path(sys.argv[1])
-    from lightning_modules.cli import front_door  # noqa: F401  the imports of this file are not part of the run
-
     import train
+    from lightning_modules.cli import front_door  # noqa: F401  the imports of this file are not part of the run
 
     sys.argv = ["train.py", *sys.argv[2:]]
     trace = Trace()
@@ -55,7 +60,7 @@ def main() -> None:
         train.main()
     finally:
         sys.setprofile(None)
-        out.write_text(json.dumps({"before": trace.parts[0], "steps": trace.parts[1:]}))
+        out.write_text(json.dumps({"before": trace.before, "steps": trace.steps}))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ from lightning_modules.cli.help import completion_script
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.names import SHORT_NAMES
-from lightning_modules.run.checkpoints import Checkpoint
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
-from lightning_modules.run.trainer import StepSeed, default_precision, progress_callbacks
+from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the datamodule shares pairs and texts out over the ranks
@@ -219,7 +218,7 @@ class PotstillCLI(LightningCLI):
 
     def _run_folder(self) -> RunFolder:
         text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text, self.config["plots"])
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"])
 
     @property
     def best_checkpoint(self) -> Path | None:

@@ -136,7 +136,7 @@ def load_weights(model: Any, path: Path) -> None:
     Raises:
         InputError: the file is no checkpoint, or one of another model.
     """
-    from lightning_modules.run.checkpoints import read_weights
+    from lightning_modules.models.files import read_weights
 
     weights = read_weights(path)
     try:

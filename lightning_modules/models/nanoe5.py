@@ -21,7 +21,7 @@ from torch import Tensor
 from foundations.errors import InputError
 from foundations.files import new_folder
 from lightning_modules.models.charsmap import charsmap_normalizer
-from lightning_modules.models.tokenizer_files import write_tokenizer
+from lightning_modules.models.files import write_tokenizer
 
 CONVERTER_VERSION = "1"
 """Part of the name of the converted folder: a change of what is written makes a new one."""

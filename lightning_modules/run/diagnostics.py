@@ -16,7 +16,8 @@ from foundations.files import write_json
 from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
-from lightning_modules.run.text_statistics import BIN_EDGES, Reading, TextStatistics, flat, text_statistics
+from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
+from lightning_modules.students.tokens import Tokenization
 from retrieval.collection import Collection
 from retrieval.table import plain_table, print_table
 
@@ -42,7 +43,7 @@ class Diagnostics(Callback):
         if not trainer.is_global_zero:
             return
         data = data_of(trainer)
-        rows = statistics(data, pl_module.student.reading(), pl_module.teacher.reading())
+        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization())
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
             print(line)
@@ -62,7 +63,7 @@ class Diagnostics(Callback):
         log_values(trainer.loggers, values, plots)
 
 
-def statistics(data: PairsDataModule, student: Reading, teacher: Reading | None) -> dict[str, TextStatistics]:
+def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenization | None) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.

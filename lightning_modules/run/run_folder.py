@@ -72,11 +72,20 @@ class RunFolder(Callback):
         folder: the run folder.
         config: the full configuration.
         config_yaml: the same as YAML, with its comments.
+        evaluation: gives the results.
         plots: whether to draw ``results.png``, ``curves.png`` and ``groups.png``.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], config_yaml: str, plots: bool = True) -> None:
-        self.folder, self.config, self.config_yaml, self.plots = folder, config, config_yaml, plots
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        config_yaml: str,
+        evaluation: RetrievalEvaluation,
+        plots: bool = True,
+    ) -> None:
+        self.folder, self.config, self.config_yaml = folder, config, config_yaml
+        self.evaluation, self.plots = evaluation, plots
         self.history: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
@@ -116,13 +125,13 @@ class RunFolder(Callback):
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results."""
         if trainer.is_global_zero:
-            evaluation = next(c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation))  # type: ignore[attr-defined]
+            results = self.evaluation.results
             collections = data_of(trainer).collections
             write_json(self.folder / "history.json", self.history)
-            write_results(self.folder, evaluation.results, collections)
+            write_results(self.folder, results, collections)
             languages = {collection.language for collection in collections.values()}
-            plots = self._draw(evaluation.results, languages) if self.plots else []
-            log_results(trainer.loggers, means_of(evaluation.results), plots)
+            plots = self._draw(results, languages) if self.plots else []
+            log_results(trainer.loggers, means_of(results), plots)
 
     def _draw(self, results: dict[str, Result], languages: set[str]) -> list[Path]:
         plots = [plot_rows(self.folder / "results.png", results)]

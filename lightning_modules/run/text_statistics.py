@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from datamodules.text import script_shares
+from lightning_modules.students.tokens import Tokenization
 
 BIN_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lower ends of the bins of the length histograms, in tokens; the last bin has no end."""
@@ -16,23 +16,6 @@ BIN_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _CHUNK = 2048
 
 _BARS = " ▁▂▃▄▅▆▇█"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a model reads texts.
-
-    Args:
-        tokenizer: of the ``tokenizers`` library, without truncation and padding.
-        max_length: tokens that the model reads, special ones included.
-        unknown: the token for what the vocabulary lacks; None where it lacks nothing.
-        prefix: put before each text.
-    """
-
-    tokenizer: Any
-    max_length: int
-    unknown: str | None = None
-    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,28 +56,28 @@ class TextStatistics:
         return ", ".join(f"{name} {share:.0%}" for name, share in self.scripts.items() if share >= 0.05) or "-"
 
 
-def text_statistics(texts: Sequence[str], reading: Reading) -> TextStatistics:
+def text_statistics(texts: Sequence[str], tokenization: Tokenization) -> TextStatistics:
     """The figures of some texts, at least one.
 
     Words are counted by white space, so the fertility says nothing about scripts that have none between words.
 
     Args:
         texts: the texts.
-        reading: the model that reads them.
+        tokenization: of the model that reads them.
     """
-    tokenizer = reading.tokenizer
-    unknown_id = None if reading.unknown is None else tokenizer.token_to_id(reading.unknown)
+    tokenizer = tokenization.tokenizer
+    unknown_id = None if tokenization.unknown is None else tokenizer.token_to_id(tokenization.unknown)
     # The prefix is read by the model, but is not the text's.
-    own = len(tokenizer.encode(reading.prefix, add_special_tokens=False).ids) if reading.prefix else 0
+    own = len(tokenizer.encode(tokenization.prefix, add_special_tokens=False).ids) if tokenization.prefix else 0
     lengths, unknown = [], 0
     for start in range(0, len(texts), _CHUNK):
-        chunk = [reading.prefix + text for text in texts[start : start + _CHUNK]]
+        chunk = [tokenization.prefix + text for text in texts[start : start + _CHUNK]]
         for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
             lengths.append(max(0, len(encoding.ids) - own))
             unknown += encoding.ids.count(unknown_id) if unknown_id is not None else 0
     sizes = np.array(lengths)
     words = sum(len(text.split()) for text in texts)
-    limit = reading.max_length - own - tokenizer.num_special_tokens_to_add(False)
+    limit = tokenization.max_length - own - tokenizer.num_special_tokens_to_add(False)
     return TextStatistics(
         texts=len(texts),
         words=words / len(texts),

@@ -5,19 +5,25 @@ from __future__ import annotations
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datamodules.images import is_image
+from datamodules.images import PREFIX as IMAGE_PREFIX
 from foundations.errors import InputError
 from lightning_modules.models.pretrained import load_tokenizer
-from lightning_modules.run.text_statistics import Reading
 from lightning_modules.students import vocabulary as vocabularies
-from lightning_modules.students.tokens import Encoding, EncodingMemory, padded_inputs, set_rows, start_rows
+from lightning_modules.students.tokens import (
+    Encoding,
+    EncodingMemory,
+    Tokenization,
+    padded_inputs,
+    set_rows,
+    start_rows,
+)
 from lightning_modules.vectors import inverse_document_frequency
 from strategies.base import Embeddings
 
@@ -44,6 +50,8 @@ class TextEncoder(nn.Module, ABC):
 
     idf: Tensor
     query_augmentation: int = 0
+    gains_by_bfloat16: ClassVar[bool] = False
+    """Whether a CPU that multiplies bfloat16 trains it faster so: it does large matrix products."""
 
     def __init__(
         self,
@@ -205,14 +213,14 @@ class TextEncoder(nn.Module, ABC):
         plain.no_padding()
         return str(plain.to_str())
 
-    def reading(self, side: TextSide = "queries") -> Reading:
+    def tokenization(self, side: TextSide = "queries") -> Tokenization:
         """How texts become tokens, for `text_statistics`.
 
         Args:
             side: what the texts are read as.
         """
         tokenizer = type(self.tokenizer).from_str(self.tokenizer_json())
-        return Reading(tokenizer, self.max_length, self.special_tokens.get("unk_token"), self.prefixes[side])
+        return Tokenization(tokenizer, self.max_length, self.special_tokens.get("unk_token"), self.prefixes[side])
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         idf = state_dict.get(f"{prefix}idf")
@@ -221,7 +229,7 @@ class TextEncoder(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _encode(self, texts: Sequence[str], prefix: str) -> list[Encoding]:
-        if image := next((text for text in texts if is_image(text)), None):
+        if image := next((text for text in texts if text.startswith(IMAGE_PREFIX)), None):
             raise InputError(
                 f"{self.model_name} reads texts only, but was given an image: take a teacher of images, such as "
                 "--teacher open_clip:ARCHITECTURE/WEIGHTS, and no siamese student",

@@ -19,6 +19,23 @@ MOST_TEXTS = 200_000
 
 
 @dataclass(frozen=True)
+class Tokenization:
+    """How a model turns texts into tokens.
+
+    Args:
+        tokenizer: of the ``tokenizers`` library, without truncation and padding.
+        max_length: tokens that the model reads, special ones included.
+        unknown: the token for what the vocabulary lacks; None where it lacks nothing.
+        prefix: put before each text.
+    """
+
+    tokenizer: Any
+    max_length: int
+    unknown: str | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class Encoding:
     """A text as ids.
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from foundations.errors import InputError
 from foundations.files import new_folder
+from lightning_modules.models.files import write_tokenizer
 from lightning_modules.models.pretrained import load_model, max_positions, quiet_transformers
-from lightning_modules.models.tokenizer_files import write_tokenizer
 from lightning_modules.students import vocabulary as vocabularies
 from lightning_modules.students.base import TextEncoder
 from lightning_modules.vectors import PROJECTION, masked_mean, start_projection
@@ -51,6 +51,8 @@ class TransformerEncoder(TextEncoder):
         InputError: there is no such model.
         ValueError: an option is out of range.
     """
+
+    gains_by_bfloat16 = True
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from foundations.errors import InputError
-from lightning_modules.run.text_statistics import Reading
 from lightning_modules.students.base import TextSide
+from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.vocabulary import chunks
 from lightning_modules.teachers.online import OnlineTeacher, Teacher, TeacherBatch, padded
 from lightning_modules.teachers.store import Array, TeacherStore, text_keys
@@ -145,9 +145,9 @@ class CachedTeacher(Teacher):
         store = self._store(True, side)
         self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))), len(texts))
 
-    def reading(self) -> Reading | None:
-        """How queries become tokens; see `Teacher.reading`."""
-        return self.teacher.reading()
+    def tokenization(self) -> Tokenization | None:
+        """How queries become tokens; see `Teacher.tokenization`."""
+        return self.teacher.tokenization()
 
     def _store(self, tokens: bool, side: TextSide) -> TeacherStore:
         if (tokens, side) not in self._stores:

@@ -22,10 +22,10 @@ from datamodules.packages import PACKAGES
 from datamodules.starter.images import SPLITS, Picture, read_pictures
 from foundations.errors import InputError
 from foundations.files import new_folder, remove_unfinished
+from lightning_modules.models.files import file_hash
 from lightning_modules.students.base import TextSide
 from lightning_modules.teachers.image_head import Captioned, ImageHead, fit_head
 from lightning_modules.teachers.images import ImageTeacher
-from lightning_modules.teachers.online import file_hash
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ class LockedImageTeacher(ImageTeacher):
         return super().settings(side) | own
 
     def _model_key(self) -> str:
-        path = weights_file()
-        stat = path.stat()
-        return f"{super()._model_key()} {file_hash(path, stat.st_size, stat.st_mtime_ns)}"
+        return f"{super()._model_key()} {file_hash(weights_file())}"
 
     def _pixels(self, image: Image) -> Tensor:
         from PIL.Image import Resampling

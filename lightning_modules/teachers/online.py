@@ -7,7 +7,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.lightning_private import commit_of
+from lightning_modules.models.files import folder_hash
 from lightning_modules.models.pretrained import load_tokenizer
 from lightning_modules.models.starter import resolve_model
-from lightning_modules.run.text_statistics import Reading
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
+from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.transformer import Pooling, TransformerEncoder
 from lightning_modules.vectors import host_zeros, to_device
 from strategies.base import Embeddings
@@ -95,7 +95,7 @@ class Teacher(ABC):
             side: what they will be read as.
         """
 
-    def reading(self) -> Reading | None:
+    def tokenization(self) -> Tokenization | None:
         """How queries become tokens, for `text_statistics`; None where the teacher cannot say."""
         return None
 
@@ -232,10 +232,10 @@ class OnlineTeacher(Teacher):
         weights = [idf[np.minimum(ids[row], len(idf) - 1)] for row in order] if len(idf) else None
         return padded(pooled, [states[row] for row in order], weights, device)
 
-    def reading(self) -> Reading | None:
+    def tokenization(self) -> Tokenization | None:
         """How queries become tokens, made without loading the model."""
         tokenizer, special = load_tokenizer(self.model)
-        return Reading(tokenizer, self.max_length, special.get("unk_token"), self.prefixes["queries"])
+        return Tokenization(tokenizer, self.max_length, special.get("unk_token"), self.prefixes["queries"])
 
     def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[TeacherBatch]:
         """Encode many texts, those of like length together, with a progress bar if they are many.
@@ -382,20 +382,3 @@ def _model_key(model: str) -> str:
 
         return f"{model}@{commit_of(load_config(model))}"
     return folder_hash(Path(model))
-
-
-def folder_hash(folder: Path) -> str:
-    """BLAKE2b of a model's files in a folder: weights, configuration, tokenizer."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model"):
-            stat = path.stat()
-            digest.update(f"{path.name}:{file_hash(path, stat.st_size, stat.st_mtime_ns)};".encode())
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def file_hash(path: Path, _size: int, _modified: int) -> str:
-    """BLAKE2b of a file's content, read once while its size and time of change stay."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from foundations.errors import InputError
-from lightning_modules.run.text_statistics import Reading
+from lightning_modules.models.files import file_hash, folder_hash
 from lightning_modules.students.base import TextEncoder, TextSide
+from lightning_modules.students.tokens import Tokenization
 from lightning_modules.teachers.images import ImageTeacher
-from lightning_modules.teachers.online import TeacherBatch, file_hash, folder_hash
+from lightning_modules.teachers.online import TeacherBatch
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -151,14 +152,13 @@ class OpenClipTeacher(ImageTeacher):
         """As `load`: both towers come together."""
         self.load()
 
-    def reading(self) -> Reading | None:
+    def tokenization(self) -> Tokenization | None:
         """None: open_clip's tokenizers are not of the kind that `text_statistics` reads."""
         return None
 
     def _model_key(self) -> str:
         if self.checkpoint is not None:
-            stat = self.checkpoint.stat()
-            return f"{self.model} {file_hash(self.checkpoint, stat.st_size, stat.st_mtime_ns)}"
+            return f"{self.model} {file_hash(self.checkpoint)}"
         return self.model if self.folder is None else folder_hash(self.folder)
 
     def _published(self) -> dict[str, Any]:

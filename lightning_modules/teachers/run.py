@@ -10,10 +10,10 @@ import yaml
 from torch import Tensor, nn
 
 from foundations.errors import InputError
-from lightning_modules.run.checkpoints import read_weights
-from lightning_modules.run.text_statistics import Reading
+from lightning_modules.models.files import file_hash, read_weights
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
-from lightning_modules.teachers.online import OnlineTeacher, file_hash
+from lightning_modules.students.tokens import Tokenization
+from lightning_modules.teachers.online import OnlineTeacher
 from lightning_modules.vectors import projected
 from strategies.base import Embeddings
 
@@ -71,12 +71,11 @@ class RunTeacher(OnlineTeacher):
         return {name: inherited[name] for name in ("model", "prefix", "format")} | own
 
     def _model_key(self) -> str:
-        stat = self.checkpoint.stat()
-        return file_hash(self.checkpoint, stat.st_size, stat.st_mtime_ns)
+        return file_hash(self.checkpoint)
 
-    def reading(self) -> Reading:
+    def tokenization(self) -> Tokenization:
         """How queries become tokens; this loads the model."""
-        return self.encoder.reading()
+        return self.encoder.tokenization()
 
     def _load(self) -> TextEncoder:
         parts: dict[str, dict[str, Any]] = {"student": {}, "projection": {}}

@@ -23,7 +23,7 @@ from datamodules.pairs import Pair, make_pairs
 from datamodules.tsv import TSVDataModule
 from foundations.errors import InputError
 from lightning_modules.cli.help import class_options
-from lightning_modules.run.checkpoints import read_weights
+from lightning_modules.models.files import read_weights
 from retrieval.collection import Collection
 
 KEYBOARD = TrainingNoise(text="keyboard", text_severity=5, seed=3)

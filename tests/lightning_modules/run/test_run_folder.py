@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from foundations.errors import InputError
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
 
 METRICS = ["map", "ndcg@10", "precision@1"]
@@ -190,7 +191,7 @@ def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
 
 
 def test_the_curve_stays_whole_when_the_best_checkpoint_is_loaded_for_the_test(tmp_path):
-    folder, points = RunFolder(tmp_path, {}, ""), [{"step": 4.0}, {"step": 8.0}, {"step": 12.0}]
+    folder, points = RunFolder(tmp_path, {}, "", RetrievalEvaluation()), [{"step": 4.0}, {"step": 8.0}, {"step": 12.0}]
     folder.load_state_dict({"history": points[:2]})  # a resumed run
     assert folder.history == points[:2]
     folder.history.append(points[2])

@@ -3,7 +3,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from datamodules.text import script_shares
-from lightning_modules.run.text_statistics import BIN_EDGES, Reading, flat, text_statistics
+from lightning_modules.run.text_statistics import BIN_EDGES, flat, text_statistics
+from lightning_modules.students.tokens import Tokenization
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def reading():
     tokenizer.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    return Reading(tokenizer, max_length=5, unknown="[UNK]")
+    return Tokenization(tokenizer, max_length=5, unknown="[UNK]")
 
 
 TEXTS = ["maji", "moto moto", "maji xyz", "", "maji maji maji maji"]
@@ -36,7 +37,7 @@ def test_figures(reading):
 
 
 def test_prefix_counts_for_the_limit_only(reading):
-    with_prefix = Reading(reading.tokenizer, reading.max_length, reading.unknown, "q: ")
+    with_prefix = Tokenization(reading.tokenizer, reading.max_length, reading.unknown, "q: ")
     plain, prefixed = text_statistics(TEXTS, reading), text_statistics(TEXTS, with_prefix)
     assert prefixed.fertility == plain.fertility
     assert prefixed.truncated == 3 / 5

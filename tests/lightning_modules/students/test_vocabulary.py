@@ -196,7 +196,7 @@ def test_a_plain_checkpoint_does_not_fit_an_adapted_encoder(tiny_bert):
 def test_the_same_texts_give_the_same_vocabulary_in_every_process(tiny_bert, tiny_unigram):
     models = [tiny_bert, tiny_unigram]
     code = (
-        f"import hashlib\nfrom lightning_modules import vocabulary\nWORDS, MARKED = {WORDS!r}, {MARKED!r}\n"
+        f"import hashlib\nfrom lightning_modules.students import vocabulary\nWORDS, MARKED = {WORDS!r}, {MARKED!r}\n"
         f"{inspect.getsource(vocabulary_hash)}\nprint(vocabulary_hash({models!r}))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[3])}

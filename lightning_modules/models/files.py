@@ -1,0 +1,79 @@
+"""Files of models: a tokenizer's, the weights in a checkpoint, and what a model's files are known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from foundations.errors import InputError
+
+_MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
+
+
+def write_tokenizer(folder: Path, tokenizer: Any, special_tokens: Mapping[str, str], max_length: int) -> None:
+    """Write ``tokenizer.json`` and its settings so that ``AutoTokenizer`` takes it as it is.
+
+    The class is named ``PreTrainedTokenizerFast`` whatever the model: a model's own class may build its normaliser
+    again from settings, and the name that transformers 5 writes is unknown to transformers 4.
+
+    Args:
+        folder: an existing folder.
+        tokenizer: a ``tokenizers.Tokenizer``.
+        special_tokens: for example ``{"pad_token": "[PAD]"}``.
+        max_length: number of tokens that the model takes.
+    """
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special_tokens,
+    }
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for name, content in (("tokenizer_config.json", settings), ("special_tokens_map.json", dict(special_tokens))):
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The weights in a checkpoint, on the CPU.
+
+    Args:
+        path: the checkpoint.
+
+    Raises:
+        InputError: the file is no checkpoint.
+    """
+    import torch
+
+    try:
+        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
+    return weights
+
+
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b of a model's files in a folder: weights, configuration, tokenizer."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.glob("*")):
+        if path.suffix in _MODEL_FILES:
+            digest.update(f"{path.name}:{file_hash(path)};".encode())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """BLAKE2b of a file's content, read once while its size and time of change stay."""
+    stat = path.stat()
+    return _file_hash(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
