@@ -28,26 +28,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; exit status 2, and one line on stderr, where the input is wrong."""
-    from retrieval.compare import compare_runs, comparison_note, comparison_table, load_runs, write_comparisons
-    from retrieval.table import print_table
+    from retrieval.compare import print_comparison
 
     try:
         options = parser().parse_args(arguments)
-        baseline = options.baseline or options.runs[0]
-        if len(options.runs) < 2:
-            raise ValueError("found one run, expected at least two to compare")
-        if baseline not in options.runs:
-            raise ValueError(f"--baseline {baseline}: expected one of the runs, {', '.join(options.runs)}")
-        index = options.runs.index(baseline)
-        runs = load_runs(options.runs, options.qrels, options.metrics)
-        comparisons = compare_runs(runs, options.metrics, index)
-        if options.json:
-            write_comparisons(options.json, comparisons, runs[index].name)
+        print_comparison(options.runs, options.baseline, options.qrels, options.metrics, options.json)
     except (ValueError, OSError) as error:
         print(f"compare.py: error: {error}", file=sys.stderr)
         return 2
-    print_table(comparison_table(comparisons, runs[index].name))
-    print(comparison_note(comparisons))
     return 0
 
 

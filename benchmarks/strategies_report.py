@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.pages import README, replace_section, versions
 from foundations.files import write_json
-from retrieval.statistics import bootstrap_interval, holm, paired_t_test
+from retrieval.statistics import holm, macro_interval, macro_t_test, one_group
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -63,7 +63,8 @@ class Figures:
         for key, strategies in self.per_query.items():
             for strategy, values in strategies.items():
                 if strategy != BASELINE and BASELINE in strategies:
-                    families[key[:2]].append((key, strategy, paired_t_test(values, strategies[BASELINE])))
+                    p = macro_t_test(one_group(values - strategies[BASELINE]))
+                    families[key[:2]].append((key, strategy, p))
         corrected: dict[tuple[Key, str], float] = {}
         for family in families.values():
             for (key, strategy, _), p in zip(family, holm([p for _, _, p in family]), strict=True):
@@ -77,7 +78,7 @@ class Figures:
     def cell(self, key: Key, strategy: str) -> str:
         """Mean, interval over queries, deviation over seeds, and a mark for significance against the baseline."""
         values = self.per_query[key][strategy]
-        low, high = bootstrap_interval(values)
+        low, high = macro_interval(one_group(values))
         p = self.p_values.get((key, strategy))
         mark = "" if p is None or p >= 0.05 else " **+**" if values.mean() > self.mean(key, BASELINE) else " **-**"
         return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]{mark}"
@@ -87,7 +88,7 @@ class Figures:
         rows = []
         for key, strategies in self.per_query.items():
             for strategy, values in strategies.items():
-                low, high = bootstrap_interval(values)
+                low, high = macro_interval(one_group(values))
                 rows.append({
                     "name": "/".join((*key, strategy)), "student": key[0], "score": key[1], "language": key[2],
                     "strategy": strategy, "metric": "map", "value": float(values.mean()), "low": low, "high": high,
@@ -187,7 +188,7 @@ def _panel(axes: Any, figures: Figures, student: str, score: str) -> None:
     for index, strategy in enumerate(strategies):
         present = [(place, key) for place, key in enumerate(keys) if strategy in figures.per_query[key]]
         means = [figures.mean(key, strategy) for _, key in present]
-        intervals = [bootstrap_interval(figures.per_query[key][strategy]) for _, key in present]
+        intervals = [macro_interval(one_group(figures.per_query[key][strategy])) for _, key in present]
         errors = np.abs(np.array(intervals).T - np.array(means))
         at = [place + (index - (len(strategies) - 1) / 2) * width for place, _ in present]
         axes.bar(

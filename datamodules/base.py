@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,9 +17,10 @@ from torch.utils.data import DataLoader
 from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, find_leaks, without_rows
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
-from datamodules.sources import PairSource, SampledSource
+from datamodules.sources import Pairs, PairSource, SampledSource
+from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -26,6 +29,10 @@ from retrieval.views import check_views
 if TYPE_CHECKING:
     from datamodules.noise.transform import NoiseReport
 
+Collections = dict[str, Collection]
+Step = Callable[[Pairs, Collections], tuple[Pairs, Collections, Any]]
+"""What `PairsDataModule.setup` does with the data: gives them back, changed or not, and a report or None."""
+
 _MOST_CHECKED = 250_000
 """Streamed pairs that are looked at for leaks."""
 
@@ -33,8 +40,10 @@ _MOST_CHECKED = 250_000
 class PairsDataModule(LightningDataModule):
     """Training pairs and evaluation collections of one dataset.
 
-    A dataset is a subclass with two hooks, `load_pairs` and `load_collections`. Texts are read in `setup`, not
-    before. Use a trainer with ``use_distributed_sampler=False``: pairs and texts are shared out over the ranks here.
+    A dataset is a subclass with two hooks, `load_pairs` and `load_collections`. They depend on the options alone: each
+    can be called without the other, any number of times, and changes nothing. One that downloads or unpacks does so in
+    `prepare_data` as well, which Lightning calls once on each machine. `setup` loads the data and takes them through
+    `steps`. Use a trainer with ``use_distributed_sampler=False``: pairs are shared out over the ranks here.
 
     A checkpoint holds the place in the training data; a run resumed from it goes on with exactly the batch that
     would have come next, with any number of workers. (The loader alone could not: Lightning drops a loader's
@@ -58,14 +67,14 @@ class PairsDataModule(LightningDataModule):
             `datamodules.mixture`.
         remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
         noise: put noise into the training pairs that are left by limit_pairs and remove_leaks; see `TrainingNoise`.
-        test_noise: put noise into what the student reads of ``test``, and into images; see `TestNoise`.
+        test_noise: put noise into what the student reads of ``test``, and into images; see `EvaluationNoise`.
     """
 
     leaks: Leaks | None = None
     """Evaluation queries among the training pairs, after `setup`; None where they were not looked for."""
     noise_report: NoiseReport | None = None
     """What noise did to the training pairs, after `setup`; None where none was asked for."""
-    pairs: list[Pair] | PairSource
+    pairs: Pairs
     """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
@@ -90,23 +99,18 @@ class PairsDataModule(LightningDataModule):
         temperature: float = 1.0,
         remove_leaks: bool = False,
         noise: TrainingNoise | None = None,
-        test_noise: TestNoise | None = None,
+        test_noise: EvaluationNoise | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("limit_pairs", 1 if limit_pairs is None else limit_pairs, 1),
-            ("shuffle_buffer", shuffle_buffer, 1),
-            ("vocabulary_sample", vocabulary_sample, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, expected at least {least}")
+        check_number("batch_size", batch_size, least=1)
+        check_number("eval_batch_size", eval_batch_size, least=1)
+        check_number("num_workers", num_workers, least=0)
+        check_number("limit_pairs", 1 if limit_pairs is None else limit_pairs, least=1)
+        check_number("shuffle_buffer", shuffle_buffer, least=1)
+        check_number("vocabulary_sample", vocabulary_sample, least=1)
+        check_number("temperature", min(temperature, sys.float_info.max), above=0)  # it may be infinite
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.limit_pairs = num_workers, seed, limit_pairs
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
         self.bucket, self.temperature = bucket, temperature
         self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
         self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks
@@ -114,62 +118,77 @@ class PairsDataModule(LightningDataModule):
         self._resumed = Position()
         self._is_loaded = False
 
-    def load_pairs(self) -> list[Pair] | PairSource:
-        """Hook: read the training pairs, or open them. Called once, by `setup`, before `load_collections`."""
+    def load_pairs(self) -> Pairs:
+        """Hook: read the training pairs, or open them."""
         raise NotImplementedError
 
-    def load_collections(self) -> dict[str, Collection]:
-        """Hook: read the collections ``dev`` and ``test``, and ``english`` where there is one. Called once."""
+    def load_collections(self) -> Collections:
+        """Hook: read the collections ``dev`` and ``test``, and ``english`` where there is one."""
         raise NotImplementedError
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read pairs and collections, the first time.
+    def prepare_data(self) -> None:
+        """Hook: download and unpack what the data are made of, into the cache.
+
+        Lightning calls it once on each machine; a script without a trainer may, but need not: loading does the same.
+        """
+
+    def load(self) -> tuple[Pairs, Collections]:
+        """The pairs and the collections as they are in the dataset.
 
         Raises:
             InputError: there is no pair, or a collection without queries, documents or relevant documents.
         """
-        self._resumed = Position()
-        if self._is_loaded:
-            return
         pairs = self.load_pairs()
         if not pairs:
             raise InputError("found no training pair, expected at least one")
         collections = self.load_collections()
         for collection in collections.values():
             _check_collection(collection)
-        pairs = self._limited(pairs)
-        self.pairs, self.leaks = self.check_leaks(pairs, collections) if stage != "test" else (pairs, None)
-        self.collections = collections
-        self.add_noise()
-        self._is_loaded = True
+        return pairs, collections
 
-    def add_noise(self) -> None:
-        """Put noise into `pairs` and `collections`, where it was asked for.
+    def steps(self, stage: str | None) -> dict[str, Step]:
+        """What is done to the loaded data, in this order: functions of pairs and collections, by name."""
+        steps: dict[str, Step] = {"limit": self.limit, "leaks": self.check_leaks}
+        steps |= {"noise": self.add_noise, "test_noise": self.add_test_noise}
+        return {name: step for name, step in steps.items() if name != "leaks" or stage != "test"}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load pairs and collections and take them through `steps`, the first time.
 
         Raises:
-            InputError: see `datamodules.noise.transform.noisy_pairs` and `noisy_collections`.
+            InputError: see `load` and the steps.
         """
-        from datamodules.noise.transform import noisy_collections, noisy_pairs
+        self._resumed = Position()
+        if self._is_loaded:
+            return
+        pairs, collections = self.load()
+        reports = {}
+        for name, step in self.steps(stage).items():
+            pairs, collections, reports[name] = step(pairs, collections)
+        self.pairs, self.collections = pairs, collections
+        self.leaks, self.noise_report = reports.get("leaks"), reports["noise"]
+        self._is_loaded = True
 
-        if self.noise is not None:
-            noise = self.noise if self.noise.seed is not None else replace(self.noise, seed=self.seed)
-            self.pairs, self.noise_report = noisy_pairs(self.pairs, noise)
-        if self.test_noise is not None:
-            self.collections = noisy_collections(self.collections, self.test_noise)
+    def limit(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
+        """Step: a random choice of ``limit_pairs`` pairs."""
+        if self.limit_pairs is None:
+            return pairs, collections, None
+        if self.limit_pairs > len(pairs):
+            warnings.warn(f"limit_pairs is {self.limit_pairs}, but there are {len(pairs)} pairs only", stacklevel=3)
+        if isinstance(pairs, PairSource):
+            limited = SampledSource(pairs, self.limit_pairs, self.seed) if self.limit_pairs < len(pairs) else pairs
+            return limited, collections, None
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(pairs), generator=generator)[: self.limit_pairs]
+        return [pairs[index] for index in sorted(chosen.tolist())], collections, None
 
-    def check_leaks(
-        self, pairs: list[Pair] | PairSource, collections: dict[str, Collection]
-    ) -> tuple[list[Pair] | PairSource, Leaks | None]:
-        """Look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
+    def check_leaks(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, Leaks | None]:
+        """Step: look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
 
         Of streamed pairs only the first 250,000 are looked at, unless leaks are to be dropped.
 
-        Args:
-            pairs: the training pairs.
-            collections: ``dev``, ``test`` and others by name.
-
         Returns:
-            The pairs that are left, and what was found.
+            The pairs that are left, the collections, and what was found; None where a dataset has no leaks by nature.
 
         Raises:
             InputError: no pair is left.
@@ -177,21 +196,33 @@ class PairsDataModule(LightningDataModule):
         limit = None if self.remove_leaks or isinstance(pairs, list) else _MOST_CHECKED
         leaks, rows = find_leaks(pairs, collections, limit)
         if not (self.remove_leaks and rows):
-            return pairs, leaks
+            return pairs, collections, leaks
         if len(rows) == len(pairs):
             raise InputError("every training pair holds a query of dev or test, so remove_leaks leaves none")
-        return without_rows(pairs, rows), replace(leaks, dropped=True)
+        return without_rows(pairs, rows), collections, replace(leaks, dropped=True)
 
-    def _limited(self, pairs: list[Pair] | PairSource) -> list[Pair] | PairSource:
-        if self.limit_pairs is None:
-            return pairs
-        if self.limit_pairs > len(pairs):
-            warnings.warn(f"limit_pairs is {self.limit_pairs}, but there are {len(pairs)} pairs only", stacklevel=3)
-        if isinstance(pairs, PairSource):
-            return SampledSource(pairs, self.limit_pairs, self.seed) if self.limit_pairs < len(pairs) else pairs
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(pairs), generator=generator)[: self.limit_pairs]
-        return [pairs[index] for index in sorted(chosen.tolist())]
+    def add_noise(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, NoiseReport | None]:
+        """Step: put noise into the pairs, where it was asked for; see `datamodules.noise.transform.noisy_pairs`."""
+        from datamodules.noise.transform import noisy_pairs
+
+        if self.noise is None:
+            return pairs, collections, None
+        noise = self.noise if self.noise.seed is not None else replace(self.noise, seed=self.seed)
+        noisy, report = noisy_pairs(pairs, noise)
+        return noisy, collections, report
+
+    def add_test_noise(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
+        """Step: put noise into ``test``, where it was asked for; see `noisy_collections`."""
+        from datamodules.noise.transform import noisy_collections
+
+        noisy = collections if self.test_noise is None else noisy_collections(collections, self.test_noise)
+        return pairs, noisy, None
+
+    def with_attributes(self, **attributes: Any) -> Self:
+        """A copy with other options or data, such as ``seed=1``; what is loaded is shared."""
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
 
     @property
     def caches_pairs(self) -> bool:

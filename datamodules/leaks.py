@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from datamodules.images import is_image
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource, Row
+from datamodules.sources import Pairs, PairSource, WithoutRows
 from datamodules.text import fold, normalise
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -107,7 +103,7 @@ def find_leaks(
     return Leaks(checked, len(rows), number_exact, list(examples)), rows
 
 
-def without_rows(pairs: Sequence[Pair] | PairSource, rows: Sequence[int]) -> list[Pair] | PairSource:
+def without_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
     """The pairs but those at some positions.
 
     Args:
@@ -118,43 +114,6 @@ def without_rows(pairs: Sequence[Pair] | PairSource, rows: Sequence[int]) -> lis
         return WithoutRows(pairs, rows) if rows else pairs
     dropped = set(rows)
     return [pair for row, pair in enumerate(pairs) if row not in dropped]
-
-
-class WithoutRows(PairSource):
-    """A source without some of its rows.
-
-    Args:
-        source: the source.
-        rows: positions to leave out, in ascending order.
-    """
-
-    def __init__(self, source: PairSource, rows: Sequence[int]) -> None:
-        self.source, self.rows = source, list(rows)
-        self._starts = np.concatenate([[0], np.cumsum(source.chunk_sizes())])
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of rows of each chunk that are left; (C,)."""
-        dropped = np.diff(np.searchsorted(np.array(self.rows), self._starts))
-        return np.asarray(self.source.chunk_sizes() - dropped)
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk that are left."""
-        rows, first = self.source.read_chunk(number), int(self._starts[number])
-        start, end = bisect.bisect_left(self.rows, first), bisect.bisect_left(self.rows, first + len(rows))
-        dropped = {row - first for row in self.rows[start:end]}
-        return [row for place, row in enumerate(rows) if place not in dropped] if dropped else rows
-
-    def parse(self, row: Row) -> Pair:
-        """The pair of a row."""
-        return self.source.parse(row)
-
-    def row_length(self, row: Row) -> int:
-        """Length of a row in the source's unit."""
-        return self.source.row_length(row)
-
-    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
-        """The source's order of chunks."""
-        return self.source.epoch_chunks(epoch, seed)
 
 
 def _key(text: str) -> str:

@@ -24,23 +24,23 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.base import PairsDataModule
+from datamodules.base import Collections, PairsDataModule, Step
 from datamodules.flickr30k.splits import SplitByImage, keep_apart
-from datamodules.leaks import Leaks
-from datamodules.pairs import Pair, pair_length
-from datamodules.sources import PairSource, Row
+from datamodules.pairs import Pair
+from datamodules.sources import ListSource, Pairs, PairSource, Row
 from datamodules.text import text_id
+from foundations.cache import IntArray
 from foundations.errors import InputError
 from retrieval.collection import Collection
 
-_CHUNKS = 2**16
 _RESERVED = ("average", "maxsim")
 
 
@@ -60,9 +60,6 @@ class MixtureDataModule(PairsDataModule):
         ValueError: no part, a name that cannot be part of a file name, or limit_pairs (which each part has).
     """
 
-    shares: dict[str, int]
-    """Pairs of each part in an epoch, after `setup`."""
-
     def __init__(self, parts: dict[str, PairsDataModule], temperature: float = 1.0, **options: Any) -> None:
         super().__init__(temperature=temperature, **options)
         if not parts:
@@ -76,88 +73,109 @@ class MixtureDataModule(PairsDataModule):
             raise ValueError("limit_pairs belongs to the parts: set it in the init_args of each of them")
         self.parts = parts
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read all parts, the first time; before training, say what an epoch is made of."""
-        is_first = not self._is_loaded
-        super().setup(stage)
-        if stage == "fit" and is_first and isinstance(self.pairs, Mixture) and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            print(self.pairs.summary(), file=sys.stderr)
+    @property
+    def shares(self) -> dict[str, int]:
+        """Pairs of each part in an epoch, after `setup`."""
+        return dict(zip(self.mixture.parts, self.mixture.shares, strict=True))
 
-    def load_pairs(self) -> PairSource:
-        """The pairs of all parts, as a `Mixture`."""
-        keep_apart(self.parts)
-        for name, part in self.parts.items():
-            part.seed = self.seed
-            noises, part.noise, part.test_noise = (part.noise, part.test_noise), None, None
+    @property
+    def mixture(self) -> Mixture:
+        """The pairs, after `setup`."""
+        assert isinstance(self.pairs, Mixture)
+        return self.pairs
+
+    @property
+    def caches_pairs(self) -> bool:
+        """Whether the teacher encodes the pairs' sources before training; by default, where no part is streamed."""
+        in_memory = all(isinstance(pairs, list) for pairs in self.mixture.parts.values())
+        return in_memory if self.cache_pairs is None else self.cache_pairs
+
+    def prepare_data(self) -> None:
+        """Let every part download and unpack what it needs."""
+        for part in {} if self._is_loaded else self.parts.values():
+            part.prepare_data()
+
+    def load(self) -> tuple[Mixture, dict[str, Collection]]:
+        """The pairs of all parts, and their collections: ``dev/<part>``, ``test/<part>``, ``english/<part>``."""
+        pairs: dict[str, Pairs] = {}
+        collections: Collections = {}
+        for name, part in keep_apart(self._parts()).items():
             try:
-                # Without the check for leaks, which needs the queries of all parts, and noise, which comes after it.
-                part.setup("test")
+                pairs[name], own = part.load()
             except InputError as error:
                 if error.path is not None or name in str(error):
                     raise
                 raise InputError(f"{name}: {error}") from error
-            part.noise, part.test_noise = self.noise or noises[0], self.test_noise or noises[1]
-        self._refuse_same_parts()
-        if self.cache_pairs is None:
-            self.cache_pairs = not any(isinstance(part.pairs, PairSource) for part in self.parts.values())
-        return self._mixture()
+            collections |= {f"{split}/{name}": replace(each, name=f"{split}/{name}") for split, each in own.items()}
+        _refuse_equal_parts(pairs, collections)
+        of_images = {name for name, part in self.parts.items() if isinstance(part, SplitByImage)}
+        return Mixture(pairs, self.temperature, of_images), collections
 
-    def load_collections(self) -> dict[str, Collection]:
-        """The collections of all parts: ``dev/<part>``, ``test/<part>`` and, where there is one, ``english/<part>``."""
-        named = [
-            replace(collection, name=f"{split}/{name}")
-            for name, part in self.parts.items()
-            for split, collection in part.collections.items()
-        ]
-        return {collection.name: collection for collection in named}
+    def steps(self, stage: str | None) -> dict[str, Step]:
+        """The steps of the parts, each over all of them.
 
-    def check_leaks(
-        self, pairs: list[Pair] | PairSource, collections: dict[str, Collection]
-    ) -> tuple[list[Pair] | PairSource, Leaks | None]:
-        """Look for the queries of all languages among the pairs of all languages; see `PairsDataModule`.
-
-        A word that two languages share teaches the same student the same string, so it is a leak in both.
+        Leaks are queries of any language: a word that two languages share teaches the same student the same string.
         """
-        found = []
-        for part in self.parts.values():
-            part.remove_leaks = part.remove_leaks or self.remove_leaks
-            part.pairs, leaks = part.check_leaks(part.pairs, collections)
-            found += [] if leaks is None else [leaks]
-        leaks = Leaks.of_parts(found) if found else None
-        return (self._mixture() if leaks is not None and leaks.dropped else pairs), leaks
+        by_part = {name: part.steps(stage) for name, part in self._parts().items()}
+        return {
+            step: partial(_over_parts, {name: steps[step] for name, steps in by_part.items()}, step == "leaks")
+            for step in super().steps(stage)
+        }
 
-    def add_noise(self) -> None:
-        """Put the noise of each part, or of the mixture where it has its own, into the parts."""
-        parts = self.parts.values()
-        if all(part.noise is None and part.test_noise is None for part in parts):
-            return
-        for part in parts:
-            part.add_noise()
-        reports = [part.noise_report for part in parts if part.noise_report is not None]
-        self.noise_report = None if not reports else reports[0].of_parts(reports)
-        self.pairs, self.collections = self._mixture(), self.load_collections()
+    def setup(self, stage: str | None = None) -> None:
+        """Read all parts, the first time; before training, say what an epoch is made of."""
+        is_first = not self._is_loaded
+        super().setup(stage)
+        if stage == "fit" and is_first and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(self.mixture.summary(), file=sys.stderr)
 
     def check_teacher(self, teacher: Any) -> None:
         """Look whether a teacher can teach every part; see `PairsDataModule.check_teacher`."""
-        for part in self.parts.values():
-            part.check_teacher(teacher)
-
-    def _mixture(self) -> Mixture:
-        of_images = {name for name, part in self.parts.items() if isinstance(part, SplitByImage)}
-        mixture = Mixture({name: part.pairs for name, part in self.parts.items()}, self.temperature, of_images)
-        self.shares = dict(zip(mixture.names, mixture.shares, strict=True))
-        return mixture
-
-    def _refuse_same_parts(self) -> None:
-        """Two names of one language, such as ``sw`` and ``Swahili``, would count it twice."""
-        seen: dict[tuple[str, ...], str] = {}
         for name, part in self.parts.items():
-            test = part.collections["test"]
-            first = next(iter(part.pairs))
-            key = (str(len(part.pairs)), first.source, first.target, *test.queries, *test.queries.values())
-            if key in seen:
-                raise InputError(f"{seen[key]} and {name} hold the same data: name each language once")
-            seen[key] = name
+            collections = _collections_of(name, self.collections)
+            part.with_attributes(pairs=self.mixture.parts[name], collections=collections).check_teacher(teacher)
+
+    def _parts(self) -> dict[str, PairsDataModule]:
+        """The parts with the options of the run."""
+        return {
+            name: part.with_attributes(
+                seed=self.seed,
+                remove_leaks=part.remove_leaks or self.remove_leaks,
+                noise=self.noise or part.noise,
+                test_noise=self.test_noise or part.test_noise,
+            )
+            for name, part in self.parts.items()
+        }
+
+
+def _over_parts(
+    steps: Mapping[str, Step], sees_all: bool, pairs: Mixture, collections: Collections
+) -> tuple[Mixture, Collections, Any]:
+    """Take each part through its step, with its own collections or with those of all parts."""
+    changed, reports = {}, []
+    for name, step in steps.items():
+        own = collections if sees_all else _collections_of(name, collections)
+        changed[name], own, report = step(pairs.parts[name], own)
+        collections = collections | own
+        reports += [] if report is None else [report]
+    report = type(reports[0]).of_parts(reports) if reports else None
+    return pairs.with_parts(changed), collections, report
+
+
+def _collections_of(part: str, collections: Collections) -> Collections:
+    return {name: each for name, each in collections.items() if each.language == part}
+
+
+def _refuse_equal_parts(pairs: Mapping[str, Pairs], collections: Collections) -> None:
+    """Two names of one language, such as ``sw`` and ``Swahili``, would count it twice."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name, own in pairs.items():
+        test = collections[f"test/{name}"]
+        first = next(iter(own))
+        key = (str(len(own)), first.source, first.target, *test.queries, *test.queries.values())
+        if key in seen:
+            raise InputError(f"{seen[key]} and {name} hold the same data: name each language once")
+        seen[key] = name
 
 
 class Mixture(PairSource):
@@ -176,34 +194,33 @@ class Mixture(PairSource):
         common_ids: parts whose ids hold for all parts: the captions of an image are one source.
     """
 
-    def __init__(
-        self,
-        parts: dict[str, Sequence[Pair] | PairSource],
-        temperature: float = 1.0,
-        common_ids: Set[str] = frozenset(),
-    ) -> None:
-        self.names = list(parts)
-        self._keeps_ids = [name in common_ids for name in self.names]
-        self._parts = [part if isinstance(part, PairSource) else ListSource(part) for part in parts.values()]
-        sizes = [part.chunk_sizes() for part in self._parts]
+    def __init__(self, parts: dict[str, Pairs], temperature: float = 1.0, common_ids: Set[str] = frozenset()) -> None:
+        self.parts, self.temperature, self.common_ids = parts, temperature, common_ids
+        self._keeps_ids = [name in common_ids for name in parts]
+        self._sources = [part if isinstance(part, PairSource) else ListSource(part) for part in parts.values()]
+        sizes = [part.chunk_sizes() for part in self._sources]
         self._sizes = np.concatenate(sizes)
         self._ends = np.cumsum([len(each) for each in sizes])
         self.counts = [int(each.sum()) for each in sizes]
         self.shares = quotas(self.counts, temperature)
 
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def with_parts(self, parts: dict[str, Pairs]) -> Mixture:
+        """The mixture of other pairs of the same parts, with the same temperature."""
+        return Mixture(parts, self.temperature, self.common_ids)
+
+    def chunk_sizes(self) -> IntArray:
         """Number of rows of each chunk, part by part; (C,)."""
         return self._sizes
 
     def read_chunk(self, number: int) -> Sequence[Row]:
         """The rows of a chunk, each with the number of its part."""
-        part, first = self._place(number)
-        return [(part, row) for row in self._parts[part].read_chunk(number - first)]
+        part, first = self._part_of(number)
+        return [(part, row) for row in self._sources[part].read_chunk(number - first)]
 
     def parse(self, row: Row) -> Pair:
         """The pair of a row, with an id that holds for all parts."""
         part, inner = row
-        pair = self._parts[part].parse(inner)
+        pair = self._sources[part].parse(inner)
         candidates = tuple(replace(each, id=text_id(each.source)) for each in pair.candidates)
         identifier = pair.id if self._keeps_ids[part] else text_id(pair.source)
         renewed: Pair = replace(pair, id=identifier, candidates=candidates)
@@ -212,7 +229,7 @@ class Mixture(PairSource):
     def row_length(self, row: Row) -> int:
         """Length of a row as its part counts it."""
         part, inner = row
-        length: int = self._parts[part].row_length(inner)
+        length: int = self._sources[part].row_length(inner)
         return length
 
     def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
@@ -236,44 +253,14 @@ class Mixture(PairSource):
         total = sum(self.counts)
         parts = [
             f"{name} {count:,} ({count / total:.1%}) -> {share:,} ({share / total:.1%})"
-            for name, count, share in zip(self.names, self.counts, self.shares, strict=True)
+            for name, count, share in zip(self.parts, self.counts, self.shares, strict=True)
         ]
         return f"pairs -> pairs of an epoch: {', '.join(parts)}"
 
-    def _place(self, number: int) -> tuple[int, int]:
+    def _part_of(self, number: int) -> tuple[int, int]:
         """The part of a chunk, and the number of that part's first chunk."""
         part = int(np.searchsorted(self._ends, number, side="right"))
         return part, int(self._ends[part - 1]) if part else 0
-
-
-class ListSource(PairSource):
-    """Pairs in memory, in chunks of one where they are no more than 65,536, and else in about as many chunks.
-
-    Args:
-        pairs: the pairs.
-    """
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-        self._rows = max(1, -(-len(pairs) // _CHUNKS))
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of pairs of each chunk; (C,)."""
-        starts = np.arange(0, len(self.pairs), self._rows)
-        return np.diff(np.append(starts, len(self.pairs)))
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The pairs of a chunk."""
-        return self.pairs[number * self._rows : (number + 1) * self._rows]
-
-    def parse(self, row: Row) -> Pair:
-        """The row itself."""
-        assert isinstance(row, Pair)
-        return row
-
-    def row_length(self, row: Row) -> int:
-        """See `pair_length`."""
-        return pair_length(row)
 
 
 def quotas(counts: Sequence[int], temperature: float) -> list[int]:
@@ -289,8 +276,6 @@ def quotas(counts: Sequence[int], temperature: float) -> list[int]:
     >>> quotas([900, 100], 1), quotas([900, 100], 2), quotas([900, 100], float("inf"))
     ([900, 100], [750, 250], [500, 500])
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a number above 0, such as 1 or 3")
     # Divided by the largest, so that a small T overflows nothing.
     weights = (np.array(counts, dtype=np.float64) / max(counts)) ** (1 / temperature)
     exact = weights / weights.sum() * sum(counts)

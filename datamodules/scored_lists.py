@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from foundations.errors import InputError
-from foundations.files import clean_line, require_file
+from foundations.files import clean_line, decode, require_file
 from foundations.progress import delayed_progress
 
 _GZIP = b"\x1f\x8b"
 
-_EXPECTED = "expected [query id, [passage id, score], ...]"
+_LINE = "[query id, [passage id, score], ...]"
+_EXPECTED = f"expected {_LINE}"
 
 _LINES_PER_UPDATE = 1024
 
@@ -63,13 +64,13 @@ def read_scores(path: str | Path) -> Iterator[ScoredList]:
     path = require_file(path)
     parse, lines = scores_line(path), dict[str, int]()
     for number, raw in _lines(path):
-        if not (line := clean_line(raw, number)):
-            continue
-        scored = parse(line, number)
-        if scored.query in lines:
-            raise InputError(f"query {scored.query!r} has a list on line {lines[scored.query]} already", path, number)
-        lines[scored.query] = number
-        yield scored
+        if line := clean_line(raw, number):
+            scored = parse(line, number)
+            if scored.query in lines:
+                message = f"query {scored.query!r} has a list on line {lines[scored.query]} already"
+                raise InputError(message, path, number)
+            lines[scored.query] = number
+            yield scored
     if not lines:
         raise InputError(f"the file is empty, {_EXPECTED} on each line", path)
 
@@ -90,12 +91,10 @@ def scores_line(path: str | Path) -> Callable[[bytes, int], ScoredList]:
 
 def _parse(path: Path, line: bytes, number: int) -> ScoredList:
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); {_EXPECTED}", path, number) from None
+        row = json.loads(decode(line, _LINE, path, number))
     except (json.JSONDecodeError, RecursionError) as error:
         reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise InputError(f"invalid JSON ({reason}); {_EXPECTED}", path, number) from None
+        raise InputError(f"invalid JSON ({reason}), {_EXPECTED}", path, number) from None
     try:
         return ScoredList(*_list(row), number)
     except ValueError as error:

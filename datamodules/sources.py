@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.lines import LineIndex, TextStore, tsv_columns
-from datamodules.pairs import Pair
+from datamodules.lines import LineIndex, TextStore
+from datamodules.pairs import Pair, pair_length
 from datamodules.published.judgments import BoolArray, Judgments
 from datamodules.text import hash_share, normalise, text_id
 from foundations.cache import IntArray, derived_array
-from foundations.files import clean_line, scan_lines
+from foundations.checks import check_number
+from foundations.files import clean_line, columns, scan_lines
 from retrieval.collection import Qrels
 
 Row = Any
 """A pair as the source keeps it, before `PairSource.parse`; cheap to make, e.g. the bytes of a line."""
+
+_CHUNKS = 2**16
+"""Most chunks of a list."""
 
 _SPREAD = 256
 """Chunks that a small sample is spread over."""
@@ -34,7 +38,7 @@ class PairSource(ABC):
     """
 
     @abstractmethod
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def chunk_sizes(self) -> IntArray:
         """Number of rows of each chunk; (C,)."""
 
     @abstractmethod
@@ -74,7 +78,93 @@ class PairSource(ABC):
                 yield self.parse(row)
 
 
-class SampledSource(PairSource):
+Pairs = list[Pair] | PairSource
+"""Training pairs in memory, or read in chunks."""
+
+
+class ListSource(PairSource):
+    """Pairs in memory, in chunks of one where they are no more than 65,536, and else in about as many chunks."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+        self._rows = max(1, -(-len(pairs) // _CHUNKS))
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of pairs of each chunk; (C,)."""
+        starts = np.arange(0, len(self.pairs), self._rows)
+        return np.diff(np.append(starts, len(self.pairs)))
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The pairs of a chunk."""
+        return self.pairs[number * self._rows : (number + 1) * self._rows]
+
+    def parse(self, row: Row) -> Pair:
+        """The row itself."""
+        assert isinstance(row, Pair)
+        return row
+
+    def row_length(self, row: Row) -> int:
+        """See `pair_length`."""
+        return pair_length(row)
+
+
+class WrappedSource(PairSource):
+    """What another source gives; a subclass changes some of it.
+
+    Args:
+        source: the other source.
+    """
+
+    def __init__(self, source: PairSource) -> None:
+        self.source = source
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of rows of each chunk; (C,)."""
+        return self.source.chunk_sizes()
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk."""
+        return self.source.read_chunk(number)
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row."""
+        return self.source.parse(row)
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row in the source's unit."""
+        return self.source.row_length(row)
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The source's order of chunks."""
+        return self.source.epoch_chunks(epoch, seed)
+
+
+class WithoutRows(WrappedSource):
+    """A source without some of its rows.
+
+    Args:
+        source: the source.
+        rows: positions to leave out, in ascending order.
+    """
+
+    def __init__(self, source: PairSource, rows: Sequence[int]) -> None:
+        super().__init__(source)
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(source.chunk_sizes())])
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of rows of each chunk that are left; (C,)."""
+        return np.asarray(self.source.chunk_sizes() - np.diff(np.searchsorted(self.rows, self._starts)))
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk that are left."""
+        rows = self.source.read_chunk(number)
+        start, end = np.searchsorted(self.rows, self._starts[number : number + 2])
+        dropped = set((self.rows[start:end] - self._starts[number]).tolist())
+        return [row for position, row in enumerate(rows) if position not in dropped] if dropped else rows
+
+
+class SampledSource(WrappedSource):
     """Some pairs of a source: random rows of random chunks, the same for a seed.
 
     They come from few chunks (at least 256, where there are as many), so that taking them from a file of tens of
@@ -90,19 +180,20 @@ class SampledSource(PairSource):
     """
 
     def __init__(self, source: PairSource, rows: int, seed: int = 0) -> None:
+        super().__init__(source)
         sizes = source.chunk_sizes()
         if not 0 < rows <= sizes.sum():
             raise ValueError(f"cannot take {rows} rows of a source with {sizes.sum()}")
-        self.source, self.seed = source, seed
+        self.seed = seed
         order = np.random.default_rng([seed, rows]).permutation(len(sizes))
         enough = int(np.searchsorted(np.cumsum(sizes[order]), rows)) + 1
         chunks = np.sort(order[: max(enough, _SPREAD)])
         ends = np.cumsum(sizes[chunks])
         shares = np.diff(ends * rows // ends[-1], prepend=0)  # no share is above its chunk's size
         self._chunks = chunks[shares > 0]
-        self._shares: np.ndarray[Any, np.dtype[np.int64]] = shares[shares > 0]
+        self._shares: IntArray = shares[shares > 0]
 
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def chunk_sizes(self) -> IntArray:
         """Number of rows taken of each chunk that is used; (C,)."""
         return self._shares
 
@@ -110,22 +201,33 @@ class SampledSource(PairSource):
         """The rows taken of a chunk, in their order."""
         chunk = int(self._chunks[number])
         rows = self.source.read_chunk(chunk)
-        places = np.random.default_rng([self.seed, chunk]).permutation(len(rows))[: self._shares[number]]
-        return [rows[place] for place in np.sort(places).tolist()]
-
-    def parse(self, row: Row) -> Pair:
-        """The pair of a row."""
-        return self.source.parse(row)
-
-    def row_length(self, row: Row) -> int:
-        """Length of a row; see `PairSource`."""
-        return self.source.row_length(row)
+        positions = np.random.default_rng([self.seed, chunk]).permutation(len(rows))[: self._shares[number]]
+        return [rows[position] for position in np.sort(positions).tolist()]
 
     def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
         """The used chunks of the source's epoch, in its order; a permutation where it has none of them."""
-        places = {int(chunk): place for place, chunk in enumerate(self._chunks)}
-        order = [places[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in places]
-        return order or super().epoch_chunks(epoch, seed)
+        positions = {int(chunk): position for position, chunk in enumerate(self._chunks)}
+        order = [positions[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in positions]
+        return order or PairSource.epoch_chunks(self, epoch, seed)
+
+
+class LineSource(PairSource):
+    """Pairs of the lines of a file; a subclass makes a pair of a line.
+
+    Args:
+        lines: the lines of the file.
+    """
+
+    def __init__(self, lines: LineIndex) -> None:
+        self.lines = lines
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of lines of each chunk; (C,)."""
+        return self.lines.chunk_sizes()
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The lines of a chunk."""
+        return self.lines.read_chunk(number)
 
 
 def stream_pair(source: str, target: str) -> Pair:
@@ -136,7 +238,7 @@ def stream_pair(source: str, target: str) -> Pair:
 PAIR_LINE = "source<TAB>target"
 
 
-class PairFile(PairSource):
+class PairFile(LineSource):
     """The pairs of a file of ``source<TAB>target``, read in chunks of lines.
 
     The first time, every line is checked, which takes some 20 seconds a gigabyte; see `LineIndex`.
@@ -152,23 +254,16 @@ class PairFile(PairSource):
     def __init__(self, path: str | Path, chunk_rows: int = 1024) -> None:
         self.path = Path(path)
         check = partial(_check, path=self.path)
-        self.index = LineIndex.open(self.path, check, chunk_rows, form="pairs")
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of pairs of each chunk; (C,)."""
-        return self.index.chunk_sizes()
-
-    def read_chunk(self, number: int) -> Sequence[bytes]:
-        """The lines of a chunk."""
-        return self.index.read_chunk(number)
+        super().__init__(LineIndex.open(self.path, check, chunk_rows, form="pairs"))
 
     def parse(self, row: bytes) -> Pair:
         """The pair of a line, normalised."""
-        return stream_pair(*tsv_columns(row, 0, self.path, PAIR_LINE))
+        source, target = _check(row, 0, self.path)
+        return stream_pair(source, target)
 
 
-def _check(line: bytes, number: int, path: Path) -> object:
-    return tsv_columns(line, number, path, PAIR_LINE)
+def _check(line: bytes, number: int, path: Path) -> list[str]:
+    return columns(line, 2, PAIR_LINE, path, number, filled=True)
 
 
 class ArticlePairs(PairSource):
@@ -223,10 +318,9 @@ class ArticlePairs(PairSource):
 
 
 def check_bounds(**bounds: int) -> None:
-    """Raise ValueError for a number of queries or documents below 0."""
+    """Refuse a number of queries or documents below 0, which stands for all."""
     for name, value in bounds.items():
-        if value < 0:
-            raise ValueError(f"{name} is {value}, expected a number from 1, or 0 for all")
+        check_number(name, value, least=0)
 
 
 def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextStore | dict[str, str]:
@@ -246,26 +340,18 @@ def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextSto
     if count == 0 or count >= len(documents):
         return documents
     chosen = dict.fromkeys(document for grades in qrels.values() for document in grades)
-    form = f"sample 1 {count}"
-    offsets = derived_array(documents.path, form, lambda: _least_hashes(documents, count))
-    for identifier in _ids_at(documents, offsets):
+    for row in derived_array(documents.path, f"sample 2 {count}", lambda: _least_hashes(documents, count)).tolist():
         if len(chosen) >= count:
             break
-        chosen[identifier] = None
+        chosen[documents.item_at(row)[0]] = None
     return {identifier: documents[identifier] for identifier in chosen}
 
 
 def _least_hashes(documents: TextStore, count: int) -> IntArray:
-    """Offsets of the lines whose ids have the smallest hashes, the smallest first."""
-    hashes = ((hash_share(_id_of(line), "sample"), offset) for _, offset, line in scan_lines(documents.path))
-    return np.array([offset for _, offset in heapq.nsmallest(count, hashes)], dtype=np.int64)
-
-
-def _ids_at(documents: TextStore, offsets: IntArray) -> Iterator[str]:
-    with documents.path.open("rb") as file:
-        for offset in offsets.tolist():
-            file.seek(offset)
-            yield _id_of(file.readline().removeprefix(b"\xef\xbb\xbf" if offset == 0 else b""))
+    """Rows of the documents whose ids have the smallest hashes, the smallest first."""
+    lines = enumerate(line for _, _, line in scan_lines(documents.path))
+    hashes = ((hash_share(_id_of(line), "sample"), row) for row, line in lines)
+    return np.array([row for _, row in heapq.nsmallest(count, hashes)], dtype=np.int64)
 
 
 def _id_of(line: bytes) -> str:

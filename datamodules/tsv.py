@@ -34,18 +34,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.base import PairsDataModule
-from datamodules.lines import TEXT_LINE, TextStore, tsv_columns, tsv_line
+from datamodules.lines import TEXT_LINE, TextStore, tsv_line, unique
 from datamodules.pairs import Candidate, Pair, make_pairs
 from datamodules.scored_lists import ScoredList, read_scores
-from datamodules.sources import PAIR_LINE, PairFile, PairSource
+from datamodules.sources import PAIR_LINE, PairFile, Pairs
 from datamodules.text import hash_share, normalise
+from foundations.checks import check_number
 from foundations.errors import InputError
-from foundations.files import read_columns, require_file, scan_lines
+from foundations.files import columns, read_columns, require_file, scan_lines
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.trec import read_qrels
 
@@ -100,8 +101,7 @@ class TSVDataModule(PairsDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not 0 < dev_share < 1:
-            raise ValueError(f"dev_share is {dev_share}, expected a number between 0 and 1, such as 0.25")
+        check_number("dev_share", dev_share, above=0, below=1)
         if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
         self.root = Path(root).expanduser()
@@ -117,7 +117,7 @@ class TSVDataModule(PairsDataModule):
         self.query_side, self.document_side = query_side, document_side
         self.stream = stream
 
-    def load_pairs(self) -> list[Pair] | PairSource:
+    def load_pairs(self) -> Pairs:
         """The pairs of the file, in its order."""
         if not self.root.is_dir():
             raise InputError(
@@ -137,11 +137,10 @@ class TSVDataModule(PairsDataModule):
             if self.english_documents_file is None:
                 raise InputError("the teacher cannot read the listed passages: write documents.english.tsv", lists)
             sources, targets = self.english_documents_file, read_texts(self.documents_file)
-        queries = read_train_queries(self.train_queries_file, lists, read_texts(sources), targets)
-        texts: list[tuple[str, str]] = []
-        if self.pairs_file.is_file():
-            texts = [(source, target) for _, (source, target) in read_rows(self.pairs_file, PAIR_LINE)]
-        pairs = make_pairs(texts + [(query.source, query.target) for query in queries])
+        queries = _train_queries(self.train_queries_file, lists, read_texts(sources), targets)
+        rows = read_rows(self.pairs_file, PAIR_LINE) if self.pairs_file.is_file() else ()
+        texts = [texts for _, texts in rows]
+        pairs = make_pairs([*texts, *((query.source, query.target) for query in queries)])
         listed = zip(pairs[len(texts) :], queries, strict=True)
         return pairs[: len(texts)] + [replace(pair, candidates=query.candidates) for pair, query in listed]
 
@@ -233,26 +232,19 @@ def read_rows(path: Path, expected: str) -> Iterator[tuple[int, tuple[str, str]]
     Raises:
         InputError: no file, an empty file, invalid UTF-8, another number of columns, or an empty column.
     """
-    path = require_file(path)
     for number, _, line in scan_lines(path, expected):
-        yield number, tsv_columns(line, number, path, expected)
+        first, second = columns(line, 2, expected, path, number, filled=True)
+        yield number, (first, second)
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Texts by id, in the order of the file.
+    """Normalised texts by id, from lines of ``id<TAB>text``, all in memory.
 
     Raises:
         InputError: as `read_rows`; or an id that appears twice, or holds a space.
     """
-    path, parse = require_file(path), tsv_line(path)
-    texts: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for number, _, line in scan_lines(path, TEXT_LINE):
-        identifier, text = parse(line, number)
-        if identifier in lines:
-            raise InputError(f"the id {identifier!r} is already that of line {lines[identifier]}", path, number)
-        texts[identifier], lines[identifier] = text, number
-    return texts
+    parse = tsv_line(path)
+    return dict(unique(((number, *parse(line, number)) for number, _, line in scan_lines(path, TEXT_LINE)), path))
 
 
 def read_judgments(path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Qrels:
@@ -278,48 +270,28 @@ def check_judgments(qrels: Qrels, path: Path, queries: Mapping[str, str], docume
 
 def _line_of(path: Path, query: str, document: str | None) -> int | None:
     """The first line that judges a query (and a document)."""
-    for number, columns in read_columns(path, "judgments"):
-        if columns[0] == query and document in (None, columns[-2]):
-            return number
-    return None
+    rows = read_columns(path, "judgments")
+    return next((line for line, row in rows if row[0] == query and document in (None, row[-2])), None)
 
 
 def _refuse_overlap(path: Path, qrels: Qrels, dev_qrels: Qrels) -> None:
     """Raise InputError where a query of ``test`` is one of ``dev`` as well."""
     if both := qrels.keys() & dev_qrels.keys():
         query = min(both)
-        raise InputError(
-            f"query {query!r} is in the test qrels as well ({len(both)} such queries)",
-            path,
-            _line_of(path, query, None),
-        )
+        message = f"query {query!r} is in the test qrels as well ({len(both)} such queries)"
+        raise InputError(message, path, _line_of(path, query, None))
 
 
 _QUERY_LINE = "id<TAB>English text<TAB>text in the student's language"
 
 
-@dataclass(frozen=True)
-class TrainQuery:
-    """A training query and its list.
-
-    Args:
-        source: its text for the teacher.
-        target: its text for the student.
-        candidates: the passages listed for it; none where the file of lists does not name it.
-    """
-
-    source: str
-    target: str
-    candidates: tuple[Candidate, ...]
-
-
-def read_train_queries(
+def _train_queries(
     queries: Path, lists: Path, sources: Mapping[str, str], targets: Mapping[str, str] | None
-) -> list[TrainQuery]:
-    """The training queries in the order of their file, with the passages listed for them.
+) -> list[Pair]:
+    """A pair for each line of the file of training queries, with the passages listed for it.
 
     Args:
-        queries: lines of ``id<TAB>English text<TAB>text in the student's language``.
+        queries: lines of `_QUERY_LINE`.
         lists: teacher scores; see `datamodules.scored_lists`.
         sources: passages for the teacher, by id.
         targets: the same passages for the student; None where it reads no passages.
@@ -328,45 +300,31 @@ def read_train_queries(
         InputError: a malformed line, or a list of an unknown query or with an unknown passage; with file and line.
     """
     texts = dict(_read_queries(queries))
-    found: dict[str, tuple[Candidate, ...]] = {}
+    candidates: dict[str, tuple[Candidate, ...]] = {}
     for scored in read_scores(lists):
         if scored.query not in texts:
             raise InputError(f"unknown query {scored.query!r}: {queries} has no such id", lists, scored.line)
-        found[scored.query] = _candidates(scored, sources, targets, lists)
-    return [TrainQuery(source, target, found.get(query, ())) for query, (source, target) in texts.items()]
+        candidates[scored.query] = _candidates(scored, sources, targets, lists)
+    return [Pair(source, target, 0, candidates.get(query, ())) for query, (source, target) in texts.items()]
 
 
 def _candidates(
     scored: ScoredList, sources: Mapping[str, str], targets: Mapping[str, str] | None, lists: Path
 ) -> tuple[Candidate, ...]:
-    candidates = []
-    for passage, score in scored.passages:
-        try:
-            source, target = sources[passage], None if targets is None else targets[passage]
-        except KeyError:
-            raise InputError(
-                f"unknown passage {passage!r}: the documents have no such id", lists, scored.line
-            ) from None
-        candidates.append(Candidate(source, target, score))
-    return tuple(candidates)
+    try:
+        return tuple(
+            Candidate(sources[passage], None if targets is None else targets[passage], score)
+            for passage, score in scored.passages
+        )
+    except KeyError as error:
+        message = f"unknown passage {error.args[0]!r}: the documents have no such id"
+        raise InputError(message, lists, scored.line) from None
 
 
-def _read_queries(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+def _read_queries(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Id and the two texts of each line."""
-    lines: dict[str, int] = {}
-    for number, _, line in scan_lines(require_file(path)):
-        try:
-            columns = [normalise(column) for column in line.decode("utf-8").split("\t")]
-        except UnicodeDecodeError as error:
-            raise InputError(f"invalid UTF-8 ({error.reason}); expected {_QUERY_LINE}", path, number) from None
-        if len(columns) != 3:
-            plural = "" if len(columns) == 1 else "s"
-            raise InputError(f"found {len(columns)} column{plural}, expected 3: {_QUERY_LINE}", path, number)
-        if "" in columns:
-            which = ("first", "second", "third")[columns.index("")]
-            raise InputError(f"the {which} column is empty, expected {_QUERY_LINE}", path, number)
-        query, source, target = columns
-        if query in lines:
-            raise InputError(f"the id {query!r} is already that of line {lines[query]}", path, number)
-        lines[query] = number
-        yield query, (source, target)
+    rows = (
+        (number, [normalise(column) for column in columns(line, 3, _QUERY_LINE, path, number, filled=True)])
+        for number, _, line in scan_lines(path)
+    )
+    return unique(((number, row[0], row[1:]) for number, row in rows), path)

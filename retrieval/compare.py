@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from foundations.errors import InputError
-from foundations.files import require_file, write_json
+from foundations.checks import did_you_mean
+from foundations.errors import InputError, as_input_error
+from foundations.files import read_json, write_json
 from foundations.progress import delayed_progress
 from retrieval.collection import Qrels
 from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run
 from retrieval.results import AVERAGE, from_json
-from retrieval.statistics import holm, macro_interval, macro_mean, macro_permutation_test, macro_t_test
-from retrieval.table import format_interval, format_p, plain_table
+from retrieval.statistics import (
+    holm,
+    macro_interval,
+    macro_mean,
+    macro_permutation_test,
+    macro_t_test,
+    paired_differences,
+)
+from retrieval.table import format_interval, format_p, plain_table, print_table
 from retrieval.trec import read_qrels, read_run
 
 PER_QUERY_FILE = "per_query.json"
@@ -49,8 +55,8 @@ class ScoredRun:
     @property
     def metrics(self) -> list[str]:
         """The metrics that the run has in every language."""
-        first, *others = self.groups.values()
-        return [metric for metric in first if all(metric in each for each in others)]
+        first, *rest = self.groups.values()
+        return [metric for metric in first if all(metric in per_query for per_query in rest)]
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,40 @@ class Comparison:
     language: str | None = None
 
 
+def print_comparison(
+    specs: Sequence[str],
+    baseline: str | None = None,
+    qrels: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    json_file: str | Path | None = None,
+) -> None:
+    """Compare runs and print the table; what compare.py does.
+
+    Args:
+        specs: the runs, see `load_runs`.
+        baseline: which of them the others are compared with; None is the first.
+        qrels: a file of judgments, for run files.
+        metrics: the metrics to compare; None is all that every run has.
+        json_file: where to write all numbers as well, as ``{"baseline": name, "comparisons": [...]}`` with the fields
+            of `Comparison`.
+
+    Raises:
+        InputError: fewer than two runs, another baseline, or as `load_runs` and `compare_runs`.
+    """
+    baseline = baseline or specs[0]
+    if len(specs) < 2:
+        raise InputError("found one run, expected at least two to compare")
+    if baseline not in specs:
+        raise InputError(f"--baseline is {baseline}, expected one of the runs, {', '.join(specs)}")
+    runs = load_runs(specs, qrels, metrics)
+    name = runs[list(specs).index(baseline)].name
+    comparisons = compare_runs(runs, metrics, list(specs).index(baseline))
+    if json_file:
+        write_json(json_file, {"baseline": name, "comparisons": list(map(asdict, comparisons))})
+    print_table(comparison_table(comparisons, name))
+    print(comparison_note(comparisons))
+
+
 def load_runs(
     specs: Sequence[str], qrels: str | Path | None = None, metrics: Sequence[str] | None = None
 ) -> list[ScoredRun]:
@@ -112,12 +152,6 @@ def load_runs(
         ScoredRun(name if distinct else spec, groups.get("", {}), {} if "" in groups else groups)
         for name, spec, groups in zip(names, specs, scored, strict=True)
     ]
-
-
-def _short(spec: str) -> str:
-    """The last folder or file, and the row behind it: ``ot:test/sw`` of ``runs/ot:test/sw``."""
-    folder, colon, row = spec.rpartition(":")
-    return Path(spec).name if Path(spec).exists() or not colon else f"{Path(folder).name}:{row}"
 
 
 def compare_runs(
@@ -160,44 +194,31 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
         baseline: name of the baseline.
     """
     has_languages = comparisons[0].language is not None
-    first_columns = ["metric", *(["language"] if has_languages else []), "run"]
-    table = plain_table(
-        *first_columns, "mean [95 % interval]", f"difference to {baseline}", "p t-test", "p permutation"
-    )
-    metric = language = None
-    for one in comparisons:
-        if metric not in (None, one.metric):
-            table.add_section()
+    lines = []
+    for result in comparisons:
         cells = ["baseline", "", ""]
-        if one.difference is not None:
-            assert one.difference_interval is not None
-            assert one.t_test_holm is not None
-            assert one.permutation_holm is not None
-            difference = format_interval(one.difference, one.difference_interval, sign=True)
-            cells = [difference, format_p(one.t_test_holm), format_p(one.permutation_holm)]
-        is_new = one.metric != metric
-        first = [one.metric if is_new else ""]
-        if has_languages:
-            first.append(one.language or "" if is_new or one.language != language else "")
-        table.add_row(*first, one.run, format_interval(one.mean, one.interval), *cells)
-        metric, language = one.metric, one.language
-    return table
+        if result.difference is not None:
+            assert result.difference_interval is not None
+            assert result.t_test_holm is not None
+            assert result.permutation_holm is not None
+            difference = format_interval(result.difference, result.difference_interval, sign=True)
+            cells = [difference, format_p(result.t_test_holm), format_p(result.permutation_holm)]
+        labels = [result.metric, *([result.language or ""] if has_languages else [])]
+        lines.append([*labels, result.run, format_interval(result.mean, result.interval), *cells])
+    columns = ["metric", *(["language"] if has_languages else []), "run", "mean [95 % interval]",
+               f"difference to {baseline}", "p t-test", "p permutation"]  # fmt: skip
+    return plain_table(columns, lines, labels=1 + has_languages)
 
 
 def comparison_note(comparisons: Sequence[Comparison]) -> str:
     """What a reader of the table must know, in one line."""
-    languages = list(dict.fromkeys(one.language for one in comparisons))
-    tests = (len({one.run for one in comparisons}) - 1) * len(languages)
+    languages = list(dict.fromkeys(result.language for result in comparisons))
+    tests = (len({result.run for result in comparisons}) - 1) * len(languages)
     drawn = "queries" if languages == [None] else "the queries of each language"
     return (
-        f"{max(one.queries for one in comparisons):,} queries. Intervals: percentile bootstrap over {drawn}. "
+        f"{max(result.queries for result in comparisons):,} queries. Intervals: percentile bootstrap over {drawn}. "
         f"p: paired, two-sided, Holm-corrected over {tests} comparison{'s' if tests > 1 else ''} a metric."
     )
-
-
-def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], baseline: str) -> None:
-    """Write the comparisons as ``{"baseline": name, "comparisons": [...]}``, with the fields of `Comparison`."""
-    write_json(path, {"baseline": baseline, "comparisons": [asdict(one) for one in comparisons]})
 
 
 def _compare_metric(runs: Sequence[ScoredRun], metric: str, baseline: ScoredRun) -> list[Comparison]:
@@ -205,75 +226,74 @@ def _compare_metric(runs: Sequence[ScoredRun], metric: str, baseline: ScoredRun)
     names = list(baseline.groups)
     families = {name: [name] for name in names} | ({AVERAGE: names} if len(names) > 1 else {})
     values = {run.name: {name: _values(run, metric, baseline, name) for name in names} for run in runs}
-    reference = values[baseline.name]
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for language, members in families.items():
+        reference = [values[baseline.name][name] for name in members]
         for run in runs:
-            own = [values[run.name][name] for name in members]
-            queries = sum(map(len, own))
-            figures = (metric, run.name, queries, macro_mean(own), macro_interval(own))
+            groups = [values[run.name][name] for name in members]
+            figures = (metric, run.name, sum(map(len, groups)), macro_mean(groups), macro_interval(groups))
             comparison = Comparison(*figures, language=language or None)
             if run is not baseline:
-                differences = [
-                    {query: value - reference[name][query] for query, value in values[run.name][name].items()}
-                    for name in members
-                ]
-                comparison = _with_tests(comparison, differences)
-            found.append(comparison)
-    return _holm_corrected(found)
-
-
-def _with_tests(comparison: Comparison, differences: list[dict[str, float]]) -> Comparison:
-    return replace(
-        comparison,
-        difference=macro_mean(differences),
-        difference_interval=macro_interval(differences),
-        t_test=macro_t_test(differences),
-        permutation=macro_permutation_test(differences),
-    )
+                differences = paired_differences(groups, reference)
+                comparison = replace(
+                    comparison,
+                    difference=macro_mean(differences),
+                    difference_interval=macro_interval(differences),
+                    t_test=macro_t_test(differences),
+                    permutation=macro_permutation_test(differences),
+                )
+            comparisons.append(comparison)
+    return _holm_corrected(comparisons)
 
 
 def _holm_corrected(comparisons: list[Comparison]) -> list[Comparison]:
     """The comparisons of a metric, with p-values corrected over all of them."""
-    tested = [one for one in comparisons if one.t_test is not None]
-    t_tests = iter(holm([one.t_test for one in tested if one.t_test is not None]))
-    permutations = iter(holm([one.permutation for one in tested if one.permutation is not None]))
+    t_tests = iter(holm([result.t_test for result in comparisons if result.t_test is not None]))
+    permutations = iter(holm([result.permutation for result in comparisons if result.permutation is not None]))
     return [
-        one if one.t_test is None else replace(one, t_test_holm=next(t_tests), permutation_holm=next(permutations))
-        for one in comparisons
+        result
+        if result.t_test is None
+        else replace(result, t_test_holm=next(t_tests), permutation_holm=next(permutations))
+        for result in comparisons
     ]
 
 
 def _check_languages(runs: Sequence[ScoredRun], baseline: ScoredRun) -> None:
     for run in runs:
         if run.groups.keys() != baseline.groups.keys():
-            one, other = (", ".join(each.languages) or "a single language" for each in (baseline, run))
+            theirs, ours = (", ".join(each.languages) or "a single language" for each in (baseline, run))
             raise InputError(
-                f"the runs have different languages: {baseline.name} has {one}, {run.name} has {other}; "
+                f"the runs have different languages: {baseline.name} has {theirs}, {run.name} has {ours}; "
                 "name one language with FOLDER:test/LANGUAGE"
             )
 
 
 def _values(run: ScoredRun, metric: str, baseline: ScoredRun, language: str) -> dict[str, float]:
     """The metric of each query of a language, in the baseline's order."""
-    for one in (baseline, run):
+    for each in (baseline, run):
         if metric == "median_rank" or metric.endswith("/median_rank"):
             raise InputError("median_rank is no mean over queries, so there is nothing to compare query by query")
-        if metric not in one.groups[language]:
-            raise InputError(f"{one.name} has no metric {metric!r}{_nearest(metric, list(one.groups[language]))}")
-    wanted, given = baseline.groups[language][metric], run.groups[language][metric]
-    missing = [query for query in wanted if query not in given]
-    foreign = [query for query in given if query not in wanted]
+        if metric not in each.groups[language]:
+            raise InputError(f"{each.name} has no metric {metric!r}{_instead(metric, each.groups[language])}")
+    expected, given = baseline.groups[language][metric], run.groups[language][metric]
+    missing = [query for query in expected if query not in given]
+    foreign = [query for query in given if query not in expected]
     where = f" in {language}" if language else ""
     if missing or foreign:
         raise InputError(
-            f"the runs have different queries{where}: {len(missing):,} of the {len(wanted):,} queries of "
+            f"the runs have different queries{where}: {len(missing):,} of the {len(expected):,} queries of "
             f"{baseline.name} are missing in {run.name}, which has {len(foreign):,} others "
             f"(e.g. {[*missing, *foreign][0]!r})"
         )
-    if len(wanted) < 2:
-        raise InputError(f"{baseline.name} has {len(wanted)} queries{where}: a comparison needs at least 2")
-    return {query: float(given[query]) for query in wanted}
+    if len(expected) < 2:
+        raise InputError(f"{baseline.name} has {len(expected)} queries{where}: a comparison needs at least 2")
+    return {query: float(given[query]) for query in expected}
+
+
+def _short(spec: str) -> str:
+    """The last folder or file, and the row behind it: ``ot:test/sw`` of ``runs/ot:test/sw``."""
+    folder, colon, row = spec.rpartition(":")
+    return Path(spec).name if Path(spec).exists() or not colon else f"{Path(folder).name}:{row}"
 
 
 def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> dict[str, PerQuery]:
@@ -291,7 +311,8 @@ def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> dict[str, P
     run = read_run(path)
     if not any(query in qrels for query in run):
         raise InputError(f"none of its {len(run):,} queries is in the qrels: are these the right qrels?", path)
-    return {"": evaluate_run(run, qrels, metrics)}
+    with as_input_error():
+        return {"": evaluate_run(run, qrels, metrics)}
 
 
 def _load_row(folder: Path, row: str) -> dict[str, PerQuery]:
@@ -299,7 +320,7 @@ def _load_row(folder: Path, row: str) -> dict[str, PerQuery]:
     path = folder / PER_QUERY_FILE
     if not path.is_file():
         raise InputError(f"there is no {PER_QUERY_FILE} in it: expected the folder of a finished run", folder)
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError('expected an object {row: {metric: {query id: value}}}, e.g. {"test": ...}', path)
     groups = from_json(content)
@@ -308,7 +329,7 @@ def _load_row(folder: Path, row: str) -> dict[str, PerQuery]:
     row, _, language = row.partition("/")
     if language:
         if language not in groups:
-            known = "; the run has a single one" if "" in groups else _nearest(language, list(groups))
+            known = "; the run has a single one" if "" in groups else _instead(language, groups)
             raise InputError(f"there is no language {language!r}{known}", path)
         groups = {"": groups[language]}
     return {name: _checked_row(rows, row, f"{name}, " if name else "", path) for name, rows in groups.items()}
@@ -317,7 +338,7 @@ def _load_row(folder: Path, row: str) -> dict[str, PerQuery]:
 def _checked_row(rows: dict[str, Any], row: str, where: str, path: Path) -> PerQuery:
     """The values of a row, if they are metric -> query id -> finite number."""
     if row not in rows:
-        raise InputError(f"{where}there is no row {row!r}{_nearest(row, list(rows))}", path)
+        raise InputError(f"{where}there is no row {row!r}{_instead(row, rows)}", path)
     if not isinstance(rows[row], dict):
         raise InputError(f"{where}row {row!r}: expected an object {{metric: {{query id: value}}}}", path)
     for metric, values in rows[row].items():
@@ -330,16 +351,7 @@ def _checked_row(rows: dict[str, Any], row: str, where: str, path: Path) -> PerQ
     return {metric: dict(values) for metric, values in rows[row].items()}
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(require_file(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected JSON", path) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"invalid JSON: {error.msg}", path, error.lineno) from None
-
-
-def _nearest(name: str, names: list[str]) -> str:
+def _instead(name: str, names: Iterable[str]) -> str:
     """What there is instead of an unknown name."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f", did you mean {near[0]!r}? There is {', '.join(names)}" if near else f": there is {', '.join(names)}"
+    question = did_you_mean(name, names)
+    return f"{question} There is {', '.join(names)}" if question else f": there is {', '.join(names)}"

@@ -1,18 +1,21 @@
-"""Tables of metrics with intervals, for people."""
+"""Tables of metrics with intervals, for people: the rows of a run, in its languages and views."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from retrieval.metrics import PerQuery
-from retrieval.statistics import bootstrap_interval
+from retrieval.results import AVERAGE, LABELS, Rows, groups, view_of
+from retrieval.statistics import macro_interval, macro_mean
+
+Means = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Language -> row -> metric -> mean."""
 
 _WIDEST = 10_000
 
@@ -39,30 +42,71 @@ def format_p(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def metrics_table(
-    rows: Mapping[str, PerQuery], metrics: Sequence[str] | None = None, title: str | None = None, seed: int = 0
+def plain_table(
+    columns: Sequence[str], lines: Iterable[Sequence[str]], title: str | None = None, labels: int = 0
 ) -> Table:
-    """A table with a row for each run and a column for each metric: the mean and its 95 % bootstrap interval.
+    """A table in the style of the project; no cell is wrapped or cut.
 
     Args:
-        rows: name of the row -> metric -> query id -> value, e.g. ``{"undistilled": ..., "distilled": ...}``.
-        metrics: the columns, by default the metrics of the first row; a row without one shows ``-``.
+        columns: the head.
+        lines: the cells of each line.
         title: words above the table.
-        seed: of the bootstrap.
+        labels: so many first columns name groups of lines: a name that stands in the line above is left out, and a
+            gap parts the groups of the first column.
     """
-    columns = metrics if metrics is not None else list(next(iter(rows.values()), {}))
-    table = plain_table("", *columns, title=title)
-    for name, per_query in rows.items():
-        table.add_row(name, *(_cell(per_query.get(metric), seed) for metric in columns))
-    return table
-
-
-def plain_table(*columns: str, title: str | None = None) -> Table:
-    """An empty table in the style of the project; no cell is wrapped or cut."""
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in columns:
         table.add_column(column, no_wrap=True)
+    lines = [list(line) for line in lines]
+    has_groups = labels > 0 and len({line[0] for line in lines}) < len(lines)
+    above: list[str] = []
+    for line in lines:
+        if has_groups and above and line[0] != above[0]:
+            table.add_section()
+        repeated = [number < labels and line[: number + 1] == above[: number + 1] for number in range(len(line))]
+        table.add_row(*("" if skip else cell for cell, skip in zip(line, repeated, strict=True)))
+        above = line
     return table
+
+
+def results_table(
+    grouped: Mapping[str, Rows],
+    title: str | None = None,
+    means: Means | None = None,
+    labels: Mapping[str, str] = LABELS,
+) -> Table:
+    """The rows of results with means and 95 % bootstrap intervals: a line for each row, language and view.
+
+    With several languages, their average has a line as well. Metrics of all views together, such as rsum, have a line
+    of their own. A metric that a row lacks shows ``-``.
+
+    Args:
+        grouped: language -> row -> metric -> query id -> value; see `retrieval.results`. The metrics are those of the
+            row ``test``.
+        title: words above the table.
+        means: those of ``grouped``, and what is no mean over queries, such as median ranks.
+        labels: row -> how the table calls it, in the order of the table.
+    """
+    per_query = next(iter(grouped.values()))["test"]
+    names = list(per_query if means is None else next(iter(means.values()))["test"])
+    has_views = any(view_of(name)[0] or name not in per_query for name in names)
+    has_languages = list(grouped) != [""]
+    parts = {name: name.rpartition("/")[::2] if has_views else ("", name) for name in names}
+    full = {part: name for name, part in parts.items()}
+    views = dict.fromkeys(view for view, _ in parts.values())
+    metrics = list(dict.fromkeys(metric for _, metric in parts.values()))
+    lines = []
+    for row, label in labels.items():
+        languages = {language: [language] for language, rows in grouped.items() if row in rows}
+        if languages and len(grouped) > 1:
+            languages[AVERAGE] = list(grouped)
+        for language, members in languages.items():
+            for view in views:
+                first = [label, *([language] if has_languages else []), *([_view_label(view)] if has_views else [])]
+                cells = (_cell(grouped, means or {}, members, row, full.get((view, metric))) for metric in metrics)
+                lines.append([*first, *cells])
+    columns = ["", *(["language"] if has_languages else []), *(["view"] if has_views else []), *metrics]
+    return plain_table(columns, lines, title, labels=1 + has_languages)
 
 
 def print_table(table: Table) -> None:
@@ -72,8 +116,19 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def _cell(values: Mapping[str, float] | None, seed: int) -> str:
-    if not values:
-        return "-"
-    numbers = np.array(list(values.values()))
-    return format_interval(float(numbers.mean()), bootstrap_interval(numbers, seed=seed))
+def _view_label(prefix: str) -> str:
+    """What stands before the name of a metric, for people."""
+    is_maxsim = prefix.split("/", maxsplit=1)[0] == "maxsim"
+    view = prefix.removeprefix("maxsim").removeprefix("/") if is_maxsim else prefix
+    return (view or "all") + (", MaxSim" if is_maxsim else "")
+
+
+def _cell(grouped: Mapping[str, Rows], means: Means, languages: list[str], row: str, name: str | None) -> str:
+    """The mean over languages of a metric and its interval; without one where the values per query are not kept."""
+    if name is None:
+        return ""
+    if values := groups({language: grouped[language] for language in languages}, row, name):
+        mean, (low, high) = macro_mean(values), macro_interval(values)
+        return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if name.endswith("rsum") else format_interval(mean, (low, high))
+    known = [means[language][row][name] for language in languages if name in means.get(language, {}).get(row, {})]
+    return f"{fmean(known):g}" if len(known) == len(languages) else "-"

@@ -44,7 +44,7 @@ class TestNoiseSpec:
         return [(side, kind, severity) for side, kind in kinds for severity in self.severities]
 
     def options(self, side: str, kind: str, severity: int) -> dict[str, Any]:
-        """Of `datamodules.noise.options.TestNoise`."""
+        """Of `datamodules.noise.options.EvaluationNoise`."""
         return {side: kind, f"{side}_severity": severity, "seed": self.seed}
 
     def applies(self, labels: Mapping[str, str]) -> bool:
@@ -77,11 +77,11 @@ def read_test_noise(path: Path) -> TestNoiseSpec:
         for key, values in runs.items()
     }
     spec = TestNoiseSpec(wanted, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
-    from datamodules.noise.options import TestNoise
+    from datamodules.noise.options import EvaluationNoise
 
     try:
         for side, kind, severity in spec.conditions():
-            TestNoise(**spec.options(side, kind, severity))
+            EvaluationNoise(**spec.options(side, kind, severity))
     except ValueError as error:
         raise InputError(str(error), path) from None
     return spec
@@ -112,7 +112,7 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
     conditions = [each for each in spec.conditions() if not result_file(folder, *each).is_file()]
     if not conditions or not spec.applies(labels):
         return
-    from datamodules.noise.options import TestNoise
+    from datamodules.noise.options import EvaluationNoise
     from datamodules.noise.transform import noisy_collections
     from lightning_modules.commands.evaluate import load_weights, open_run
 
@@ -124,7 +124,7 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
     clean = {name: each for name, each in data.collections.items() if each.split == "test"}
     (folder / FOLDER).mkdir(exist_ok=True)
     for side, kind, severity in conditions:
-        data.collections = noisy_collections(clean, TestNoise(**spec.options(side, kind, severity)))
+        data.collections = noisy_collections(clean, EvaluationNoise(**spec.options(side, kind, severity)))
         cli.evaluation.forget()
         cli.trainer.test(cli.model, datamodule=data, verbose=False)
         results = by_language(cli.evaluation.results)

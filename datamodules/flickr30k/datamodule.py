@@ -21,6 +21,7 @@ whether the teacher reads the image or the caption, so no image is a negative of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -97,10 +98,6 @@ class Flickr30kDataModule(SplitByImage):
 
     def load_pairs(self) -> list[Pair]:
         """The pairs in the order of the split, the captions of an image one after the other."""
-        self._images = read_flickr(self.root)
-        self._others: frozenset[str] | None = None
-        self._folder = find_images(self.root, self.images)
-        self._read: dict[tuple[str, str], dict[str, list[Caption]]] = {}
         captions = self._captions("train")
         if self.source != "caption":
             require_images(self._folder, captions)
@@ -120,14 +117,27 @@ class Flickr30kDataModule(SplitByImage):
         texts = {"dev": _texts(dev), "test": _texts(test), "english": english}
         return {name: self._collection(name, own) for name, own in texts.items()}
 
+    @cached_property
+    def _images(self) -> dict[str, FlickrImage]:
+        return read_flickr(self.root)
+
+    @cached_property
+    def _folder(self) -> Path:
+        return find_images(self.root, self.images)
+
+    @cached_property
+    def _read(self) -> dict[tuple[str, str], dict[str, list[Caption]]]:
+        """The captions of each (source, language) by image."""
+        used = set(self.sources.values())
+        others = outside_the_split(self.root, self._images) if any(source != "english" for source, _ in used) else ()
+        return {
+            (source, language): read_captions(source, self.root, language, self._images, frozenset(others))
+            for source, language in used
+        }
+
     def _captions(self, split: Split) -> dict[str, list[Caption]]:
         """The captions of the images of a split."""
         source, language = self.sources[split]
-        if (source, language) not in self._read:
-            if self._others is None and source != "english":
-                self._others = outside_the_split(self.root, self._images)
-            others = self._others or frozenset()
-            self._read[source, language] = read_captions(source, self.root, language, self._images, others)
         found = self._read[source, language]
         own = {name: captions for name, captions in found.items() if self._images[name].split == split}
         if not own:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError
+
+_Part = TypeVar("_Part", bound=PairsDataModule)
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,30 @@ class SplitByImage(PairsDataModule):
         raise NotImplementedError
 
 
-def keep_apart(parts: Mapping[str, PairsDataModule]) -> None:
-    """See to it that no part of a run is trained on images that another part is evaluated on.
+def keep_apart(parts: Mapping[str, _Part]) -> dict[str, _Part]:
+    """The parts of a run, none of which is trained on images that another part is evaluated on.
 
     Args:
         parts: name -> datamodule; those that are not `SplitByImage` have images of their own.
+
+    Returns:
+        The same, with copies of those that must leave images out; see `SplitByImage.excluded_images`.
 
     Raises:
         InputError: there are such images, and the part with the training images has no ``remove_overlap``.
     """
     by_image = {name: part for name, part in parts.items() if isinstance(part, SplitByImage)}
     if len(by_image) < 2:
-        return
+        return dict(parts)
     splits = {name: part.image_splits() for name, part in by_image.items()}
+    kept = dict(parts)
     for name, part in by_image.items():
+        removed = part.excluded_images
         for other, others in splits.items():
             if other != name:
-                removed = overlap(splits[name].train, others.evaluated, part.remove_overlap, name, other)
-                part.excluded_images = part.excluded_images | removed
+                removed |= overlap(splits[name].train, others.evaluated, part.remove_overlap, name, other)
+        kept[name] = part.with_attributes(excluded_images=removed)
+    return kept
 
 
 def overlap(

@@ -30,15 +30,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from datamodules.base import Collections
 from datamodules.flickr30k.files import read_karpathy
 from datamodules.flickr30k.splits import ImageSplits, SplitByImage, overlap
 from datamodules.flickr30k_entities.boxes import Coordinates
 from datamodules.flickr30k_entities.folder import EntitiesFolder
 from datamodules.flickr30k_entities.localisation import localisation, read_proposals
 from datamodules.flickr30k_entities.translations import Translations, read_translations
-from datamodules.leaks import Leaks
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource
+from datamodules.sources import Pairs
 from datamodules.text import normalise, text_id
 from foundations.errors import InputError
 from retrieval.collection import Collection
@@ -150,13 +150,9 @@ class Flickr30kEntitiesDataModule(SplitByImage):
                 found["english"] = localisation("english", images, twins, proposals, self.folder.reference, "teacher")
         return found
 
-    def check_leaks(
-        self,
-        pairs: list[Pair] | PairSource,
-        collections: dict[str, Collection],  # noqa: ARG002
-    ) -> tuple[list[Pair] | PairSource, Leaks | None]:
+    def check_leaks(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
         """The pairs as they are: the same phrase for another image is no leak, and the images are kept apart."""
-        return pairs, None
+        return pairs, collections, None
 
     def _phrase_texts(self, names: Sequence[str]) -> _Texts:
         skipped = self._skipped()

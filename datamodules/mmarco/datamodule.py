@@ -107,6 +107,11 @@ class MMarcoDataModule(PairsDataModule):
         self.dev_queries, self.dev_documents, self.test_documents = dev_queries, dev_documents, test_documents
         self.ceiling = ceiling
 
+    def prepare_data(self) -> None:
+        """Download, unpack and check the files."""
+        if not self._is_loaded:
+            self.load_pairs(), self.load_collections()
+
     def load_pairs(self) -> PairSource:
         """The training pairs, which stay on disk."""
         files = self._files()

@@ -10,9 +10,9 @@ from pathlib import Path
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Candidate, Pair
 from datamodules.scored_lists import scores_line
-from datamodules.sources import PairSource
+from datamodules.sources import LineSource
 from datamodules.text import text_id
-from foundations.cache import IntArray, unpacked
+from foundations.cache import unpacked
 from foundations.errors import InputError
 
 NumberedLine = tuple[int, bytes]
@@ -60,7 +60,19 @@ class ListTexts:
         return Candidate(source, target, score, int(passage))
 
 
-class Triples(PairSource):
+class _Lists(LineSource):
+    """Lines that name a query and its passages, with their numbers for the error messages."""
+
+    def read_chunk(self, number: int) -> list[NumberedLine]:
+        """The lines of a chunk with their numbers."""
+        return list(enumerate(self.lines.read_chunk(number), self.lines.first_line(number)))
+
+    def row_length(self, row: NumberedLine) -> int:  # noqa: ARG002
+        """0: a line names its texts and does not say how long they are."""
+        return 0
+
+
+class Triples(_Lists):
     """The training triples: each a query with a relevant passage and one that is not.
 
     Args:
@@ -73,16 +85,8 @@ class Triples(PairSource):
     """
 
     def __init__(self, path: Path, texts: ListTexts, chunk_rows: int = 1024) -> None:
+        super().__init__(LineIndex.open(path, partial(_triple, path), chunk_rows, "mmarco triples 1"))
         self.texts = texts
-        self.lines = LineIndex.open(path, partial(_triple, path), chunk_rows, "mmarco triples 1")
-
-    def chunk_sizes(self) -> IntArray:
-        """See `PairSource`."""
-        return self.lines.chunk_sizes()
-
-    def read_chunk(self, number: int) -> list[NumberedLine]:
-        """The lines of a chunk with their numbers."""
-        return list(enumerate(self.lines.read_chunk(number), self.lines.first_line(number)))
 
     def parse(self, row: NumberedLine) -> Pair:
         """The query with the relevant passage, and then the other, as candidates."""
@@ -90,12 +94,8 @@ class Triples(PairSource):
         query, *passages = _triple(self.lines.path, line, number)
         return self.texts.pair(query, [(passage, None) for passage in passages], self.lines.path, number)
 
-    def row_length(self, row: NumberedLine) -> int:  # noqa: ARG002
-        """0: a line names its texts and does not say how long they are."""
-        return 0
 
-
-class ScoredLists(PairSource):
+class ScoredLists(_Lists):
     """Queries with the passages that a teacher scored, one query a line.
 
     Args:
@@ -112,25 +112,13 @@ class ScoredLists(PairSource):
     def __init__(self, path: Path, texts: ListTexts, first: int = 0, chunk_rows: int = 1024) -> None:
         self.texts, self.first = texts, first or None
         self.path, self._parse = path, scores_line(path)
-        self.lines = LineIndex.open(unpacked(path), self._parse, chunk_rows, "scores")
-
-    def chunk_sizes(self) -> IntArray:
-        """See `PairSource`."""
-        return self.lines.chunk_sizes()
-
-    def read_chunk(self, number: int) -> list[NumberedLine]:
-        """The lines of a chunk with their numbers."""
-        return list(enumerate(self.lines.read_chunk(number), self.lines.first_line(number)))
+        super().__init__(LineIndex.open(unpacked(path), self._parse, chunk_rows, "scores"))
 
     def parse(self, row: NumberedLine) -> Pair:
         """The query with its passages, in the order of the file, as candidates."""
         number, line = row
         scored = self._parse(line, number)
         return self.texts.pair(scored.query, scored.passages[: self.first], self.path, number)
-
-    def row_length(self, row: NumberedLine) -> int:  # noqa: ARG002
-        """0: a line names its texts and does not say how long they are."""
-        return 0
 
 
 def _triple(path: Path, line: bytes, number: int) -> tuple[str, str, str]:

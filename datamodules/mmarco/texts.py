@@ -7,13 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from datamodules.lines import LineIndex, TextStore, two_columns
+from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource
+from datamodules.sources import LineSource
 from datamodules.text import normalise, text_id
-from foundations.cache import IntArray
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import columns, require_file
 
 TEXT_LINE = "id<TAB>text with a number as id"
 
@@ -41,13 +40,13 @@ def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
     Raises:
         InputError: see `marco_texts`.
     """
-    columns = two_columns(line, number, path, TEXT_LINE)
-    if not (columns[0].isascii() and columns[0].isdigit()):
-        raise InputError(f"the id is {columns[0]!r}, expected {TEXT_LINE}", path, number or None)
-    return columns[0], normalise(columns[1])
+    identifier, text = columns(line, 2, TEXT_LINE, path, number)
+    if not (identifier.isascii() and identifier.isdigit()):
+        raise InputError(f"the id is {identifier!r}, expected {TEXT_LINE}", path, number or None)
+    return identifier, normalise(text)
 
 
-class Translations(PairSource):
+class Translations(LineSource):
     """English texts and their translations, joined by id, in the order of the translations.
 
     The first time, both files are walked side by side to see that every translation has its English text; where
@@ -69,21 +68,13 @@ class Translations(PairSource):
         form = f"mmarco translations 1 {english.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         with english.open("rb") as twin:
             check = partial(_check, foreign, self.english, lambda: next(twin, b""))
-            self.lines = LineIndex.open(foreign, check, chunk_rows, form)
+            super().__init__(LineIndex.open(foreign, check, chunk_rows, form))
         if len(self.lines) < len(self.english):
             warnings.warn(
                 f"{foreign.name} has {len(self.lines)} of the {len(self.english)} texts of {english.name}: "
                 "is it complete?",
                 stacklevel=2,
             )
-
-    def chunk_sizes(self) -> IntArray:
-        """See `PairSource`."""
-        return self.lines.chunk_sizes()
-
-    def read_chunk(self, number: int) -> list[bytes]:
-        """The lines of the translations."""
-        return self.lines.read_chunk(number)
 
     def parse(self, row: bytes) -> Pair:
         """The pair of a translation; English texts that differ only in case and white space share an id."""

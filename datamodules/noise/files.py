@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.lines import tsv_columns
 from datamodules.text import fold, normalise
 from foundations.errors import InputError
-from foundations.files import require_file, scan_lines
+from foundations.files import columns, require_file, scan_lines
 
 
 def read_lexicon(path: str | Path) -> dict[str, str]:
@@ -57,5 +56,5 @@ def _rows(path: str | Path, expected: str) -> Iterator[tuple[int, str, str]]:
     """Line number and the two columns of each line."""
     path = require_file(Path(path).expanduser())
     for number, _, line in scan_lines(path, expected):
-        first, second = tsv_columns(line, number, path, expected)
+        first, second = columns(line, 2, expected, path, number, filled=True)
         yield number, normalise(first), normalise(second)

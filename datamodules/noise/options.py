@@ -17,7 +17,7 @@ SEVERITIES = range(6)
 
 
 @dataclass(frozen=True)
-class TestNoise:
+class EvaluationNoise:
     """Noise in what models read: in the student's texts and in images; see `datamodules.noise.text` and ``.image``.
 
     Args:
@@ -34,8 +34,6 @@ class TestNoise:
     Raises:
         ValueError: an unknown kind, a severity out of range, or a kind without the file that it needs.
     """
-
-    __test__ = False  # no test of pytest's
 
     text: str = ""
     text_severity: int = 0
@@ -75,7 +73,7 @@ class TestNoise:
 
 
 @dataclass(frozen=True)
-class TrainingNoise(TestNoise):
+class TrainingNoise(EvaluationNoise):
     """Noise in training pairs: sources that belong to other targets, and noise in the targets and images.
 
     Args:
@@ -84,16 +82,16 @@ class TrainingNoise(TestNoise):
             source move together.
         index_file: a published ``.npy`` file instead of a rate: for ``caption`` the number of the source of each pair,
             for ``image`` a permutation of the sources.
-        text: kind of text noise in the targets; see `TestNoise`.
+        text: kind of text noise in the targets; see `EvaluationNoise`.
         text_severity: 0 (none) to 5.
-        image: kind of image noise in the sources; see `TestNoise`.
+        image: kind of image noise in the sources; see `EvaluationNoise`.
         image_severity: 0 (none) to 5.
         lexicon: for ``code_switch``.
         translations: for ``mt``.
         seed: of everything random here; None follows the seed of the run.
 
     Raises:
-        ValueError: as `TestNoise`; or a rate out of range, an unknown level, or both a rate and an index file.
+        ValueError: as `EvaluationNoise`; or a rate out of range, an unknown level, or both a rate and an index file.
     """
 
     rate: float = 0.0

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-import numpy as np
-
 from datamodules.images import ImageReference, is_image
+from datamodules.lines import LazyTexts
 from datamodules.noise.correspondence import mismatch, realised_counts
 from datamodules.noise.files import read_lexicon, read_translations
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
-from datamodules.sources import PairSource, Row
+from datamodules.sources import Pairs, PairSource, Row, WrappedSource
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -99,7 +98,7 @@ class PairNoise:
         InputError: a lexicon or a file of translations is not what it should be.
     """
 
-    def __init__(self, noise: TestNoise) -> None:
+    def __init__(self, noise: EvaluationNoise) -> None:
         self.noise = noise
         self._text: TextNoise | None = None
         if noise.changes_texts:
@@ -136,7 +135,7 @@ class PairNoise:
         return str(replace(reference, noise=self.noise.image, severity=self.noise.image_severity, seed=seed))
 
 
-def noisy_pairs(pairs: list[Pair] | PairSource, noise: TrainingNoise) -> tuple[list[Pair] | PairSource, NoiseReport]:
+def noisy_pairs(pairs: Pairs, noise: TrainingNoise) -> tuple[Pairs, NoiseReport]:
     """Training pairs with all the noise that is asked for.
 
     Args:
@@ -207,7 +206,7 @@ def noisy_collection(collection: Collection, change: PairNoise) -> Collection:
     return replace(collection, **sides) if sides else collection
 
 
-def noisy_collections(collections: Mapping[str, Collection], noise: TestNoise) -> dict[str, Collection]:
+def noisy_collections(collections: Mapping[str, Collection], noise: EvaluationNoise) -> dict[str, Collection]:
     """The collections with noise in ``test`` (and in the images of ``english``).
 
     Args:
@@ -238,13 +237,13 @@ def _differs(old: Collection, new: Collection) -> bool:
     return any(isinstance(after, NoisyTexts) or before != after for before, after in sides)
 
 
-def _need_images(noise: TestNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
+def _need_images(noise: EvaluationNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
     if noise.changes_images and not found:
         what = "no training pair's source is one" if where == "pair" else "the test collection has none"
         raise InputError(f"the noise {noise.image} is for images, but {what}")
 
 
-class NoisySource(PairSource):
+class NoisySource(WrappedSource):
     """Streamed pairs with text and image noise, made when a row is parsed.
 
     Args:
@@ -253,30 +252,15 @@ class NoisySource(PairSource):
     """
 
     def __init__(self, source: PairSource, change: PairNoise) -> None:
-        self.source, self.change = source, change
-
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of rows of each chunk; (C,)."""
-        return self.source.chunk_sizes()
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk, without noise."""
-        return self.source.read_chunk(number)
+        super().__init__(source)
+        self.change = change
 
     def parse(self, row: Row) -> Pair:
         """The pair of a row, with noise."""
         return self.change(self.source.parse(row))
 
-    def row_length(self, row: Row) -> int:
-        """Length of a row before the noise."""
-        return self.source.row_length(row)
 
-    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
-        """The source's order of chunks."""
-        return self.source.epoch_chunks(epoch, seed)
-
-
-class NoisyTexts(Mapping[str, str]):
+class NoisyTexts(LazyTexts):
     """Texts and images by id with noise, made when one is asked for.
 
     Args:
@@ -288,12 +272,8 @@ class NoisyTexts(Mapping[str, str]):
     def __init__(self, texts: Mapping[str, str], change: PairNoise, is_text: bool) -> None:
         self.texts, self.change, self.is_text = texts, change, is_text
 
-    def noisy(self, text: str) -> str:
-        """One text or image with noise."""
-        return self.change.image(self.change.text(text) if self.is_text else text)
-
     def __getitem__(self, key: str) -> str:
-        return self.noisy(self.texts[key])
+        return self._noisy(self.texts[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.texts)
@@ -301,24 +281,9 @@ class NoisyTexts(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def items(self) -> ItemsView[str, str]:
-        """(id, text), read in one go."""
-        return _Items(self)
+    def read(self) -> Iterator[tuple[str, str]]:
+        """(id, text with noise), read in one go."""
+        return ((key, self._noisy(text)) for key, text in self.texts.items())
 
-    def values(self) -> ValuesView[str]:
-        """The texts, read in one go."""
-        return _Values(self)
-
-
-class _Items(ItemsView[str, str]):
-    _mapping: NoisyTexts
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((key, self._mapping.noisy(text)) for key, text in self._mapping.texts.items())
-
-
-class _Values(ValuesView[str]):
-    _mapping: NoisyTexts
-
-    def __iter__(self) -> Iterator[str]:
-        return (self._mapping.noisy(text) for text in self._mapping.texts.values())
+    def _noisy(self, text: str) -> str:
+        return self.change.image(self.change.text(text) if self.is_text else text)

@@ -51,7 +51,7 @@ class IrDatasetsDataModule(JudgedDataModule):
         document_side: Side | None = None,
         **options: Any,
     ) -> None:
-        # The sides of the base class are set in `load_pairs`, when the languages are known.
+        # By default the languages of the dataset say who reads what; see `sides`.
         super().__init__(query_side=query_side or "student", document_side=document_side or "student", **options)
         if id in (dev_id, train_id):
             raise ValueError(f"id and {'dev_id' if id == dev_id else 'train_id'} are both {id!r}: they must differ")
@@ -61,18 +61,31 @@ class IrDatasetsDataModule(JudgedDataModule):
 
     def load_pairs(self) -> Any:
         """Pairs of the bitext, or judged pairs of train_id."""
-        dataset = load_dataset(self.id)
-        for other in (self.dev_id, self.train_id):
-            if other is not None:
-                load_dataset(other)  # before anything is downloaded
-        query_side, document_side = self._chosen_sides
-        self.query_side = query_side or ("teacher" if dataset.queries_lang() in (None, "en") else "student")
-        self.document_side = document_side or ("teacher" if dataset.docs_lang() == "en" else "student")
-        if (self.query_side, self.document_side) == ("teacher", "teacher"):
+        self._check_ids()
+        self.sides()
+        return super().load_pairs()
+
+    def prepare_data(self) -> None:
+        """Download what the splits are made of."""
+        self._check_ids()
+        super().prepare_data()
+
+    def _check_ids(self) -> None:
+        """Refuse unknown datasets before anything is downloaded."""
+        for identifier in (self.id, self.dev_id, self.train_id):
+            if identifier is not None:
+                load_dataset(identifier)
+
+    def sides(self) -> tuple[Side, Side]:
+        """The sides that were chosen; the teacher reads what is English by default."""
+        dataset, (query_side, document_side) = load_dataset(self.id), self._chosen_sides
+        query_side = query_side or ("teacher" if dataset.queries_lang() in (None, "en") else "student")
+        document_side = document_side or ("teacher" if dataset.docs_lang() == "en" else "student")
+        if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError(
                 f"queries and documents of {self.id} are English: set query_side or document_side to 'student'"
             )
-        return super().load_pairs()
+        return query_side, document_side
 
     def test_split(self) -> Judged:
         """The dataset of `id`."""

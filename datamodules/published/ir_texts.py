@@ -15,7 +15,7 @@ import logging
 import os
 import warnings
 import zlib
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from datamodules.lines import LazyTexts
 from datamodules.text import normalise
 from foundations.errors import InputError
 from retrieval.collection import Qrels
@@ -83,7 +84,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Opening ")
 
 
-class IrDocuments(Mapping[str, str]):
+class IrDocuments(LazyTexts):
     """The texts of a dataset's documents by id, read from the store on disk when they are asked for.
 
     It can be used in worker processes: each opens the store for itself.
@@ -139,13 +140,10 @@ class IrDocuments(Mapping[str, str]):
         except KeyError:
             return False
 
-    def __iter__(self) -> Iterator[str]:
-        return (identifier for identifier, _ in self._stream())
-
     def __len__(self) -> int:
         store = self._open()
         count = store.count() if hasattr(store, "count") else self._dataset.docs_count()
-        return int(count) if count is not None else sum(1 for _ in self._stream())
+        return int(count) if count is not None else sum(1 for _ in self.read())
 
     def item_at(self, row: int) -> tuple[str, str]:
         """(id, text) of a document by its place in the dataset's order, from 0."""
@@ -155,15 +153,8 @@ class IrDocuments(Mapping[str, str]):
             document = next(iter(documents[row : row + 1]))
         return document.doc_id, self._text(document)
 
-    def items(self) -> ItemsView[str, str]:
+    def read(self) -> Iterator[tuple[str, str]]:
         """Ids and texts, read in one pass over the store."""
-        return _Items(self)
-
-    def values(self) -> ValuesView[str]:
-        """The texts, read in one pass over the store."""
-        return _Values(self)
-
-    def _stream(self) -> Iterator[tuple[str, str]]:
         store = self._open()
         with _as_input_error(self.identifier, "its documents"):
             for document in store if hasattr(store, "__iter__") else self._dataset.docs_iter():
@@ -171,24 +162,6 @@ class IrDocuments(Mapping[str, str]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _documents, (self.identifier, self.field)
-
-
-class _Items(ItemsView[str, str]):
-    """The items of documents, without a look-up for each."""
-
-    _mapping: IrDocuments
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return self._mapping._stream()
-
-
-class _Values(ValuesView[str]):
-    """The same for the texts alone."""
-
-    _mapping: IrDocuments
-
-    def __iter__(self) -> Iterator[str]:
-        return (text for _, text in self._mapping._stream())
 
 
 def _documents(identifier: str, field: str | None) -> IrDocuments:

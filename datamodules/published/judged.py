@@ -279,6 +279,15 @@ class JudgedDataModule(PairsDataModule):
         """Hook: the English twin of ``test``, where there is one."""
         return None
 
+    def prepare_data(self) -> None:
+        """Download and unpack what the splits are made of."""
+        if not self._is_loaded:
+            self.test_split(), self.dev_split(), self.train_split()
+
+    def sides(self) -> tuple[Side, Side]:
+        """Which encoder reads the queries, and which the documents."""
+        return self.query_side, self.document_side
+
     def load_pairs(self) -> list[Pair] | PairSource:
         """Pairs of the bitext, or judged pairs."""
         if self.pairs_file is not None:
@@ -289,7 +298,7 @@ class JudgedDataModule(PairsDataModule):
                 "nothing to train on: give a file of bitext with --data.pairs FILE (lines of source<TAB>target: what "
                 f"the teacher reads, and the same for the student){self.training_hint}"
             )
-        document_first = (self.query_side, self.document_side) == ("student", "teacher")
+        document_first = self.sides() == ("student", "teacher")
         return GradedPairs(train, self.min_grade, document_first).loaded()
 
     def load_collections(self) -> dict[str, Collection]:
@@ -319,4 +328,4 @@ class JudgedDataModule(PairsDataModule):
         return known(self.test_split())
 
     def _collection(self, name: str, judged: Judged) -> Collection:
-        return Collection(name, judged.queries, judged.documents, judged.qrels, self.query_side, self.document_side)
+        return Collection(name, judged.queries, judged.documents, judged.qrels, *self.sides())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.lines import ParseLine, TextStore
+from datamodules.lines import LazyTexts, ParseLine, TextStore
 from datamodules.published.judged import Judged
 from datamodules.text import normalise
 from datamodules.tsv import read_texts
@@ -55,7 +55,7 @@ def _parse_json(path: Path, identifier: str, texts: tuple[str, ...], line: bytes
     return key, normalise(" ".join(record[name] for name in texts))
 
 
-class Parts(Mapping[str, str]):
+class Parts(LazyTexts):
     """Texts of several stores, such as the parts of a corpus, in their order; an id is in one of them."""
 
     def __init__(self, stores: Sequence[TextStore]) -> None:
@@ -66,9 +66,6 @@ class Parts(Mapping[str, str]):
             with suppress(KeyError):
                 return store[key]
         raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for store in self.stores for key in store)
 
     def __len__(self) -> int:
         return sum(map(len, self.stores))
@@ -81,29 +78,9 @@ class Parts(Mapping[str, str]):
             row -= len(store)
         raise IndexError(row)
 
-    def items(self) -> ItemsView[str, str]:
+    def read(self) -> Iterator[tuple[str, str]]:
         """(id, text), part after part, read in one go."""
-        return _Items(self)
-
-    def values(self) -> ValuesView[str]:
-        """The texts, part after part, read in one go."""
-        return _Values(self)
-
-
-class _Items(ItemsView[str, str]):
-    _mapping: Parts
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for store in self._mapping.stores:
-            yield from store.items()
-
-
-class _Values(ValuesView[str]):
-    _mapping: Parts
-
-    def __iter__(self) -> Iterator[str]:
-        for store in self._mapping.stores:
-            yield from store.values()
+        return (item for store in self.stores for item in store.read())
 
 
 def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]) -> Mapping[str, str]:

@@ -73,6 +73,11 @@ class SchamoniDataModule(PairsDataModule):
         self.root, self.min_grade, self.skip_unknown = Path(root).expanduser(), min_grade, skip_unknown
         self.dev_queries, self.dev_documents, self.test_queries = dev_queries, dev_documents, test_queries
 
+    def prepare_data(self) -> None:
+        """Unpack and check the files."""
+        for split in SPLITS:
+            self._open(split)
+
     def load_pairs(self) -> ArticlePairs:
         """The training pairs, which stay on disk: the article is the source, the query the target."""
         queries, documents, judgments = self._open("train")

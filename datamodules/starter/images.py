@@ -24,9 +24,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from datamodules.fetch import fetch
+from datamodules.fetch import fetch, fetch_data
 from datamodules.flickr30k.splits import ImageSplits, SplitByImage
 from datamodules.images import image_source
 from datamodules.pairs import Pair
@@ -94,10 +95,12 @@ class StarterImagesDataModule(SplitByImage):
                 f"split={self.split}: set --model.teacher.teacher.split {self.split}"
             )
 
+    def prepare_data(self) -> None:
+        """Fetch the packages."""
+        fetch_data("starter_images")
+
     def load_pairs(self) -> list[Pair]:
         """The pictures of the training half with their captions."""
-        self._pictures = read_pictures(self.split)
-        self._foreign = read_annotations(find_language(self.language))
         return [
             Pair(source, caption, text_id(picture.image))
             for picture in self._pictures
@@ -108,9 +111,8 @@ class StarterImagesDataModule(SplitByImage):
 
     def image_splits(self) -> ImageSplits:
         """The emoji of the training half, and the others."""
-        pictures = read_pictures(self.split)
-        train = frozenset(each.id for each in pictures if each.part == "train")
-        return ImageSplits(train, frozenset(each.id for each in pictures) - train)
+        train = frozenset(each.id for each in self._pictures if each.part == "train")
+        return ImageSplits(train, frozenset(each.id for each in self._pictures) - train)
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev`` and ``test`` in the chosen language, and ``english``, which asks for the pictures of ``test``."""
@@ -120,6 +122,14 @@ class StarterImagesDataModule(SplitByImage):
         }
         twin = [(each, self._chosen(each.captions)) for each in pictures["test"]]
         return foreign | {"english": collection("english", twin)}
+
+    @cached_property
+    def _pictures(self) -> list[Picture]:
+        return read_pictures(self.split)
+
+    @cached_property
+    def _foreign(self) -> dict[str, Annotation]:
+        return read_annotations(find_language(self.language))
 
     def _chosen(self, captions: Captions) -> Captions:
         return {kind: text for kind, text in captions.items() if self.captions in ("both", kind)}

@@ -15,10 +15,9 @@ import yaml
 from foundations.errors import InputError
 from foundations.files import write_json
 from lightning_modules.cli.front_door import class_path, option_pairs
-from lightning_modules.run.results import print_rows
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
 from retrieval.results import Rows, averages, by_language, to_json
-from retrieval.table import metrics_table, print_table
+from retrieval.table import print_table, results_table
 from retrieval.trec import read_qrels, read_run
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def score_checkpoint(
         score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
         metrics: None is what the run used.
         json_file: where to write means and per-query values.
-        noise: options of `datamodules.noise.options.TestNoise`, in the place of the run's own; None keeps those.
+        noise: options of `datamodules.noise.options.EvaluationNoise`, in the place of the run's own; None keeps those.
         data: options of the command line that choose another dataset; none keeps the run's own.
 
     Raises:
@@ -68,14 +67,14 @@ def score_checkpoint(
         results = cli.evaluation.results
         grouped = by_language({name: result.per_query for name, result in results.items()})
         means = by_language({name: result.means for name, result in results.items()})
-        print_rows(grouped, f"{path}: test queries{_with(noise)}", means)
+        print_table(results_table(grouped, f"{path}: test queries{_with(noise)}", means))
         _write(grouped, means, json_file)
 
 
 def noise_options(
     text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
 ) -> dict[str, Any] | None:
-    """Options of `datamodules.noise.options.TestNoise`, with one severity for texts and images.
+    """Options of `datamodules.noise.options.EvaluationNoise`, with one severity for texts and images.
 
     Args:
         text: kind of text noise; None for none.
@@ -162,7 +161,7 @@ def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: s
     if unfit := [name for name in metrics or () if name in SUMMARIES]:
         raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
     per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
-    print_table(metrics_table({Path(run).name: per_query}, title=f"{run} against {qrels}"))
+    print_table(results_table({"": {"test": per_query}}, f"{run} against {qrels}", labels={"test": Path(run).name}))
     _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, json_file)
 
 
@@ -250,9 +249,8 @@ def _trained_images(data: Mapping[str, Any]) -> frozenset[str]:
     is_mixture = data["class_path"] == f"{MixtureDataModule.__module__}.{MixtureDataModule.__name__}"
     found = {name: _build(part) for name, part in (options["parts"] if is_mixture else {"": data}).items()}
     parts = {name: part for name, part in found.items() if part is not None}
-    keep_apart(parts)
     trained: frozenset[str] = frozenset()
-    for part in parts.values():
+    for part in keep_apart(parts).values():
         splits = part.image_splits()
         trained |= splits.train - part.excluded_images - (splits.evaluated if part.remove_overlap else frozenset())
     return trained

@@ -109,12 +109,12 @@ def statistics_table(rows: dict[str, TextStatistics]) -> Any:
     """
     title = "Texts in tokens of the model that reads them; lengths in bins of 0, 1, 2-3, 4-7, 8-15, ... tokens"
     columns = ("words/text", "tokens/word", "unknown", "truncated", "median", "longest", "lengths", "script")
-    table = plain_table("", "texts", *columns, title=title)
+    lines = []
     for name, row in rows.items():
         figures = (f"{row.words:.1f}", f"{row.fertility:.2f}", f"{row.unknown:.1%}", f"{row.truncated:.1%}")
         lengths = (f"{row.median_length:.0f}", str(row.longest), row.sparkline, row.main_scripts)
-        table.add_row(name, f"{row.texts:,}", *figures, *lengths)
-    return table
+        lines.append([name, f"{row.texts:,}", *figures, *lengths])
+    return plain_table(["", "texts", *columns], lines, title)
 
 
 def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:

@@ -79,7 +79,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tiny(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with all packages, tiny. Nothing may be downloaded."""
     monkeypatch.setattr("datamodules.starter.cldr._LEAST_NAMES", 5)
-    monkeypatch.setattr("datamodules.fetch._fetch_locked", lambda package: pytest.fail(f"would fetch {package.name}"))
+    monkeypatch.setattr("datamodules.fetch._fetch_once", lambda package: pytest.fail(f"would fetch {package.name}"))
     annotations = folder_of(cache, "cldr-annotations-full") / "package/annotations"
     derived = folder_of(cache, "cldr-annotations-derived-full") / "package/annotationsDerived"
     names = folder_of(cache, "cldr-localenames-full") / "package/main"

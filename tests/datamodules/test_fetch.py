@@ -161,12 +161,12 @@ def test_a_failed_download_says_why(clients, cache: Path, monkeypatch, name: str
 def test_a_killed_download_is_not_taken_for_whole(clients, registry: Path, cache: Path, monkeypatch) -> None:
     process = start_fetch(registry, SLEEP="30")
     deadline = time.monotonic() + 20
-    while not list(cache.glob("packages/npm/.words.partial.*/download/*")):
+    while not list(cache.glob("packages/npm/.unfinished-words-*/*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert [name.startswith(".words.partial") for name in left(cache)] == [True]
+    assert [name.startswith(".unfinished-words") for name in left(cache)] == [True]
     assert missing("starter") == ["words", "model", "pages"]
     assert (fetch("words") / "package/a.txt").read_bytes() == b"whole"
     assert left(cache) == ["words-1.0"]

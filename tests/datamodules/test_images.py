@@ -11,8 +11,8 @@ from PIL import Image
 
 from datamodules.images import ImageReference, cache_text, image_source, is_image, load_image
 from datamodules.leaks import find_leaks
-from datamodules.mixture import ListSource
 from datamodules.pairs import Pair, pair_length
+from datamodules.sources import ListSource
 from foundations.errors import InputError
 from retrieval.collection import Collection
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.lines import LineIndex, TextStore, tsv_columns, tsv_line
+from datamodules.lines import LineIndex, TextStore, tsv_line
 from foundations.cache import cache_folder
 from foundations.errors import InputError
+from foundations.files import columns
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ def test_a_bad_line_leaves_no_index(tmp_path: Path) -> None:
     path = put(tmp_path, b"a\tb\n\nc\n")
 
     def check(line: bytes, number: int) -> object:
-        return tsv_columns(line, number, path, "a<TAB>b")
+        return columns(line, 2, "a<TAB>b", path, number)
 
     for _ in range(2):
         with pytest.raises(InputError, match=r"texts.tsv:3: found 1 column, expected 2: a<TAB>b"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from datamodules.base import PairsDataModule
-from datamodules.mixture import ListSource, Mixture, MixtureDataModule, quotas
+from datamodules.mixture import Mixture, MixtureDataModule, quotas
 from datamodules.pairs import Pair, make_pairs
-from datamodules.sources import PairSource
+from datamodules.sources import ListSource, PairSource
 from foundations.errors import InputError
 from retrieval.collection import Collection
 

@@ -59,7 +59,7 @@ def test_the_parser_serves_an_index_of_lines(path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('["q2", ["d1", 2.5]', r"invalid JSON \(.*\); expected \[query id, \[passage id, score\], \.\.\.\]"),
+        ('["q2", ["d1", 2.5]', r"invalid JSON \(.*\), expected \[query id, \[passage id, score\], \.\.\.\]"),
         (b'["q2", ["\xff", 2.5]]', r"invalid UTF-8"),
         ('{"qid": "q2"}', r'found {"qid": "q2"}, expected \[query id'),
         ("[" * 100_000, r"invalid JSON"),

@@ -9,7 +9,7 @@ import pytest
 
 from foundations.errors import InputError
 from retrieval.compare import compare_runs, comparison_note, load_runs
-from retrieval.statistics import holm, paired_t_test
+from retrieval.statistics import holm, macro_t_test, one_group
 
 QUERIES = {"sw": 40, "so": 9}
 
@@ -39,7 +39,7 @@ def test_each_language_and_the_average(folders):
     assert [one.queries for one in found if one.run == "b"] == [40, 9, 49]
     first = next(one for one in found if one.run == "b")
     x, y = (list(each["sw"]["test"]["map"].values()) for each in (b, a))
-    assert first.t_test == pytest.approx(paired_t_test(x, y))
+    assert first.t_test == pytest.approx(macro_t_test(one_group(np.subtract(x, y))))
     tested = [one for one in found if one.t_test is not None]
     assert len(tested) == 6
     assert [one.t_test_holm for one in tested] == holm([one.t_test for one in tested])

@@ -6,15 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from retrieval.statistics import (
-    bootstrap_interval,
     macro_interval,
     macro_mean,
     macro_permutation_test,
     macro_t_test,
-    paired_permutation_test,
-    paired_t_test,
+    one_group,
+    paired_differences,
 )
 
 RNG = np.random.default_rng(5)
@@ -34,10 +34,12 @@ def test_every_group_weighs_the_same():
 
 
 def test_one_group_is_the_usual():
-    values, zeros = LARGE[0], np.zeros(400)
-    assert macro_interval(groups(values)) == bootstrap_interval(values)
-    assert macro_t_test(groups(values)) == pytest.approx(paired_t_test(values, zeros), rel=1e-12)
-    assert macro_permutation_test(groups(values)) == paired_permutation_test(values, zeros)
+    values = LARGE[0]
+    drawn = np.random.default_rng(0).integers(400, size=(2000, 400))
+    assert macro_interval(groups(values)) == pytest.approx(np.quantile(values[drawn].mean(1), [0.025, 0.975]))
+    assert macro_t_test(groups(values)) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-9)
+    assert macro_mean(one_group(values)) == macro_mean(groups(values)) == pytest.approx(values.mean())
+    assert macro_interval(one_group(values)) == macro_interval(groups(values))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -58,8 +60,8 @@ def test_the_same_queries_in_each_group_are_as_many_as_in_one():
     values = LARGE[2]
     found = groups(values, values, values, shared=True)
     assert macro_interval(found) == pytest.approx(macro_interval(groups(values)))
-    assert macro_t_test(found) == pytest.approx(paired_t_test(values, np.zeros(60)))
-    assert macro_permutation_test(found) == paired_permutation_test(values, np.zeros(60))
+    assert macro_t_test(found) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert macro_permutation_test(found) == macro_permutation_test(groups(values))
 
 
 def test_some_queries_in_both_groups():
@@ -74,10 +76,8 @@ def test_some_queries_in_both_groups():
 
 
 def test_t_test_of_groups_without_shared_queries():
-    from scipy.stats import t
-
     error = np.sqrt(sum(values.var(ddof=1) / len(values) for values in LARGE)) / 3
-    expected = 2 * t.sf(abs(macro_mean(groups(*LARGE))) / error, df=24)
+    expected = 2 * stats.t.sf(abs(macro_mean(groups(*LARGE))) / error, df=24)
     assert macro_t_test(groups(*LARGE)) == pytest.approx(expected, rel=1e-9)
 
 
@@ -106,3 +106,8 @@ def test_errors():
                 function(wrong)
     with pytest.raises(ValueError, match="at least 2 queries in each group"):
         macro_t_test(groups([1.0, 2.0], [1.0]))
+
+
+def test_differences_are_of_the_same_query():
+    found = paired_differences([{"a": 1.0, "b": 0.5}, {"c": 0.0}], [{"b": 0.25, "a": 1.0}, {"c": 1.0}])
+    assert found == [{"a": 0.0, "b": 0.25}, {"c": -1.0}]

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from datamodules.flickr30k.datamodule import Flickr30kDataModule
+from datamodules.flickr30k.splits import keep_apart
 from datamodules.flickr30k_entities.datamodule import Flickr30kEntitiesDataModule
 from datamodules.images import ImageReference, is_image
 from datamodules.mixture import MixtureDataModule
@@ -251,9 +252,10 @@ def test_a_mixture_keeps_the_images_of_its_parts_apart(tmp_path: Path) -> None:
         mixture().setup("fit")
     data = mixture(remove_overlap=True)
     data.setup("fit")
-    images = {Path(ImageReference.parse(pair.source).path).stem for pair in data.parts["one"].pairs}
+    images = {Path(ImageReference.parse(pair.source).path).stem for pair in data.pairs.parts["one"]}
     assert images == {"102"}
-    assert data.parts["other"].excluded_images == {"301"}
+    assert keep_apart(data.parts)["other"].excluded_images == {"301"}
+    assert not data.parts["other"].excluded_images
     same = {"sw": Flickr30kEntitiesDataModule(str(one)), "so": Flickr30kEntitiesDataModule(str(one), source="both")}
     MixtureDataModule(same, batch_size=2).setup("fit")  # one split: nothing to remove
 
@@ -272,7 +274,7 @@ def test_captions_of_the_other_split_beside_phrases(folder: Path) -> None:
         mixture().setup("fit")
     data = mixture(remove_overlap=True)
     data.setup("fit")
-    images = {part: {Path(name).stem for name in sources(own.pairs)} for part, own in data.parts.items()}
+    images = {part: {Path(name).stem for name in sources(own)} for part, own in data.pairs.parts.items()}
     assert images == {"captions": {"102", "103"}, "phrases": {"102", "103"}}  # 101 is tested on by captions
     of_captions = [pair for pair in data.pairs if pair.target == "A man."]
     assert len(of_captions) == 4

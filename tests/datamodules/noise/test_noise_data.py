@@ -16,7 +16,7 @@ from datamodules.base import PairsDataModule
 from datamodules.images import ImageReference, image_source, is_image
 from datamodules.mixture import Mixture, MixtureDataModule
 from datamodules.noise.image import IMAGE_NOISES
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TEXT_NOISES, TextNoise
 from datamodules.noise.transform import NoisySource, NoisyTexts
 from datamodules.pairs import Pair, make_pairs
@@ -94,7 +94,7 @@ def test_the_seed_of_an_image_does_not_hang_on_its_folder(tmp_path):
 
 
 def test_test_noise_is_put_into_what_the_student_reads_and_into_images(tmp_path):
-    noise = TestNoise("keyboard", 5, "impulse", 4, seed=2)
+    noise = EvaluationNoise("keyboard", 5, "impulse", 4, seed=2)
     clean, noisy = Captions(tmp_path), Captions(tmp_path, test_noise=noise)
     clean.setup("test")
     noisy.setup("test")
@@ -113,7 +113,9 @@ def test_test_noise_is_put_into_what_the_student_reads_and_into_images(tmp_path)
 
 def test_severity_zero_changes_nothing(tmp_path):
     clean = Captions(tmp_path)
-    noisy = Captions(tmp_path, noise=TrainingNoise("ocr", 0, "jpeg", 0), test_noise=TestNoise("ocr", 0, "jpeg", 0))
+    noisy = Captions(
+        tmp_path, noise=TrainingNoise("ocr", 0, "jpeg", 0), test_noise=EvaluationNoise("ocr", 0, "jpeg", 0)
+    )
     clean.setup("fit")
     noisy.setup("fit")
     assert noisy.pairs == clean.pairs
@@ -158,15 +160,15 @@ def test_bad_options_are_refused_at_once(tmp_path):
         with pytest.raises(ValueError, match=message):
             TrainingNoise(**options)
     with pytest.warns(UserWarning, match="lexicon has no effect"):
-        TestNoise("ocr", 1, lexicon=str(lexicon))
+        EvaluationNoise("ocr", 1, lexicon=str(lexicon))
     with pytest.raises(TypeError):
-        TestNoise(rate=0.1)
+        EvaluationNoise(rate=0.1)
 
 
 def test_image_noise_without_images(tsv_folder):
     for options, message in (
         ({"noise": TrainingNoise(image="jpeg", image_severity=1)}, "no training pair's source is one"),
-        ({"test_noise": TestNoise(image="jpeg", image_severity=1)}, "the test collection has none"),
+        ({"test_noise": EvaluationNoise(image="jpeg", image_severity=1)}, "the test collection has none"),
     ):
         data = TSVDataModule(str(tsv_folder), **options)
         with pytest.raises(InputError, match=f"the noise jpeg is for images, but {message}"):
@@ -175,7 +177,7 @@ def test_image_noise_without_images(tsv_folder):
 
 def test_a_warning_where_nothing_changes(tsv_folder):
     data = TSVDataModule(
-        str(tsv_folder), noise=TrainingNoise("transliteration", 5), test_noise=TestNoise("transliteration", 5)
+        str(tsv_folder), noise=TrainingNoise("transliteration", 5), test_noise=EvaluationNoise("transliteration", 5)
     )
     with pytest.warns(UserWarning, match="transliteration changes no target") as found:
         data.setup("fit")
@@ -211,7 +213,7 @@ def test_the_same_batches_for_any_number_of_workers_and_ranks(tsv_folder, stream
 
 def test_streamed_pairs(tsv_folder):
     clean = TSVDataModule(str(tsv_folder), stream=True)
-    noisy = TSVDataModule(str(tsv_folder), stream=True, noise=KEYBOARD, test_noise=TestNoise("delete", 5))
+    noisy = TSVDataModule(str(tsv_folder), stream=True, noise=KEYBOARD, test_noise=EvaluationNoise("delete", 5))
     clean.setup("fit")
     noisy.setup("fit")
     assert isinstance(noisy.pairs, NoisySource)
@@ -248,7 +250,7 @@ class _Changes:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_every_part_of_a_mixture_gets_the_noise(tmp_path, own):
-    noise, test_noise = TrainingNoise(rate=0.5, level="image"), TestNoise("delete", 5)
+    noise, test_noise = TrainingNoise(rate=0.5, level="image"), EvaluationNoise("delete", 5)
     options = {"noise": noise, "test_noise": test_noise}
     parts = {
         name: Captions(tmp_path / name, size, **(options if own else {})) for name, size in (("sw", 12), ("am", 20))
@@ -267,7 +269,7 @@ def test_every_part_of_a_mixture_gets_the_noise(tmp_path, own):
     for name, part in parts.items():
         alone = Captions(tmp_path / name, len(part.paths), **options)
         alone.setup("fit")
-        assert alone.pairs == part.pairs
+        assert alone.pairs == data.pairs.parts[name]
         assert data.collections[f"test/{name}"].queries == alone.collections["test"].queries
         clean = Captions(tmp_path / name, len(part.paths))
         clean.setup("fit")
@@ -286,7 +288,7 @@ def test_leaks_are_looked_for_in_clean_texts():
                 for i, name in enumerate(("dev", "test"))
             }
 
-    options = {"noise": replace(KEYBOARD, rate=0.5), "test_noise": TestNoise("insert", 5), "remove_leaks": True}
+    options = {"noise": replace(KEYBOARD, rate=0.5), "test_noise": EvaluationNoise("insert", 5), "remove_leaks": True}
     data, parts = Leaky(**options), MixtureDataModule({"a": Leaky(**options)}, **options)
     for each in (data, parts):
         each.setup("fit")
@@ -431,7 +433,7 @@ def test_images_reach_the_loader_with_noise(tmp_path):
 
 
 def test_the_docstring_names_every_kind():
-    kinds = set(re.findall(r"\w+", TestNoise.__doc__ or ""))
+    kinds = set(re.findall(r"\w+", EvaluationNoise.__doc__ or ""))
     assert {*TEXT_NOISES, *IMAGE_NOISES} <= kinds
 
 

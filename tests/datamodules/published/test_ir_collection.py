@@ -123,7 +123,7 @@ def test_sides_follow_the_languages(ir_home: Path) -> None:
         rows = [f"{word}\tQ0\t{n}#0\t1\n" for word in words for n, couple in enumerate(COUPLES) if word == couple[0]]
         (folder / f"qrels.{part}.txt").write_text("".join(rows))
     data = loaded(id="mr-tydi/sw/test", dev_id="mr-tydi/sw/dev", train_id="mr-tydi/sw/train")
-    assert (data.query_side, data.document_side) == ("student", "student")
+    assert data.sides() == ("student", "student")
     assert data.collections["test"].documents["0#0"] == f"{WORDS['cat']} {WORDS['mat']}"
     assert data.pairs[0].source == WORDS["cat"]
 

@@ -165,8 +165,7 @@ def test_the_splits_are_kept_apart(pictures, monkeypatch) -> None:
         lambda group: PARTS[group.split()[-1]] if ":" in group else {"elements": "train"}.get(group, "test"),
     )
     parts = {split: StarterImagesDataModule(split=split, remove_overlap=True) for split in ("kind", "family")}
-    keep_apart(parts)
-    for data in parts.values():
+    for data in keep_apart(parts).values():
         with pytest.raises(InputError, match="found no training pair"):
             data.setup()
     with pytest.raises(InputError, match="remove_overlap"):

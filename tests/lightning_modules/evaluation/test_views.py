@@ -13,13 +13,13 @@ from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.evaluation.encoding import EncodedTexts
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.run import plots
-from lightning_modules.run.results import print_rows
 from lightning_modules.run.run_folder import write_results
 from retrieval.collection import Collection, View
 from retrieval.compare import compare_runs, load_runs
 from retrieval.index.tokens import TokenMatrix
 from retrieval.metrics import evaluate_run
 from retrieval.results import averages
+from retrieval.table import print_table, results_table
 from retrieval.trec import read_qrels, read_run
 from retrieval.views import check_views
 
@@ -264,7 +264,8 @@ def test_a_group_that_one_language_lacks_has_no_average(capsys):
     average = averages(means)["test"]
     assert "regions/people/success@1" in average
     assert "regions/animals/success@1" not in average
-    print_rows({name: {"test": found["test"].per_query} for name, found in rows.items()}, "words", means)
+    grouped = {name: {"test": found["test"].per_query} for name, found in rows.items()}
+    print_table(results_table(grouped, "words", means))
     animals = [line.split() for line in capsys.readouterr().out.splitlines() if "regions/animals" in line]
     assert [line[-1] != "-" for line in animals] == [True, False, False]
     callback = RetrievalEvaluation(["success@1"])
@@ -278,7 +279,7 @@ def test_the_table_has_a_line_a_view_and_score(capsys):
     collection = flickr_like()
     queries, documents = random_texts(sorted(collection.queries), 0), random_texts(collection.documents, 1)
     result = rank(queries, documents, collection, ["rsum", "success@1", "median_rank"], "both", 100)
-    print_rows({"": {"test": result.per_query}}, "words", {"": {"test": result.means}})
+    print_table(results_table({"": {"test": result.per_query}}, "words", {"": {"test": result.means}}))
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
     assert lines[1] == ["view", "rsum", "success@1", "median_rank"]
     names = ["all", "text_to_image", "image_to_text", "all, MaxSim", "text_to_image, MaxSim", "image_to_text, MaxSim"]
