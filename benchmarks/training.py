@@ -213,8 +213,8 @@ def measure_metrics(settings: dict[str, Any]) -> list[Row]:
     import torch
     from torchmetrics.retrieval import RetrievalMAP
 
-    from retrieval.metrics import evaluate_rankings
-    from retrieval.relevance import Judgments
+    from retrieval.metrics import evaluate_relevance, mean_over_queries
+    from retrieval.relevance import IndexedQrels, relevance_of_rankings
 
     queries, depth = settings["queries"], settings["depth"]
     rng = np.random.default_rng(0)
@@ -223,13 +223,15 @@ def measure_metrics(settings: dict[str, Any]) -> list[Row]:
     qrels = {f"q{row:04d}": {names[place]: 1 for place in places} for row, places in enumerate(relevant)}
     indices = np.argsort(rng.random((queries, depth)), axis=1)
     scores = np.sort(rng.random((queries, depth)).astype(np.float32), axis=1)[:, ::-1].copy() + 0.1
-    judgments = Judgments.from_qrels(qrels, list(qrels), names)
+    judgments = IndexedQrels.of(qrels, list(qrels), names)
     target = torch.zeros(queries, depth, dtype=torch.int64)
     for row, places in enumerate(relevant):
         target[row] = torch.from_numpy(np.isin(indices[row], places)).long()
     groups = torch.arange(queries)[:, None].expand(-1, depth).flatten()
     sides: dict[str, Callable[[], float]] = {
-        "ours": lambda: float(evaluate_rankings(judgments, indices, ["map"])["map"].mean()),
+        "ours": lambda: mean_over_queries(
+            evaluate_relevance(relevance_of_rankings(judgments, indices), list(qrels), ["map"])
+        )["map"],
         "peer": lambda: float(RetrievalMAP()(torch.from_numpy(scores).flatten(), target.flatten(), indexes=groups)),
     }
     values = {side: score() for side, score in sides.items()}

@@ -23,7 +23,7 @@ TEXT_LINE = "id<TAB>text"
 
 _Content = TypeVar("_Content")
 
-_TEXT_ROWS = 16
+_TEXT_ROWS = 4
 """Lines that a look-up of a text reads: few, and still a small index."""
 
 Check = Callable[[bytes, int], object]
@@ -160,7 +160,7 @@ class _Values(ValuesView[str]):
 class TextStore(LazyTexts):
     """Text by id, read from a file of lines; in the order of the file.
 
-    No text is in memory: some 18 bytes a text lie in the cache folder, mapped, made in one pass that validates every
+    No text is in memory: 22 bytes a text lie in the cache folder, mapped, made in one pass that validates every
     line. A look-up costs one small read; going through ``items()`` or ``values()`` reads the file from its beginning
     to its end.
 
@@ -266,7 +266,7 @@ def tsv_line(path: str | Path) -> ParseLine:
 def _parse_tsv(path: Path, line: bytes, number: int) -> tuple[str, str]:
     identifier, text = columns(line, 2, TEXT_LINE, path, number, filled=True)
     if any(space in identifier for space in " \v\f\r"):
-        raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number or None)
+        raise InputError(f"the id {identifier!r} holds white space, which TREC files cannot", path, number)
     return identifier, normalise(text)
 
 

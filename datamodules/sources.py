@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair, pair_length
-from datamodules.published.judgments import BoolArray, Judgments
+from datamodules.published.judgments import BoolArray, JudgmentTable
 from datamodules.text import hash_share, normalise, text_id
 from foundations.cache import IntArray, derived_array
 from foundations.checks import check_number
@@ -280,7 +280,7 @@ class ArticlePairs(PairSource):
 
     def __init__(
         self,
-        judgments: Judgments,
+        judgments: JudgmentTable,
         chosen: BoolArray,
         sources: TextStore,
         targets: TextStore,

@@ -106,7 +106,7 @@ def made_once(target: str | Path, make: Callable[[Path], object], what: str) -> 
 def file_key(path: str | Path, *more: str) -> str:
     """A name for what is made from a file: 24 hex digits.
 
-    They depend on the file's absolute path, size and time of change, and on all that is given besides.
+    They depend on the file's absolute path, size and time of change, and on all other arguments.
 
     Args:
         path: the file.

@@ -36,7 +36,7 @@ def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     return "".join(f", did you mean {near!r}?" for near in nearest(name, names, 1, cutoff))
 
 
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+def check_choice(name: str, value: str | int, choices: Collection[str] | Collection[int]) -> None:
     """Refuse a value that is not among the choices.
 
     Args:
@@ -48,8 +48,8 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         ValueError: the value is not among the choices; the message has all of them and the nearest.
     """
     if value not in choices:
-        question = did_you_mean(str(value), choices)
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}{question}")
+        names = list(map(str, choices))
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(names)}{did_you_mean(str(value), names)}")
 
 
 def check_number(

@@ -13,14 +13,14 @@ class InputError(ValueError):
     Args:
         message: what is wrong and what was expected, in one or two lines.
         path: the file, if there is one.
-        line: its line, from 1, if there is one.
+        line: its line, from 1; None or 0 where it is not known.
     """
 
     def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
-        where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        where = "" if path is None else f"{path}:{line}: " if line else f"{path}: "
         super().__init__(where + message)
         self.path = path
-        self.line = line
+        self.line = line or None
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def decode(line: bytes, expected: str, path: str | Path, number: int = 0) -> str
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}), expected {expected}", path, number or None) from None
+        raise InputError(f"invalid UTF-8 ({error.reason}), expected {expected}", path, number) from None
 
 
 def columns(
@@ -116,13 +116,13 @@ def columns(
     found = [decode(column, expected, path, number) for column in line.split(separator)]
     if count is not None and len(found) != count:
         plural = "" if len(found) == 1 else "s"
-        raise InputError(f"found {len(found)} column{plural}, expected {count}: {expected}", path, number or None)
+        raise InputError(f"found {len(found)} column{plural}, expected {count}: {expected}", path, number)
     if filled:
         found = [column.strip() for column in found]
         if "" in found:
             position = found.index("")
             which = ("first", "second", "third")[position] if position < 3 else f"{position + 1}th"
-            raise InputError(f"the {which} column is empty, expected {expected}", path, number or None)
+            raise InputError(f"the {which} column is empty, expected {expected}", path, number)
     return found
 
 
@@ -202,7 +202,7 @@ def read_json(path: str | Path, expected: str = "JSON") -> Any:
 def unfinished(target: str | Path) -> Iterator[Path]:
     """A path at which to make a file or folder that takes the target's place when the block ends without an error.
 
-    It lies in a hidden folder of its own beside the target, which has room for other temporary files
+    It lies in a hidden folder of its own next to the target, which has room for other temporary files
     (``path.parent``) and goes with all that is in it; what a killed process leaves there is never read. Where another
     process finished the same folder first, that one stays, so the content must depend on the name alone.
 
@@ -290,3 +290,22 @@ def _move(temporary: Path, target: Path) -> None:
         if target.is_dir():
             raise FileExistsError(target) from error
         raise
+
+
+def json_line(line: bytes, expected: str, path: str | Path, number: int = 0) -> Any:
+    """The content of a line that holds JSON.
+
+    Args:
+        line: its bytes.
+        expected: what it should hold, for the error messages.
+        path: the file, for the error messages.
+        number: of the line from 1, for the error messages; 0 where it is not known.
+
+    Raises:
+        InputError: invalid UTF-8 or invalid JSON.
+    """
+    try:
+        return json.loads(decode(line, expected, path, number))
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+        raise InputError(f"invalid JSON ({reason}), expected {expected}", path, number) from None

@@ -17,7 +17,7 @@ def delayed_progress(description: str, total: float, delay: float = 2.0) -> Iter
     Where stderr is not a terminal, nothing is shown.
 
     Args:
-        description: the words beside the bar.
+        description: the words next to the bar.
         total: the amount of work, in any unit.
         delay: seconds to wait before the bar is shown; quick work shows nothing. Infinite: no bar.
 

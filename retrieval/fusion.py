@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from foundations.checks import check_choice, check_number
 from retrieval.collection import Run
 from retrieval.trec import ranked_documents
 
@@ -30,8 +31,7 @@ def reciprocal_rank_fusion(runs: Sequence[Run], depth: int, k: int = 60, weights
     >>> list(fused["q"])
     ['b', 'a', 'c']
     """
-    if k < 0:
-        raise ValueError(f"k is {k}, expected at least 0")
+    check_number("k", k, least=0)
 
     def shares(scores: Mapping[str, float]) -> dict[str, float]:
         return {document: 1 / (k + rank) for rank, document in enumerate(ranked_documents(dict(scores)), start=1)}
@@ -55,8 +55,7 @@ def linear_fusion(
         ValueError: there is no run, the weights do not fit, or there is no such normalisation.
     """
     scales: dict[str, Callable[[Mapping[str, float]], dict[str, float]]] = {"min_max": _min_max, "z": _z, "none": dict}
-    if normalisation not in scales:
-        raise ValueError(f"unknown normalisation {normalisation!r}, expected one of {', '.join(scales)}")
+    check_choice("normalisation", normalisation, scales)
     return _fuse(runs, weights, scales[normalisation], depth, fill=True)
 
 
@@ -70,8 +69,7 @@ def _fuse(
     weights = [1.0] * len(runs) if weights is None else weights
     if not runs or len(weights) != len(runs):
         raise ValueError(f"there are {len(weights)} weights for {len(runs)} runs, expected one for each")
-    if depth < 1:
-        raise ValueError(f"depth is {depth}, expected at least 1")
+    check_number("depth", depth, least=1)
     fused: Run = {}
     for query in dict.fromkeys(query for run in runs for query in run):
         sums: dict[str, float] = {}

@@ -11,16 +11,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from foundations.checks import nearest
 from retrieval.collection import Qrels, Run
-from retrieval.relevance import Floats, Judgments, RankedRelevance, relevance_of_rankings, relevance_of_run
+from retrieval.relevance import Floats, RankedRelevance, relevance_of_run
 
 DEFAULT_METRICS = ("map", "ndcg@10", "mrr@10", "recall@100")
 PerQuery = dict[str, dict[str, float]]
@@ -87,7 +87,7 @@ def parse_metric(name: str) -> Metric:
             raise ValueError(f"metric {name!r}: {family} has no cutoff; the metrics are {_KNOWN}")
         problem = "the cutoff after @ must be a whole number from 1" if at else "it needs a cutoff"
         raise ValueError(f"metric {name!r}: {problem}, for example {family}@10; the metrics are {_KNOWN}")
-    raise ValueError(f"unknown metric {name!r}{_did_you_mean(family, cutoff)}; the metrics are {_KNOWN}")
+    raise ValueError(f"unknown metric {name!r}{_question(family, cutoff)}; the metrics are {_KNOWN}")
 
 
 def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRICS) -> PerQuery:
@@ -107,50 +107,20 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRIC
     Raises:
         ValueError: an unknown metric, a score that is NaN, or empty qrels.
     """
-    parsed = _parse_all(metrics, qrels)
-    relevance = relevance_of_run(run, qrels)
-    return {str(metric): dict(zip(qrels, _values(metric, relevance).tolist(), strict=True)) for metric in parsed}
+    return evaluate_relevance(relevance_of_run(run, qrels), list(qrels), metrics)
 
 
-def evaluate_rankings(
-    judgments: Judgments,
-    indices: ArrayLike,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    scores: ArrayLike | None = None,
-) -> dict[str, Floats]:
-    """Metrics of rankings given as arrays, e.g. by `retrieval.index.search`: the fast way, without dicts of documents.
+def evaluate_relevance(relevance: RankedRelevance, queries: Sequence[str], metrics: Sequence[str]) -> PerQuery:
+    """Metrics of ranked relevant documents, for each query; see `retrieval.relevance`.
 
     Args:
-        judgments: `Judgments.from_qrels(qrels, query_ids, document_ids)`.
-        indices: document index, best first, padded with -1; (rows, K), integers, NumPy or torch on the CPU.
+        relevance: of Q queries.
+        queries: their ids, in that order.
         metrics: names, see `parse_metric`.
-        scores: scores of the documents; (rows, K). They matter to ``mrr@k`` alone, where scores are tied: with them
-            it equals `evaluate_run`, without them it takes the order given.
-
-    Returns:
-        Metric -> value of each query, in the order of `judgments.query_ids`; (Q,).
 
     Raises:
-        ValueError: an unknown metric, wrong shapes, or empty qrels.
+        ValueError: an unknown metric, or no query.
     """
-    parsed = _parse_all(metrics, judgments.query_ids)
-    relevance = relevance_of_rankings(judgments, indices, scores)
-    return {str(metric): _values(metric, relevance) for metric in parsed}
-
-
-def mean_over_queries(per_query: Mapping[str, Mapping[str, float] | Floats]) -> dict[str, float]:
-    """Mean of each metric over its queries.
-
-    Args:
-        per_query: metric -> query id -> value, or metric -> values (Q,).
-    """
-    return {
-        metric: float(np.mean(list(values.values()) if isinstance(values, Mapping) else values))
-        for metric, values in per_query.items()
-    }
-
-
-def _parse_all(metrics: Sequence[str], queries: Qrels | list[str]) -> list[Metric]:
     if isinstance(metrics, str):
         raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
     if not queries:
@@ -159,12 +129,13 @@ def _parse_all(metrics: Sequence[str], queries: Qrels | list[str]) -> list[Metri
     for metric in parsed:
         if metric.family in SUMMARIES:
             raise ValueError(f"{metric} is not a metric of a ranked list: it belongs to a run's evaluation.metrics")
-    return parsed
+    values = {str(metric): _FORMULAS[metric.family](relevance, metric.cutoff).tolist() for metric in parsed}
+    return {metric: dict(zip(queries, column, strict=True)) for metric, column in values.items()}
 
 
-def _values(metric: Metric, relevance: RankedRelevance) -> Floats:
-    """The metric of each query; (Q,)."""
-    return _FORMULAS[metric.family](relevance, metric.cutoff)
+def mean_over_queries(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over its queries; metric -> query id -> value."""
+    return {metric: float(np.mean(list(values.values()))) for metric, values in per_query.items()}
 
 
 def _average_precision(relevance: RankedRelevance, cutoff: int | None) -> Floats:
@@ -232,10 +203,11 @@ def _divide(total: Floats, count: NDArray[np.float64 | np.int64]) -> Floats:
     return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
 
 
-def _did_you_mean(family: str, cutoff: str) -> str:
+def _question(family: str, cutoff: str) -> str:
+    """Which metric an unknown name may mean; empty where none is near."""
     lower = family.lower()
-    nearest = [_ALIASES[lower]] if lower in _ALIASES else difflib.get_close_matches(lower, _FAMILIES, 1, 0.5)
-    if not nearest:
+    found = [_ALIASES[lower]] if lower in _ALIASES else nearest(lower, _FAMILIES, 1)
+    if not found:
         return ""
-    cutoff = cutoff or ("10" if nearest[0] in _NEED_CUTOFF else "")
-    return f", did you mean {str(nearest[0]) + ('@' + cutoff if cutoff else '')!r}?"
+    cutoff = cutoff or ("10" if found[0] in _NEED_CUTOFF else "")
+    return f", did you mean {found[0] + ('@' + cutoff if cutoff else '')!r}?"

@@ -26,28 +26,24 @@ _CELLS_PER_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Judgments:
-    """Qrels as arrays: the relevant documents of Q queries, R in all.
+class IndexedQrels:
+    """Qrels by number instead of id: the relevant documents of Q queries, R in all.
 
     Args:
-        query_ids: the Q judged queries, in the order of the qrels.
-        document_ids: the ids of the indexed documents; (N,).
         row: row of each judged query in the rankings to score, -1 if it has none; (Q,).
-        query: position in `query_ids` of each relevant document, ascending; (R,).
-        document: its position in `document_ids`; (R,).
+        query: number of the query of each relevant document, ascending; (R,).
+        document: its index; (R,).
         grade: its grade, above 0; (R,).
     """
 
-    query_ids: list[str]
-    document_ids: Sequence[str]
     row: Integers
     query: Integers
     document: Integers
     grade: Integers
 
     @classmethod
-    def from_qrels(cls, qrels: Qrels, query_ids: Sequence[str], document_ids: Sequence[str]) -> Judgments:
-        """Look up the ids of some qrels once, to score many rankings.
+    def of(cls, qrels: Qrels, query_ids: Sequence[str], document_ids: Sequence[str]) -> IndexedQrels:
+        """Look up the ids of some qrels.
 
         Args:
             qrels: query id -> document id -> grade.
@@ -57,14 +53,12 @@ class Judgments:
                 count as not retrieved.
         """
         rows = {query: row for row, query in enumerate(query_ids)}
-        places = {document: place for place, document in enumerate(document_ids)}
+        indices = {document: index for index, document in enumerate(document_ids)}
         relevant = list(_relevant(qrels))
         return cls(
-            query_ids=list(qrels),
-            document_ids=document_ids,
             row=_integers([rows.get(query, -1) for query in qrels]),
             query=_integers([query for query, _, _ in relevant]),
-            document=_integers([places.get(document, _UNKNOWN) for _, document, _ in relevant]),
+            document=_integers([indices.get(document, _UNKNOWN) for _, document, _ in relevant]),
             grade=_integers([grade for _, _, grade in relevant]),
         )
 
@@ -121,73 +115,45 @@ def relevance_of_run(run: Run, qrels: Qrels) -> RankedRelevance:
     )
 
 
-def relevance_of_rankings(judgments: Judgments, indices: ArrayLike, scores: ArrayLike | None = None) -> RankedRelevance:
-    """The ranks of the relevant documents in rankings that are given as arrays.
+def relevance_of_rankings(qrels: IndexedQrels, indices: ArrayLike) -> RankedRelevance:
+    """The ranks of the relevant documents in rankings that are given as arrays; both ranks follow the order given.
 
     Args:
-        judgments: the relevant documents.
-        indices: index of each retrieved document, best first, in trec_eval's order (as `retrieval.index.search` gives
-            them), padded with -1; (rows, K), integers.
-        scores: their scores; (rows, K). Only needed for `msmarco_rank` where scores are tied in single
-            precision; without scores, the given order is taken.
+        qrels: the relevant documents.
+        indices: index of each retrieved document, best first, padded with -1; (rows, K), integers, NumPy or torch on
+            the CPU.
 
     Raises:
         ValueError: the shapes do not fit.
     """
     ranking = np.asarray(indices)
-    _check_shape(judgments, ranking)
-    hit, column = _find(judgments, ranking)
-    trec = column + 1
-    msmarco = trec if scores is None else _msmarco_ranks(judgments, ranking, np.asarray(scores), hit, column)
+    if ranking.ndim != 2 or not np.issubdtype(ranking.dtype, np.integer):
+        raise ValueError(f"indices are {ranking.dtype} of shape {ranking.shape}, expected integers (queries, K)")
+    if len(ranking) <= qrels.row.max(initial=-1):
+        raise ValueError(f"indices have {len(ranking)} rows, but the qrels name row {qrels.row.max()}")
+    hit, column = _find(qrels, ranking)
     return _assemble(
-        queries=len(judgments.query_ids),
-        hits=(judgments.query[hit], trec, msmarco, judgments.grade[hit]),
-        relevant=(judgments.query, judgments.grade),
+        queries=len(qrels.row),
+        hits=(qrels.query[hit], column + 1, column + 1, qrels.grade[hit]),
+        relevant=(qrels.query, qrels.grade),
     )
 
 
-def _check_shape(judgments: Judgments, ranking: NDArray[np.generic]) -> None:
-    if ranking.ndim != 2 or not np.issubdtype(ranking.dtype, np.integer):
-        raise ValueError(f"indices are {ranking.dtype} of shape {ranking.shape}, expected integers (queries, K)")
-    if len(ranking) <= judgments.row.max(initial=-1):
-        raise ValueError(f"indices have {len(ranking)} rows, but the judgments name row {judgments.row.max()}")
-
-
-def _find(judgments: Judgments, ranking: NDArray[np.integer]) -> tuple[Integers, Integers]:
+def _find(qrels: IndexedQrels, ranking: NDArray[np.integer]) -> tuple[Integers, Integers]:
     """Which relevant documents (0..R-1) were retrieved, and in which column of their query's row."""
     if ranking.shape[1] == 0:
         return _integers([]), _integers([])
-    sought = np.flatnonzero(judgments.row[judgments.query] >= 0)
+    sought = np.flatnonzero(qrels.row[qrels.query] >= 0)
     step = max(1, _CELLS_PER_BLOCK // ranking.shape[1])
     hits, columns = [], []
     for start in range(0, len(sought), step):
         block = sought[start : start + step]
-        match = ranking[judgments.row[judgments.query[block]]] == judgments.document[block][:, None]
+        match = ranking[qrels.row[qrels.query[block]]] == qrels.document[block][:, None]
         column = match.argmax(axis=1)
-        found = match[np.arange(len(block)), column]
-        hits.append(block[found])
-        columns.append(column[found])
+        is_hit = match[np.arange(len(block)), column]
+        hits.append(block[is_hit])
+        columns.append(column[is_hit])
     return _joined(hits), _joined(columns)
-
-
-def _msmarco_ranks(
-    judgments: Judgments, ranking: NDArray[np.integer], scores: NDArray[np.floating], hit: Integers, column: Integers
-) -> Integers:
-    """Ranks from 1 in the MS MARCO script's order; they differ from the given order only where scores are tied."""
-    if scores.shape != ranking.shape:
-        raise ValueError(f"scores have shape {scores.shape}, expected that of the indices, {ranking.shape}")
-    rows = judgments.row[judgments.query[hit]]
-    neighbours = np.clip(column[:, None] + np.array([-1, 0, 1]), 0, ranking.shape[1] - 1)
-    near = _single(scores[rows[:, None], neighbours])
-    equal = (near == near[:, 1:2]) & (neighbours != column[:, None])
-    ranks = column + 1
-    for i in np.flatnonzero(equal.any(axis=1)):
-        row = rows[i]
-        ids = [judgments.document_ids[place] for place in ranking[row] if place >= 0]
-        values = scores[row, : len(ids)].astype(np.float64)
-        found = judgments.document_ids[judgments.document[hit[i]]]
-        ranks[i] = _ranks(ids, values, [found], values[column[i], None], descending_ids=False)[0]
-    return ranks
 
 
 def _ranks(

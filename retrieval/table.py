@@ -51,21 +51,21 @@ def plain_table(
         columns: the head.
         lines: the cells of each line.
         title: words above the table.
-        labels: so many first columns name groups of lines: a name that stands in the line above is left out, and a
-            gap parts the groups of the first column.
+        labels: number of first columns that name groups of lines: a name that stands in the line above is left out,
+            and a gap parts the groups of the first column.
     """
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     for column in columns:
         table.add_column(column, no_wrap=True)
-    lines = [list(line) for line in lines]
-    has_groups = labels > 0 and len({line[0] for line in lines}) < len(lines)
+    rows = [list(line) for line in lines]
+    has_groups = labels > 0 and len({row[0] for row in rows}) < len(rows)
     above: list[str] = []
-    for line in lines:
-        if has_groups and above and line[0] != above[0]:
+    for row in rows:
+        if has_groups and above and row[0] != above[0]:
             table.add_section()
-        repeated = [number < labels and line[: number + 1] == above[: number + 1] for number in range(len(line))]
-        table.add_row(*("" if skip else cell for cell, skip in zip(line, repeated, strict=True)))
-        above = line
+        repeated = [number < labels and row[: number + 1] == above[: number + 1] for number in range(len(row))]
+        table.add_row(*("" if skip else cell for cell, skip in zip(row, repeated, strict=True)))
+        above = row
     return table
 
 

@@ -38,8 +38,9 @@ def read_qrels(path: str | Path) -> Qrels:
     for line, columns in read_columns(path, _QRELS_LINE):
         width = width or len(columns)
         if len(columns) not in (3, 4) or len(columns) != width:
-            wanted = f"{width} columns like the lines before" if width in (3, 4) and line > 1 else _QRELS_LINE
-            raise InputError(f"found {_columns(columns)}, expected {wanted}", path, line)
+            expected = f"{width} columns like the lines before" if width in (3, 4) and line > 1 else _QRELS_LINE
+            plural = "" if len(columns) == 1 else "s"
+            raise InputError(f"found {len(columns)} column{plural}, expected {expected}", path, line)
         query, document, grade = columns[0], columns[-2], columns[-1]
         if not _INTEGER.fullmatch(grade):
             raise InputError(f"the grade is {grade!r}, expected an integer (in {_QRELS_LINE})", path, line)
@@ -65,9 +66,7 @@ def read_run(path: str | Path) -> Run:
             not finite, a (query, document) that appears twice, invalid UTF-8, an empty file.
     """
     run: Run = {}
-    for line, columns in read_columns(path, _RUN_LINE):
-        if len(columns) != 6:
-            raise InputError(f"found {_columns(columns)}, expected 6: {_RUN_LINE}", path, line)
+    for line, columns in read_columns(path, _RUN_LINE, 6):
         query, _, document, rank, score, _ = columns
         if not _INTEGER.fullmatch(rank):
             raise InputError(f"the rank is {rank!r}, expected an integer (in {_RUN_LINE})", path, line)
@@ -140,10 +139,6 @@ def _score(text: str, path: str | Path, line: int) -> float:
     if not math.isfinite(score):
         raise InputError(f"the score is {text!r}, expected a finite number (in {_RUN_LINE})", path, line)
     return score
-
-
-def _columns(columns: list[str]) -> str:
-    return "1 column" if len(columns) == 1 else f"{len(columns)} columns"
 
 
 def _usable(identifier: str) -> str:

@@ -66,20 +66,20 @@ def check_views(collection: Collection) -> None:
             raise ValueError(f"{where}: expected a name of its own of small letters, digits and _; not maxsim")
         if view.transposed and view.candidates is not None:
             raise ValueError(f"{where}: a transposed view has no candidates")
-        asking, asked = collection.queries, collection.documents
+        queries, documents = collection.queries, collection.documents
         if view.transposed:
-            asking, asked = asked, asking
+            queries, documents = documents, queries
         if not any(grade > 0 for grades in view.qrels.values() for grade in grades.values()):
             raise ValueError(f"{where} has no relevant document, expected at least one")
         for ids, known in (
-            (view.qrels, asking),
-            (chain.from_iterable(view.qrels.values()), asked),
-            (chain.from_iterable((view.candidates or {}).values()), asked),
-            (view.groups, asking),
+            (view.qrels, queries),
+            (chain.from_iterable(view.qrels.values()), documents),
+            (chain.from_iterable((view.candidates or {}).values()), documents),
+            (view.groups, queries),
         ):
-            strange = next((name for name in ids if name not in known), None)
-            if strange is not None:
-                raise ValueError(f"{where} names {strange!r}, which the collection does not have")
+            unknown = next((name for name in ids if name not in known), None)
+            if unknown is not None:
+                raise ValueError(f"{where} names {unknown!r}, which the collection does not have")
 
 
 def score_views(
@@ -139,8 +139,8 @@ def _named(view: View, metric: str, values: Mapping[str, float]) -> Iterator[tup
     yield prefix + metric, dict(values)
     members: dict[str, dict[str, float]] = {}
     for name, value in values.items():
-        found = view.groups.get(name, ())
-        for group in (found,) if isinstance(found, str) else found:
+        groups = view.groups.get(name, ())
+        for group in (groups,) if isinstance(groups, str) else groups:
             members.setdefault(group, {})[name] = value
     for group in sorted(members):
         yield f"{prefix}{group}/{metric}", members[group]

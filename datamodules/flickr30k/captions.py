@@ -18,26 +18,27 @@ the image; a caption of an image that nothing knows is an error.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from datamodules.flickr30k.files import FlickrImage, numbered_lines
 from datamodules.text import normalise
 from datamodules.tsv import read_rows
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import json_line, require_file
 
 Images = Mapping[str, FlickrImage]
+
+_SPLIT_FILE = "dataset_flickr30k.json"
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, and the English one that it was translated from or stands beside.
+    """A caption, and the English one that it was translated from or stands next to.
 
     Args:
         text: the caption.
@@ -55,7 +56,7 @@ class CaptionTable:
     Args:
         images: the images of the split.
         others: names of Flickr30k's images that are not in the split: their captions are passed over.
-        captions: image -> captions.
+        captions: image -> number of the caption -> caption.
     """
 
     images: Images
@@ -65,36 +66,34 @@ class CaptionTable:
     def add(
         self, image: str, text: str, path: Path, line: int, number: int | None = None, english: str | None = None
     ) -> None:
-        """Add a caption.
+        """Add a caption of an image (named with ``.jpg`` or without), which stands on a line of a file.
 
-        Args:
-            image: its file, with ``.jpg`` or without.
-            text: the caption.
-            path: where it stands, for the error messages.
-            line: the same.
-            number: its place among the captions of the image; by default behind them.
-            english: what it was translated from; by default the English caption with the same number, counted round
-                where there are fewer.
+        By default it comes after the other captions of the image, and its English text is the English caption with the
+        same number, counted round where there are fewer.
 
         Raises:
-            InputError: an unknown image, an empty caption, or a place that is taken.
+            InputError: an unknown image, an empty caption, or a number that is taken.
         """
         name = image.removesuffix(".jpg")
         if name in self.others:
             return
         if name not in self.images:
-            files = "dataset_flickr30k.json and results_20130124.token have" if self.others else (
-                "dataset_flickr30k.json has"
-            )  # fmt: skip
-            raise InputError(f"a caption for an unknown image {image!r}: {files} none", path, line)
+            token_file = " and results_20130124.token have" if self.others else " has"
+            raise InputError(f"a caption for an unknown image {image!r}: {_SPLIT_FILE}{token_file} none", path, line)
         if not (text := normalise(text)):
             raise InputError(f"the caption of {image} is empty", path, line)
-        own = self.captions.setdefault(name, {})
-        place = len(own) if number is None else number
-        if place in own:
-            raise InputError(f"the caption {place} of {image} stands there twice", path, line)
+        captions = self.captions.setdefault(name, {})
+        number = len(captions) if number is None else number
+        if number in captions:
+            raise InputError(f"the caption {number} of {image} stands there twice", path, line)
         known = self.images[name].captions
-        own[place] = Caption(text, known[place % len(known)] if english is None else english)
+        captions[number] = Caption(text, known[number % len(known)] if english is None else english)
+
+    def add_lines(self, images: list[str], path: Path, number: int | None = None, english: Path | None = None) -> None:
+        """Add a caption of each image of a list: the lines of a file, and of one with their English twins if given."""
+        twins = [None] * len(images) if english is None else _aligned(english, images)
+        for line, (image, text, twin) in enumerate(zip(images, _aligned(path, images), twins, strict=True), start=1):
+            self.add(Path(image).name, text, path, line, number, twin)
 
     def result(self) -> dict[str, list[Caption]]:
         """Image -> captions in their order; images in the order of the split."""
@@ -153,54 +152,51 @@ def check_source(source: str, language: str) -> None:
 
 def _multi30k(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "data/task1", "task1")
-    found = False
-    for split in ("train", "val", "test_2016_flickr"):
-        path = _packed(folder / "raw" / f"{split}.{language}")
-        if path is None:
-            continue
-        found = True
-        images = _image_names(folder / "image_splits" / f"{split}.txt")
-        english = _packed(folder / "raw" / f"{split}.en")
-        twins = [None] * len(images) if english is None else _aligned(english, images)
-        for number, (image, text, twin) in enumerate(zip(images, _aligned(path, images), twins, strict=True), start=1):
-            table.add(image, text, path, number, english=twin)
-    if not found:
+    paths = {split: _packed(folder / "raw" / f"{split}.{language}") for split in ("train", "val", "test_2016_flickr")}
+    for split, path in paths.items():
+        if path is not None:
+            images = _image_names(folder / "image_splits" / f"{split}.txt")
+            table.add_lines(images, path, english=_packed(folder / "raw" / f"{split}.en"))
+    if not any(paths.values()):
         raise InputError(f"no file {{train,val,test_2016_flickr}}.{language}.gz there", folder / "raw")
 
 
 def _multi30k_task2(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "data/task2", "task2")
-    found = False
-    for split in ("train", "val", "test_2016"):
-        for number in range(1, 6):
-            path = _packed(folder / "raw" / f"{split}.{number}.{language}")
-            if path is None:
-                continue
-            found = True
+    names = product(("train", "val", "test_2016"), range(1, 6))
+    paths = {(split, number): _packed(folder / "raw" / f"{split}.{number}.{language}") for split, number in names}
+    for (split, number), path in paths.items():
+        if path is not None:
             images = _image_names(folder / "image_splits" / f"{split}_images.txt")
-            for line, (image, text) in enumerate(zip(images, _aligned(path, images), strict=True), start=1):
-                table.add(image, text, path, line, number - 1)
-    if not found:
+            table.add_lines(images, path, number - 1)
+    if not any(paths.values()):
         raise InputError(f"no file {{train,val,test_2016}}.{{1-5}}.{language}.gz there", folder / "raw")
 
 
 def _flickr30k_cn(folder: Path, language: str, table: CaptionTable) -> None:
     if language != "zh":
         raise InputError(f"the language is {language}, but flickr30k_cn is in Chinese: set language to zh")
-    by_people: dict[str, list[tuple[str, str, Path, int, int]]] = {}
-    by_machine: dict[str, list[tuple[str, str, Path, int, int]]] = {}
+    translated: dict[str, dict[str, list[tuple[str, str, Path, int, int]]]] = {"zhm": {}, "zhb": {}}
     for path in _caption_files(folder):
         for line, text in numbered_lines(path):
             match = _CN_LINE.fullmatch(text)
             if match is None:
                 raise InputError(f"found {text[:60]!r}, expected <image>#zhm#<number> caption", path, line)
             image, kind, number, caption = match.groups()
-            found = by_people if kind == "zhm" else by_machine
-            found.setdefault(image.removesuffix(".jpg"), []).append((image, joined(caption), path, line, int(number)))
-    for captions in (by_machine | by_people).values():  # those of people, where there are such
-        for caption in captions:
-            table.add(*caption)
-    _say_who_translated(by_people, table)
+            captions = translated["zhm" if kind == "zhm" else "zhb"].setdefault(image.removesuffix(".jpg"), [])
+            captions.append((image, joined(caption), path, line, int(number)))
+    by_people = translated["zhm"]
+    for captions in (translated["zhb"] | by_people).values():  # those of people, where there are such
+        for arguments in captions:
+            table.add(*arguments)
+    test = [name for name in table.captions if table.images[name].split == "test"]
+    count = sum(name in by_people for name in test)
+    if count < len(test):
+        warnings.warn(
+            f"flickr30k_cn: people translated the captions of {count:,} of the {len(test):,} test images, a machine "
+            "those of the others; its own split is another one",
+            stacklevel=3,
+        )
 
 
 def _caption_files(folder: Path) -> list[Path]:
@@ -226,28 +222,13 @@ def joined(caption: str) -> str:
     return text
 
 
-def _say_who_translated(by_people: Set[str] | Mapping[str, object], table: CaptionTable) -> None:
-    """Warn where people translated the captions of some test images only."""
-    test = [name for name in table.captions if table.images[name].split == "test"]
-    count = sum(name in by_people for name in test)
-    if count < len(test):
-        warnings.warn(
-            f"flickr30k_cn: people translated the captions of {count:,} of the {len(test):,} test images, a machine "
-            "those of the others; its own split is another one",
-            stacklevel=4,
-        )
-
-
 def _xflickrco(folder: Path, language: str, table: CaptionTable) -> None:
     path = require_file(_inner(folder, "annotations") / language / "test.jsonl")
     expected = '{"sentences": [...], "id": "36979", "img_path": "36979.jpg"}'
     for line, text in numbered_lines(path):
-        try:
-            entry: Any = json.loads(text)
-            image, sentences = entry["id"], entry["sentences"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise InputError(f"found {text[:60]!r}, expected {expected}", path, line) from None
-        if isinstance(image, int):  # of COCO
+        entry = json_line(text.encode(), expected, path, line)
+        image, sentences = (entry.get(key) for key in ("id", "sentences")) if isinstance(entry, dict) else (None, None)
+        if isinstance(image, int) and sentences is not None:  # of COCO
             continue
         if not isinstance(image, str) or not isinstance(sentences, list) or not sentences:
             raise InputError(f"found {text[:60]!r}, expected {expected}", path, line)
@@ -259,11 +240,8 @@ def _xflickrco(folder: Path, language: str, table: CaptionTable) -> None:
 
 def _flickr30k_200(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "flickr30k-200")
-    path, names = require_file(folder / f"{language}.txt"), _image_names(folder / "filenames.txt")
-    english = folder / "eng_Latn.txt"
-    twins = _aligned(english, names) if english.is_file() else [None] * len(names)
-    for line, (image, text, twin) in enumerate(zip(names, _aligned(path, names), twins, strict=True), start=1):
-        table.add(Path(image).name, text, path, line, english=twin)
+    path, images = require_file(folder / f"{language}.txt"), _image_names(folder / "filenames.txt")
+    table.add_lines(images, path, english=_packed(folder / "eng_Latn.txt"))
 
 
 def _read_tsv(path: Path, table: CaptionTable) -> dict[str, list[Caption]]:
@@ -293,7 +271,7 @@ _CHOICES = f"one of english, {', '.join(READERS)}, or a file of image<TAB>captio
 
 
 def _inner(folder: Path, *names: str) -> Path:
-    """The folder in a repository that holds the files, or the folder itself."""
+    """The folder of a repository that holds the files, or the folder itself."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 

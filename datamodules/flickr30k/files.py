@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ from datamodules.text import normalise
 from datamodules.tsv import read_rows
 from foundations.cache import unpacked
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import decode, read_json
 
 Split = Literal["train", "val", "test"]
 
@@ -52,12 +51,8 @@ def read_karpathy(path: str | Path) -> dict[str, FlickrImage]:
         InputError: no file, no JSON, an image without a file name, a split or captions, an image that stands there
             twice, an unknown split, or a split without images.
     """
-    path = require_file(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
-        raise InputError(f"is no JSON, or is cut off: {error}; expected {_KARPATHY}", path, line) from None
+    path = Path(path)
+    content = read_json(path, _KARPATHY)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"has no list of images, expected {_KARPATHY}", path)
@@ -97,8 +92,7 @@ def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     Raises:
         InputError: no file, a line that is malformed or has no caption, or a caption that stands there twice.
     """
-    path = require_file(path)
-    captions: dict[str, dict[int, str]] = {}
+    path, captions = Path(path), dict[str, dict[int, str]]()
     for line, (key, text) in read_rows(path, _TOKEN_LINE):
         match = _TOKEN.fullmatch(key)
         if match is None:
@@ -178,10 +172,6 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     content = unpacked(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     lines = content.removesuffix(b"\n").split(b"\n")
     for number, raw in enumerate(lines, start=1):
-        try:
-            text = normalise(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"invalid UTF-8 ({error.reason})", path, number) from None
-        if not text:
+        if not (text := normalise(decode(raw, "a text on every line", path, number))):
             raise InputError("the line is empty, expected a text on every line", path, number)
         yield number, text

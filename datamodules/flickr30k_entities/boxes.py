@@ -43,7 +43,7 @@ _LENIENT = "; with data.lenient a box is cut to its image, or left out"
 
 
 @dataclass(frozen=True, slots=True)
-class Annotation:
+class BoxAnnotation:
     """What is marked in an image.
 
     Args:
@@ -61,14 +61,14 @@ class Annotation:
     repaired: int = 0
 
 
-def read_annotation(path: str | Path, coordinates: Coordinates = "official", lenient: bool = False) -> Annotation:
+def read_annotation(path: str | Path, coordinates: Coordinates = "official", lenient: bool = False) -> BoxAnnotation:
     """The boxes of an image.
 
     Args:
         path: the XML file. One that declares a document type or entities is refused: the official ones do not, and
             entities can be made to fill the memory.
         coordinates: how to read corners.
-        lenient: cut boxes that stand out of their image, and leave out those that are empty then.
+        lenient: cut boxes that reach out of their image, and leave out those that are empty then.
 
     Raises:
         InputError: no file, no XML or a truncated one, something missing in it, a number that is none, or (unless
@@ -81,7 +81,7 @@ def read_annotation(path: str | Path, coordinates: Coordinates = "official", len
     boxes: dict[str, dict[Box, None]] = {}
     unboxed: set[str] = set()
     repaired = 0
-    for place, element in enumerate(root.findall("object")):
+    for index, element in enumerate(root.findall("object")):
         try:
             chains, found = _object(element, coordinates)
             whole = [box if is_inside(box, width, height) else cut_to(box, width, height) for box in found]
@@ -89,21 +89,21 @@ def read_annotation(path: str | Path, coordinates: Coordinates = "official", len
             if changed and not lenient:
                 raise ValueError(_outside(element, width, height) + _LENIENT)
         except ValueError as error:
-            raise InputError(str(error), path, _line_of_object(content, place)) from None
+            raise InputError(str(error), path, _line_of_object(content, index)) from None
         repaired += len(changed)
         for chain in chains:
             if not found:
                 unboxed.add(chain)
             boxes.setdefault(chain, {}).update({box: None for box in whole if box is not None})
     kept = {chain: tuple(listed) for chain, listed in boxes.items() if listed}
-    return Annotation(width, height, kept, frozenset(unboxed | (boxes.keys() - kept.keys())), repaired)
+    return BoxAnnotation(width, height, kept, frozenset(unboxed | (boxes.keys() - kept.keys())), repaired)
 
 
 def _parse(path: Path, content: bytes) -> ElementTree.Element:
     for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0"):
-        if (place := content.find(mark)) >= 0:
+        if (offset := content.find(mark)) >= 0:
             what = "a zero byte" if mark == b"\0" else mark.decode()
-            raise InputError(f"found {what}, expected a plain annotation in UTF-8", path, _line(content, place))
+            raise InputError(f"found {what}, expected a plain annotation in UTF-8", path, _line(content, offset))
     try:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
@@ -139,7 +139,7 @@ def _object(element: ElementTree.Element, coordinates: Coordinates) -> tuple[lis
 
 
 def _numbers(element: ElementTree.Element | None, names: Sequence[str], what: str) -> list[int]:
-    """Numbers in an element, by the names of theirs."""
+    """The numbers in an element's children of these names."""
     texts = {} if element is None else {child.tag: child.text or "" for child in element}
     numbers = []
     for name in names:
@@ -160,13 +160,13 @@ def _outside(element: ElementTree.Element, width: int, height: int) -> str:
     )
 
 
-def _line_of_object(content: bytes, place: int) -> int:
-    """The line where the n-th object begins."""
+def _line_of_object(content: bytes, index: int) -> int:
+    """The line on which an object begins, by its index from 0."""
     start = -1
-    for _ in range(place + 1):
+    for _ in range(index + 1):
         start = content.find(b"<object", start + 1)
     return _line(content, max(start, 0))
 
 
-def _line(content: bytes, place: int) -> int:
-    return content.count(b"\n", 0, place) + 1
+def _line(content: bytes, offset: int) -> int:
+    return content.count(b"\n", 0, offset) + 1

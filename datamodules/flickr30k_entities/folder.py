@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datamodules.flickr30k.files import find_images, require_images
-from datamodules.flickr30k_entities.boxes import Annotation, Coordinates, read_annotation
+from datamodules.flickr30k_entities.boxes import BoxAnnotation, Coordinates, read_annotation
 from datamodules.flickr30k_entities.localisation import AnnotatedImage
 from datamodules.flickr30k_entities.sentences import (
     NOT_VISUAL,
@@ -80,7 +80,7 @@ class EntitiesFolder:
                 stacklevel=2,
             )
 
-    def _unknown_chains(self, name: str, sentences: tuple[Sentence, ...], annotation: Annotation) -> int:
+    def _unknown_chains(self, name: str, sentences: tuple[Sentence, ...], annotation: BoxAnnotation) -> int:
         """Number of phrases whose chain the annotation lacks."""
         unknown = [
             (key, phrase)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.flickr30k_entities.boxes import Annotation
+from datamodules.flickr30k_entities.boxes import BoxAnnotation
 from datamodules.flickr30k_entities.regions import HIT, box_iou, enclosing_box, is_inside
 from datamodules.flickr30k_entities.sentences import Phrase, Sentence, phrase_keys
 from datamodules.images import Box
@@ -42,7 +42,7 @@ class AnnotatedImage:
 
     name: str
     sentences: tuple[Sentence, ...] = field(repr=False)
-    annotation: Annotation = field(repr=False)
+    annotation: BoxAnnotation = field(repr=False)
 
     def phrases(self) -> Iterable[tuple[str, Phrase]]:
         """The phrases with a box, under their keys ``image#caption#phrase``."""
@@ -115,15 +115,15 @@ def _offered(image: AnnotatedImage, proposals: Sequence[Box] | None) -> dict[str
 
 
 def _right(image: AnnotatedImage, view: str, regions: Sequence[Box]) -> dict[str, list[int]]:
-    """The places of the regions that are right for each chain of an image."""
+    """The indices of the regions that are right for each chain of an image."""
     chains = image.annotation.boxes
     targets = {chain: boxes if view == "any_box" else (image.merged(chain),) for chain, boxes in chains.items()}
     hits = box_iou(regions, [box for boxes in targets.values() for box in boxes]) >= HIT
-    found, start = {}, 0
+    right, start = {}, 0
     for chain, boxes in targets.items():
-        found[chain] = np.flatnonzero(hits[:, start : start + len(boxes)].any(axis=1)).tolist()
+        right[chain] = np.flatnonzero(hits[:, start : start + len(boxes)].any(axis=1)).tolist()
         start += len(boxes)
-    return found
+    return right
 
 
 _EXPECTED = "image left top right bottom"
@@ -140,28 +140,21 @@ def read_proposals(path: str | Path, sizes: Mapping[str, tuple[int, int]]) -> di
         InputError: no file, a line that is not as it should be, a region that is not inside its image, or an image
             without any.
     """
-    found: dict[str, dict[Box, None]] = {image: {} for image in sizes}
-    for line, columns in read_columns(path, _EXPECTED):
-        image = columns[0].removesuffix(".jpg")
-        if len(columns) != 5:
-            raise InputError(f"found {len(columns)} columns, expected {_EXPECTED}", path, line)
+    proposals: dict[str, dict[Box, None]] = {image: {} for image in sizes}
+    for line, (name, *corners) in read_columns(path, _EXPECTED, 5):
+        image = name.removesuffix(".jpg")
         if image not in sizes:
             continue
         try:
-            left, top, right, bottom = map(int, columns[1:])
+            left, top, right, bottom = map(int, corners)
         except ValueError:
-            raise InputError(
-                f"found {' '.join(columns[1:])!r}, expected four whole numbers: left top right bottom", path, line
-            ) from None
+            raise InputError(f"found {' '.join(corners)!r}, expected four whole numbers", path, line) from None
         width, height = sizes[image]
         if not is_inside((left, top, right, bottom), width, height):
-            raise InputError(
-                f"the region {left} {top} {right} {bottom} is empty or not inside the image {image} of "
-                f"{width} x {height} pixels",
-                path,
-                line,
-            )
-        found[image][left, top, right, bottom] = None
-    if lacking := [image for image, boxes in found.items() if not boxes]:
+            box = f"{left} {top} {right} {bottom}"
+            problem = f"is empty or not inside the image {image} of {width} x {height} pixels"
+            raise InputError(f"the region {box} {problem}", path, line)
+        proposals[image][left, top, right, bottom] = None
+    if lacking := [image for image, boxes in proposals.items() if not boxes]:
         raise InputError(f"no region of the image {lacking[0]} ({len(lacking)} of {len(sizes)} images have none)", path)
-    return {image: tuple(boxes) for image, boxes in found.items()}
+    return {image: tuple(boxes) for image, boxes in proposals.items()}

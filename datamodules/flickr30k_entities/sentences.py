@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundations.errors import InputError
-from foundations.files import read_columns, require_file
+from foundations.files import lines, read_columns
 
 NOT_VISUAL = "0"
 
@@ -34,8 +34,8 @@ class Phrase:
         text: its words.
         chain: what it refers to; ``0`` is not visual.
         types: at least one of people, clothing, bodyparts, animals, vehicles, instruments, scene, other, notvisual.
-        start: place of its first character in the caption.
-        end: place behind its last one: ``caption.text[start:end] == text``.
+        start: index of its first character in the caption.
+        end: index after its last one: ``caption.text[start:end] == text``.
     """
 
     text: str
@@ -66,19 +66,12 @@ def read_sentences(path: str | Path) -> tuple[Sentence, ...]:
     Raises:
         InputError: no file, no caption in it, invalid UTF-8, or marks that do not fit, with the line.
     """
-    path = require_file(path)
     sentences = []
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in lines(path, f"captions with phrases such as {_EXPECTED}"):
         try:
-            line = " ".join(raw.decode("utf-8").split())
-            if line:
-                sentences.append(parse_sentence(line, number))
-        except UnicodeDecodeError as error:
-            raise InputError(f"invalid UTF-8 ({error.reason}), expected a caption", path, number) from None
+            sentences.append(parse_sentence(" ".join(line.split()), number))
         except ValueError as error:
             raise InputError(str(error), path, number) from None
-    if not sentences:
-        raise InputError(f"there is no caption in the file, expected lines with {_EXPECTED}", path)
     return tuple(sentences)
 
 
@@ -95,33 +88,32 @@ def parse_sentence(line: str, number: int = 1) -> Sentence:
     >>> parse_sentence("[/EN#7/people A man] waits near [/EN#9/scene the bar] .").phrases[1]
     Phrase(text='the bar', chain='9', types=('scene',), start=17, end=24)
     """
-    text, done = "", 0
-    open_: list[tuple[str, tuple[str, ...], int, int]] = []
-    found: list[tuple[int, Phrase]] = []
-    count = 0
+    text, done, count = "", 0, 0
+    open_phrases: list[tuple[int, str, tuple[str, ...], int]] = []
+    phrases: list[tuple[int, Phrase]] = []
     for mark in _MARK.finditer(line):
         text += line[done : mark.start()]
         if mark.group() == "]":
             done = mark.end()
-            if not open_:
+            if not open_phrases:
                 text += _stray(line, mark.start())
                 continue
-            chain, types, start, place = open_.pop()
+            number_of_phrase, chain, types, start = open_phrases.pop()
             text = text.rstrip(" ")
             if len(text) <= start:
                 raise ValueError(f"the phrase of chain {chain} has no words, expected {_EXPECTED}")
-            found.append((place, Phrase(text[start:], chain, types, start, len(text))))
+            phrases.append((number_of_phrase, Phrase(text[start:], chain, types, start, len(text))))
         else:
             opening = _OPENING.match(line, mark.start())
             if opening is None:
                 raise ValueError(f"cannot read {line[mark.start() :][:40]!r}, expected {_EXPECTED}")
             done = opening.end()
-            open_.append((opening[1], tuple(opening[2][1:].split("/")), len(text), count))
+            open_phrases.append((count, opening[1], tuple(opening[2][1:].split("/")), len(text)))
             count += 1
-    if open_:
-        raise ValueError(f"the phrase of chain {open_[-1][0]} has no closing bracket, expected {_EXPECTED}")
-    phrases = tuple(phrase for _, phrase in sorted(found, key=lambda item: item[0]))
-    return Sentence((text + line[done:]).rstrip(" "), phrases, number)
+    if open_phrases:
+        raise ValueError(f"the phrase of chain {open_phrases[-1][1]} has no closing bracket, expected {_EXPECTED}")
+    in_order = tuple(phrase for _, phrase in sorted(phrases, key=lambda item: item[0]))
+    return Sentence((text + line[done:]).rstrip(" "), in_order, number)
 
 
 def read_unrelated(path: str | Path) -> set[tuple[str, int]]:
@@ -130,14 +122,14 @@ def read_unrelated(path: str | Path) -> set[tuple[str, int]]:
     Raises:
         InputError: no file, or a line that is not an image and a number from 1.
     """
-    found = set()
+    captions = set()
     for line, columns in read_columns(path, "image and number of the caption"):
         if columns[0].startswith("#"):
             continue
         if len(columns) != 2 or not columns[1].isdecimal() or int(columns[1]) < 1:
             raise InputError(f"found {' '.join(columns)!r}, expected an image and a number from 1", path, line)
-        found.add((columns[0], int(columns[1]) - 1))
-    return found
+        captions.add((columns[0], int(columns[1]) - 1))
+    return captions
 
 
 def read_split(path: str | Path) -> list[str]:
@@ -146,26 +138,26 @@ def read_split(path: str | Path) -> list[str]:
     Raises:
         InputError: no file or an empty one, more than a name in a line, or a name twice.
     """
-    lines: dict[str, int] = {}
+    names: dict[str, int] = {}
     for line, columns in read_columns(path, "the name of an image"):
         name = columns[0].removesuffix(".jpg")
         if len(columns) != 1 or "/" in name:
             raise InputError(f"found {' '.join(columns)!r}, expected the name of one image", path, line)
-        if name in lines:
-            raise InputError(f"the image {name} is already in line {lines[name]}", path, line)
-        lines[name] = line
-    return list(lines)
+        if name in names:
+            raise InputError(f"the image {name} is already in line {names[name]}", path, line)
+        names[name] = line
+    return list(names)
 
 
 def phrase_keys(image: str, sentences: tuple[Sentence, ...]) -> Iterator[tuple[str, Phrase]]:
     """Every phrase of an image under its key ``image#caption#phrase``, both numbers from 0."""
     for number, sentence in enumerate(sentences):
-        for place, phrase in enumerate(sentence.phrases):
-            yield f"{image}#{number}#{place}", phrase
+        for index, phrase in enumerate(sentence.phrases):
+            yield f"{image}#{number}#{index}", phrase
 
 
-def _stray(line: str, place: int) -> str:
+def _stray(line: str, index: int) -> str:
     """A closing bracket where no phrase is open: text if it stands alone."""
-    if line[max(place - 1, 0) : place + 2].strip() != "]":
-        raise ValueError(f"a bracket closes nothing behind {line[max(place - 30, 0) : place]!r}, expected {_EXPECTED}")
+    if line[max(index - 1, 0) : index + 2].strip() != "]":
+        raise ValueError(f"a bracket closes nothing after {line[max(index - 30, 0) : index]!r}, expected {_EXPECTED}")
     return "]"

@@ -28,16 +28,17 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.base import PairsDataModule
 from datamodules.mixture import Mixture
-from datamodules.mmarco.files import IrFiles, LocalFiles, MMarcoFiles, language_code
-from datamodules.mmarco.lists import ListTexts, ScoredLists, Triples
-from datamodules.mmarco.texts import Translations, marco_texts
+from datamodules.mmarco.files import IrFiles, LocalFiles, MMarcoFiles, translated_language
+from datamodules.mmarco.lists import ListTexts, scored_lists, triples
+from datamodules.mmarco.texts import TranslatedPairs, marco_texts
 from datamodules.sources import PairSource, check_bounds, sampled_documents
 from datamodules.text import hash_share
 from datamodules.tsv import check_judgments
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.trec import read_qrels
@@ -60,13 +61,13 @@ class MMarcoDataModule(PairsDataModule):
         pairs: what to train on: ``queries``, ``passages``, ``both``, or ``triples``; by default what the student will
             read in the search, or ``triples`` if there are scores.
         scores: file of a teacher's scores, which gives the candidates of each query in place of the triples.
-        candidates: with scores, take the first so many passages of each list; 0 takes all.
+        candidates: with scores, take this many passages of each list, from its beginning; 0 takes all.
         direction: languages of the queries and of the passages to search, ``x-en``, ``en-x`` or ``x-x``.
         dev_queries: search this many of the dev queries; 0 takes all 48,598.
         dev_documents: search this many passages for dev: the relevant ones and others by a hash; 0 takes all.
         test_documents: the same for test, for a quick look; such figures are NOT comparable with published ones.
         ceiling: search the English passages for the English queries of test as well, which gives the row of the
-            teacher; beside ``en-x`` and ``x-x`` it costs encoding the passages a second time.
+            teacher; with ``en-x`` and ``x-x`` it costs encoding the passages a second time.
         **options: those of `PairsDataModule`.
     """
 
@@ -86,12 +87,10 @@ class MMarcoDataModule(PairsDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.language, self.version = language_code(language, version), version
-        if direction not in KINDS:
-            raise ValueError(f"direction is {direction!r}, expected one of {', '.join(KINDS)}")
-        kinds = {*KINDS.values(), "triples"}
-        if pairs not in {None, *kinds}:
-            raise ValueError(f"pairs is {pairs!r}, expected one of {', '.join(sorted(kinds))}")
+        self.language, self.version = translated_language(language, version), version
+        check_choice("direction", direction, KINDS)
+        if pairs is not None:
+            check_choice("pairs", pairs, get_args(Kind))
         if scores is not None and pairs not in (None, "triples"):
             raise ValueError(f"scores give candidates for pairs=triples, not for {pairs}: leave one of them out")
         if candidates and not scores:
@@ -118,13 +117,13 @@ class MMarcoDataModule(PairsDataModule):
         if self.kind == "triples":
             texts = self._list_texts(files)
             if self.scores is not None:
-                return ScoredLists(self.scores, texts, self.candidates)
-            return Triples(files.triples(), texts)
+                return scored_lists(self.scores, texts, self.candidates)
+            return triples(files.triples(), texts)
         parts: dict[str, Any] = {}
         if self.kind in ("queries", "both"):
-            parts["queries"] = Translations(files.queries("en", "train"), files.queries(self.language, "train"))
+            parts["queries"] = TranslatedPairs(files.queries("en", "train"), files.queries(self.language, "train"))
         if self.kind in ("passages", "both"):
-            parts["passages"] = Translations(files.collection("en"), files.collection(self.language))
+            parts["passages"] = TranslatedPairs(files.collection("en"), files.collection(self.language))
         return Mixture(parts) if self.kind == "both" else parts[self.kind]
 
     def load_collections(self) -> dict[str, Collection]:

@@ -19,13 +19,14 @@ some characters mended, which the folder's are not.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
+from datamodules.published.passages import language_code
 from foundations.errors import InputError
 
-Split = Literal["train", "dev", "dev.small"]
+QuerySplit = Literal["train", "dev", "dev.small"]
 
 NAMES = {"ar": "arabic", "de": "german", "en": "english", "es": "spanish", "fr": "french", "hi": "hindi",
          "id": "indonesian", "it": "italian", "ja": "japanese", "nl": "dutch", "pt": "portuguese", "ru": "russian",
@@ -44,61 +45,28 @@ _REVISED = {("zh", "dev"), ("pt", "dev"), ("pt", "train")}
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def language_code(language: str, version: int) -> str:
-    """The code of a language of mMARCO.
+def translated_language(language: str, version: int) -> str:
+    """The code of a language that MS MARCO was translated into.
 
     Args:
-        language: a code, in any case; Dutch may be ``nl`` or ``dt``.
+        language: a code or an English name, in any case; Dutch may be ``nl`` or ``dt``.
         version: 1 or 2.
 
     Raises:
         ValueError: the version does not exist, or does not have the language.
     """
     if version not in LANGUAGES:
-        raise ValueError(f"mMARCO has no version {version}: choose 1 (Helsinki-NLP) or 2 (Google)")
-    code = {"dt": "nl"}.get(language.lower(), language.lower())
-    if code in LANGUAGES[version]:
-        return code
-    hint = "; version 2 has it" if code in LANGUAGES[2] else ""
-    raise ValueError(
-        f"mMARCO version {version} has no language {language!r}{hint}: choose from {', '.join(LANGUAGES[version])}"
-    )
+        raise ValueError(f"mMARCO has no version {version}, expected 1 (Helsinki-NLP) or 2 (Google)")
+    code = {"dt": "nl"}.get(language.lower(), language)
+    hint = " (version 2 has it)" if code.lower() in set(LANGUAGES[2]) - set(LANGUAGES[version]) else ""
+    names = {code: NAMES[code] for code in LANGUAGES[version]}
+    return language_code(code, names, f"mMARCO version {version}", hint)
 
 
-class MMarcoFiles(ABC):
-    """The official files of one version; a path is asked for when the file is needed.
+class LocalFiles:
+    """The official files of one version, in a folder with their layout; a path is asked for when the file is needed.
 
-    Every method raises InputError where there is no such file.
-    """
-
-    @abstractmethod
-    def collection(self, language: str) -> Path:
-        """Passages, ``pid<TAB>passage``.
-
-        Args:
-            language: a code; ``en`` is MS MARCO itself.
-        """
-
-    @abstractmethod
-    def queries(self, language: str, split: Split) -> Path:
-        """Queries, ``qid<TAB>query``: at least those of the split.
-
-        Args:
-            language: as in `collection`.
-            split: ``dev.small`` is a part of ``dev``.
-        """
-
-    @abstractmethod
-    def qrels(self, split: Split) -> Path:
-        """Judgments in the TREC form, of ``dev`` or ``dev.small``."""
-
-    @abstractmethod
-    def triples(self) -> Path:
-        """Training triples, ``qid<TAB>relevant pid<TAB>other pid``."""
-
-
-class LocalFiles(MMarcoFiles):
-    """The files of a folder in the official layout.
+    Every method raises InputError where there is no such file. Languages are codes; ``en`` is MS MARCO itself.
 
     Args:
         root: the folder with ``google`` or ``helsinki`` in it, or the one above, where its name is ``data``.
@@ -117,32 +85,31 @@ class LocalFiles(MMarcoFiles):
         self.root, self.version = folders[0], version
 
     def collection(self, language: str) -> Path:
-        """See `MMarcoFiles`."""
+        """Passages, ``pid<TAB>passage``."""
         return self._first(language, f"collections/{NAMES[language]}_collection.tsv")
 
-    def queries(self, language: str, split: Split) -> Path:
-        """See `MMarcoFiles`."""
-        if split == "dev.small":
-            stem = f"queries/dev/{NAMES[language]}_queries.dev"
-            return self._first(language, f"{stem}.small.tsv", f"{stem}.tsv")
-        return self._first(language, f"queries/{split}/{NAMES[language]}_queries.{split}.tsv")
+    def queries(self, language: str, split: QuerySplit) -> Path:
+        """Queries, ``qid<TAB>query``: at least those of the split; ``dev.small`` is a part of ``dev``."""
+        folder, _, is_small = split.partition(".")
+        names = [f"{split}.tsv", *(["dev.tsv"] if is_small else [])]
+        return self._first(language, *(f"queries/{folder}/{NAMES[language]}_queries.{name}" for name in names))
 
-    def qrels(self, split: Split) -> Path:
-        """See `MMarcoFiles`."""
+    def qrels(self, split: QuerySplit) -> Path:
+        """Judgments in the TREC form, of ``dev`` or ``dev.small``."""
         return _existing([self.root / f"qrels.{split}.tsv"])
 
     def triples(self) -> Path:
-        """See `MMarcoFiles`."""
+        """Training triples, ``qid<TAB>relevant pid<TAB>other pid``."""
         return _existing([self.root / "triples.train.ids.small.tsv"])
 
     def _first(self, language: str, *names: str) -> Path:
         """The first file that is there; English is the same in both versions, so it is taken from either."""
         versions = [self.version, *(set(FOLDERS) - {self.version} if language == "en" else ())]
-        return _existing([self.root / FOLDERS[version] / name for version in versions for name in names])
+        return _existing([self.root / FOLDERS[version] / name for version, name in product(versions, names)])
 
 
-class IrFiles(MMarcoFiles):
-    """The files of ``ir_datasets``, downloaded where they are missing.
+class IrFiles:
+    """The files of ``ir_datasets``, downloaded where they are missing; methods as those of `LocalFiles`.
 
     Args:
         version: 1 or 2.
@@ -152,34 +119,31 @@ class IrFiles(MMarcoFiles):
         self.version = version
 
     def collection(self, language: str) -> Path:
-        """See `MMarcoFiles`."""
-        return self._official(self._identifier(language), "docs")
+        """Passages."""
+        return self._official(language, "", "docs")
 
-    def queries(self, language: str, split: Split) -> Path:
-        """See `MMarcoFiles`."""
-        part = "train" if split == "train" else "dev"
-        if self.version == 1 and (language, part) in _REVISED:
-            part = f"{part}/v1.1"
-        return self._official(f"{self._identifier(language)}/{part}", "queries")
+    def queries(self, language: str, split: QuerySplit) -> Path:
+        """Queries: those of ``dev`` for ``dev.small``."""
+        part = split.partition(".")[0]
+        revised = "/v1.1" if self.version == 1 and (language, part) in _REVISED else ""
+        return self._official(language, f"/{part}{revised}", "queries")
 
-    def qrels(self, split: Split) -> Path:
-        """See `MMarcoFiles`."""
-        return self._official(f"{self._identifier('de')}/{split.replace('.', '/')}", "qrels")
+    def qrels(self, split: QuerySplit) -> Path:
+        """Judgments."""
+        return self._official("de", f"/{split.replace('.', '/')}", "qrels")
 
     def triples(self) -> Path:
-        """See `MMarcoFiles`."""
-        return self._official(f"{self._identifier('de')}/train", "docpairs")
+        """Training triples."""
+        return self._official("de", "/train", "docpairs")
 
-    def _identifier(self, language: str) -> str:
-        if language == "en":
-            return "msmarco-passage"
-        return f"mmarco/{'v2/' if self.version == 2 else ''}{'dt' if language == 'nl' else language}"
-
-    @staticmethod
-    def _official(identifier: str, kind: str) -> Path:
+    def _official(self, language: str, part: str, kind: str) -> Path:
         from datamodules.published.ir_texts import official_file
 
-        return official_file(identifier, kind)
+        name = f"mmarco/{'v2/' if self.version == 2 else ''}{'dt' if language == 'nl' else language}"
+        return official_file(f"{'msmarco-passage' if language == 'en' else name}{part}", kind)
+
+
+MMarcoFiles = LocalFiles | IrFiles
 
 
 def _existing(paths: list[Path]) -> Path:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Candidate, Pair
-from datamodules.scored_lists import scores_line
+from datamodules.scored_lists import ScoredList, scores_line
 from datamodules.sources import LineSource
 from datamodules.text import text_id
 from foundations.cache import unpacked
 from foundations.errors import InputError
+from foundations.files import columns
 
 NumberedLine = tuple[int, bytes]
+IdsAndScores = Sequence[tuple[str, float | None]]
+ParseList = Callable[[bytes, int], tuple[str, IdsAndScores]]
 
 _TRIPLE_LINE = "query id<TAB>relevant passage id<TAB>other passage id"
 
@@ -36,7 +39,7 @@ class ListTexts:
     passages: TextStore
     foreign_passages: TextStore | None = None
 
-    def pair(self, query: str, passages: Sequence[tuple[str, float | None]], path: Path, line: int) -> Pair:
+    def pair(self, query: str, passages: IdsAndScores, path: Path, line: int) -> Pair:
         """The pair of a query and its list.
 
         Args:
@@ -60,79 +63,82 @@ class ListTexts:
         return Candidate(source, target, score, int(passage))
 
 
-class _Lists(LineSource):
-    """Lines that name a query and its passages, with their numbers for the error messages."""
+class PassageLists(LineSource):
+    """Queries with passages to rank, one list a line.
+
+    Args:
+        path: the file. One that ends in .gz or .bz2 is unpacked into the cache folder.
+        texts: what the ids stand for.
+        parse_line: gives the query and the passages, with their scores if there are any, of a line; see `LineIndex`.
+        form: names what `parse_line` expects.
+        first: keep this many passages of each list, from its beginning; 0 keeps all.
+        chunk_rows: lists in a chunk.
+
+    Raises:
+        InputError: no file, or what `parse_line` raises.
+    """
+
+    def __init__(
+        self, path: Path, texts: ListTexts, parse_line: ParseList, form: str, first: int = 0, chunk_rows: int = 1024
+    ) -> None:
+        self.path, self.texts, self.first = path, texts, first or None
+        self._parse_line = parse_line
+        super().__init__(LineIndex.open(unpacked(path), parse_line, chunk_rows, form))
 
     def read_chunk(self, number: int) -> list[NumberedLine]:
         """The lines of a chunk with their numbers."""
         return list(enumerate(self.lines.read_chunk(number), self.lines.first_line(number)))
+
+    def parse(self, row: NumberedLine) -> Pair:
+        """The query with its passages, in the order of the line, as candidates."""
+        number, line = row
+        query, passages = self._parse_line(line, number)
+        return self.texts.pair(query, passages[: self.first], self.path, number)
 
     def row_length(self, row: NumberedLine) -> int:  # noqa: ARG002
         """0: a line names its texts and does not say how long they are."""
         return 0
 
 
-class Triples(_Lists):
+def triples(path: Path, texts: ListTexts) -> PassageLists:
     """The training triples: each a query with a relevant passage and one that is not.
 
     Args:
         path: lines of ``qid<TAB>relevant pid<TAB>other pid``.
         texts: what the ids stand for.
-        chunk_rows: triples in a chunk.
 
     Raises:
         InputError: no file; with file and line: not three columns, or an id that is no number.
     """
-
-    def __init__(self, path: Path, texts: ListTexts, chunk_rows: int = 1024) -> None:
-        super().__init__(LineIndex.open(path, partial(_triple, path), chunk_rows, "mmarco triples 1"))
-        self.texts = texts
-
-    def parse(self, row: NumberedLine) -> Pair:
-        """The query with the relevant passage, and then the other, as candidates."""
-        number, line = row
-        query, *passages = _triple(self.lines.path, line, number)
-        return self.texts.pair(query, [(passage, None) for passage in passages], self.lines.path, number)
+    return PassageLists(path, texts, partial(_triple, path), "mmarco triples 1")
 
 
-class ScoredLists(_Lists):
-    """Queries with the passages that a teacher scored, one query a line.
+def scored_lists(path: Path, texts: ListTexts, first: int = 0) -> PassageLists:
+    """Queries with the passages that a teacher scored; see `datamodules.scored_lists`.
 
     Args:
-        path: a query with passage ids and scores on each line; see `datamodules.scored_lists`. A file that ends in
-            .gz or .bz2 is unpacked into the cache folder.
+        path: a query with passage ids and scores on each line.
         texts: what the ids stand for.
-        first: keep the first so many passages of each list; 0 keeps all.
-        chunk_rows: queries in a chunk.
+        first: keep this many passages of each list, from its beginning; 0 keeps all.
 
     Raises:
         InputError: no file, or a malformed line.
     """
-
-    def __init__(self, path: Path, texts: ListTexts, first: int = 0, chunk_rows: int = 1024) -> None:
-        self.texts, self.first = texts, first or None
-        self.path, self._parse = path, scores_line(path)
-        super().__init__(LineIndex.open(unpacked(path), self._parse, chunk_rows, "scores"))
-
-    def parse(self, row: NumberedLine) -> Pair:
-        """The query with its passages, in the order of the file, as candidates."""
-        number, line = row
-        scored = self._parse(line, number)
-        return self.texts.pair(scored.query, scored.passages[: self.first], self.path, number)
+    return PassageLists(path, texts, partial(_scored, scores_line(path)), "scores", first)
 
 
-def _triple(path: Path, line: bytes, number: int) -> tuple[str, str, str]:
-    """The ids of a line."""
-    columns = line.split(b"\t")
-    if len(columns) != 3:
-        plural = "" if len(columns) == 1 else "s"
-        raise InputError(f"found {len(columns)} column{plural}, expected 3: {_TRIPLE_LINE}", path, number)
-    query, relevant, other = columns
-    if not (query.isdigit() and relevant.isdigit() and other.isdigit()):
-        raise InputError(
-            f"found {line[:60].decode(errors='replace')!r}, expected numbers: {_TRIPLE_LINE}", path, number
-        )
-    return query.decode(), relevant.decode(), other.decode()
+def _triple(path: Path, line: bytes, number: int) -> tuple[str, IdsAndScores]:
+    ids = columns(line, 3, _TRIPLE_LINE, path, number)
+    if not all(identifier.isascii() and identifier.isdigit() for identifier in ids):
+        found = line[:60].decode(errors="replace")
+        raise InputError(f"found {found!r}, expected numbers: {_TRIPLE_LINE}", path, number)
+    query, relevant, other = ids
+    return query, [(relevant, None), (other, None)]
+
+
+def _scored(parse: Callable[[bytes, int], ScoredList], line: bytes, number: int) -> tuple[str, IdsAndScores]:
+    scored = parse(line, number)
+    return scored.query, scored.passages
 
 
 def _text(texts: TextStore, what: str, identifier: str, path: Path, line: int) -> str:

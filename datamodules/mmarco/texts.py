@@ -11,6 +11,7 @@ from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair
 from datamodules.sources import LineSource
 from datamodules.text import normalise, text_id
+from foundations.cache import file_key
 from foundations.errors import InputError
 from foundations.files import columns, require_file
 
@@ -30,23 +31,14 @@ def marco_texts(path: Path) -> TextStore:
 
 
 def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
-    """Id and text of a line of a file.
-
-    Args:
-        path: the file, for the error messages.
-        line: without its end.
-        number: of the line, from 1; 0 where it is not known.
-
-    Raises:
-        InputError: see `marco_texts`.
-    """
+    """Id and text of a line of a file; see `marco_texts`."""
     identifier, text = columns(line, 2, TEXT_LINE, path, number)
     if not (identifier.isascii() and identifier.isdigit()):
-        raise InputError(f"the id is {identifier!r}, expected {TEXT_LINE}", path, number or None)
+        raise InputError(f"the id is {identifier!r}, expected {TEXT_LINE}", path, number)
     return identifier, normalise(text)
 
 
-class Translations(LineSource):
+class TranslatedPairs(LineSource):
     """English texts and their translations, joined by id, in the order of the translations.
 
     The first time, both files are walked side by side to see that every translation has its English text; where
@@ -64,8 +56,7 @@ class Translations(LineSource):
     def __init__(self, english: Path, foreign: Path, chunk_rows: int = 1024) -> None:
         self.english = marco_texts(english)
         self._parse = partial(parse_text, foreign)
-        stat = require_file(english).stat()
-        form = f"mmarco translations 1 {english.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        form = f"mmarco translations 1 {file_key(require_file(english))}"
         with english.open("rb") as twin:
             check = partial(_check, foreign, self.english, lambda: next(twin, b""))
             super().__init__(LineIndex.open(foreign, check, chunk_rows, form))

@@ -11,7 +11,7 @@ Two protocols go by "r % noise" in the literature, and both are here:
 
 A caption is a pair, or, where the teacher reads both the image and the English caption, the two pairs of one target:
 they move together, the image to another image and the English caption to one of that image's English captions, the one
-in the same place. Rates are shares of the captions, so published index files fit in all three cases.
+in the same position. Rates are shares of the captions, so published index files fit in all three cases.
 
 A pair takes the other's source, id and candidates, and keeps its target; ``noisy`` says whether the id is another one.
 Sources are numbered in the order in which the pairs name them first, which is the order of the images in the published
@@ -24,16 +24,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.images import is_image
 from datamodules.noise.options import TrainingNoise
 from datamodules.pairs import Pair
+from foundations.cache import IntArray
 from foundations.errors import InputError
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 _STREAM = 1
 """Tells these random numbers from others of the same seed."""
 
@@ -86,7 +85,7 @@ def realised_rate(pairs: Sequence[Pair]) -> float:
 
 
 def shuffled(size: int, rate: float, seed: int) -> IntArray:
-    """A permutation of ``range(size)`` that moves nothing but int(rate * size) drawn places; (size,)."""
+    """A permutation of ``range(size)`` that moves at most int(rate * size) randomly chosen positions; (size,)."""
     generator = np.random.default_rng([seed, _STREAM])
     drawn = generator.permutation(size)[: int(rate * size)]
     result = np.arange(size, dtype=np.int64)
@@ -95,42 +94,40 @@ def shuffled(size: int, rate: float, seed: int) -> IntArray:
 
 
 class _Captions:
-    """Captions, and the sources that they are of.
+    """The captions of some pairs, and the sources that they are of.
 
-    Args:
-        pairs: all pairs.
+    Attributes:
+        rows: the first pair of each caption, and the number of pairs; (C + 1).
+        source: number of each caption's source; (C,).
+        of_source: the captions of each source.
+        position: of each caption among those of its source; (C).
     """
 
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs, self.of_pair = pairs, caption_numbers(pairs)
-        rows = np.flatnonzero(np.diff(self.of_pair, prepend=-1))
-        self.rows: list[int] = [*rows.tolist(), len(pairs)]
-        """The first pair of each caption, and the end."""
-        number: dict[int, int] = {}
-        source = [number.setdefault(pairs[row].id, len(number)) for row in self.rows[:-1]]
-        self.source: IntArray = np.array(source, dtype=np.int64)
-        """The source of each caption; (C,)."""
-        self.of_source: list[list[int]] = [[] for _ in number]
-        """The captions of each source."""
-        self.place: list[int] = []
-        """Of each caption among those of its source."""
-        for caption, own in enumerate(source):
-            self.place.append(len(self.of_source[own]))
-            self.of_source[own].append(caption)
+        self.rows: list[int] = [*np.flatnonzero(np.diff(self.of_pair, prepend=-1)).tolist(), len(pairs)]
+        numbers: dict[int, int] = {}
+        sources = [numbers.setdefault(pairs[row].id, len(numbers)) for row in self.rows[:-1]]
+        self.source: IntArray = np.array(sources, dtype=np.int64)
+        self.of_source: list[list[int]] = [[] for _ in numbers]
+        self.position: list[int] = []
+        for caption, source in enumerate(sources):
+            self.position.append(len(self.of_source[source]))
+            self.of_source[source].append(caption)
 
-    def in_place(self, sources: IntArray) -> list[int]:
-        """For each caption the one of another source that stands in the same place; counted round where it has fewer.
+    def in_same_position(self, sources: IntArray) -> list[int]:
+        """For each caption one of another source, in the same position; counted round where that has fewer.
 
         Args:
             sources: (C,).
         """
-        chosen = (self.of_source[source] for source in sources.tolist())
-        return [own[place % len(own)] for own, place in zip(chosen, self.place, strict=True)]
+        captions = (self.of_source[source] for source in sources.tolist())
+        return [own[position % len(own)] for own, position in zip(captions, self.position, strict=True)]
 
     def pair_like(self, pair: Pair, caption: int) -> Pair:
         """The pair of a caption whose source is of the same kind as another pair's; its first one if there is none."""
-        own = self.pairs[self.rows[caption] : self.rows[caption + 1]]
-        return next((each for each in own if is_image(each.source) == is_image(pair.source)), own[0])
+        pairs = self.pairs[self.rows[caption] : self.rows[caption + 1]]
+        return next((each for each in pairs if is_image(each.source) == is_image(pair.source)), pairs[0])
 
 
 def _is_twin(first: Pair, second: Pair) -> bool:
@@ -144,7 +141,7 @@ def _by_rate(captions: _Captions, noise: TrainingNoise) -> list[int]:
     if noise.level == "caption":
         donors: list[int] = shuffled(len(captions.source), noise.rate, noise.known_seed).tolist()
         return donors
-    return captions.in_place(shuffled(len(captions.of_source), noise.rate, noise.known_seed)[captions.source])
+    return captions.in_same_position(shuffled(len(captions.of_source), noise.rate, noise.known_seed)[captions.source])
 
 
 def _by_file(captions: _Captions, noise: TrainingNoise) -> list[int]:
@@ -165,7 +162,7 @@ def _by_file(captions: _Captions, noise: TrainingNoise) -> list[int]:
         if len(np.unique(indices)) < sources:
             raise InputError("holds an index twice, expected a permutation of the sources (level image)", path)
         indices = indices[captions.source]
-    return captions.in_place(indices)
+    return captions.in_same_position(indices)
 
 
 def _read(path: Path) -> IntArray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.text import fold, normalise
 from foundations.errors import InputError
-from foundations.files import columns, require_file, scan_lines
+from foundations.files import columns, scan_lines
 
 
 def read_lexicon(path: str | Path) -> dict[str, str]:
@@ -25,15 +25,15 @@ def read_lexicon(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: no such file, a line without two columns, or no line.
     """
-    first: dict[str, str] = {}
-    second: dict[str, str] = {}
-    for _, one, other in _rows(path, "word<TAB>translation"):
-        second.setdefault(fold(other), one)
-        first.setdefault(fold(one), other)
-    return {word: other for word, other in (first | second).items() if word != fold(other)}
+    by_first: dict[str, str] = {}
+    by_second: dict[str, str] = {}
+    for _, word, translation in _rows(path, "word<TAB>translation"):
+        by_second.setdefault(fold(translation), word)
+        by_first.setdefault(fold(word), translation)
+    return {word: text for word, text in (by_first | by_second).items() if word != fold(text)}
 
 
-def read_translations(path: str | Path) -> dict[str, str]:
+def read_machine_translations(path: str | Path) -> dict[str, str]:
     """Machine translations by the text that they stand for, from a file of ``text<TAB>machine translation``.
 
     Args:
@@ -45,16 +45,16 @@ def read_translations(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: no such file, a line without two columns, no line, or two translations of one text.
     """
-    found: dict[str, str] = {}
+    translations: dict[str, str] = {}
     for line, text, translation in _rows(path, "text<TAB>machine translation"):
-        if found.setdefault(fold(text), translation) != translation:
+        if translations.setdefault(fold(text), translation) != translation:
             raise InputError(f"a second translation of {text!r}", path, line)
-    return found
+    return translations
 
 
 def _rows(path: str | Path, expected: str) -> Iterator[tuple[int, str, str]]:
     """Line number and the two columns of each line."""
-    path = require_file(Path(path).expanduser())
+    path = Path(path).expanduser()
     for number, _, line in scan_lines(path, expected):
         first, second = columns(line, 2, expected, path, number, filled=True)
         yield number, normalise(first), normalise(second)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foundations.checks import check_choice, check_number
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -40,10 +42,8 @@ def corrupt(image: Image, name: str, severity: int, seed: int = 0) -> Image:
     """
     from PIL import Image as PILImage
 
-    if name not in IMAGE_NOISES:
-        raise ValueError(f"the image noise {name!r} is unknown; choices: {', '.join(IMAGE_NOISES)}")
-    if severity not in range(6):
-        raise ValueError(f"the severity of {name} is {severity}, expected a whole number from 0 to 5")
+    check_choice("the image noise", name, IMAGE_NOISES)
+    check_number(f"the severity of {name}", severity, least=0, most=5)
     if severity == 0:
         return image
     pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
@@ -168,7 +168,7 @@ IMAGE_NOISES: dict[str, Corrupt] = {
     "jpeg": jpeg,
     "occlusion": occlusion,
 }
-"""Every kind of image noise: pixels, severity less 1, and random numbers give pixels, to be clipped."""
+"""Every kind of image noise: pixels, severity minus 1, and random numbers give pixels, to be clipped."""
 
 
 def _filtered(pixels: Pixels, kernel: Pixels) -> Pixels:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args
 
 from datamodules.noise.image import IMAGE_NOISES
 from datamodules.noise.text import TEXT_NOISES
+from foundations.checks import check_choice, check_number
 
-Level = Literal["caption", "image"]
-SEVERITIES = range(6)
+NoiseLevel = Literal["caption", "image"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ class EvaluationNoise:
                 raise ValueError(f"{name}: no such file: {file}")
             if file and self.text != kind:
                 warnings.warn(f"{name} has no effect without the text noise {kind}", stacklevel=4)
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"the seed of noise is {self.seed}, expected at least 0")
+        check_number("the seed of noise", self.known_seed, least=0)
 
     @property
     def known_seed(self) -> int:
@@ -95,14 +93,13 @@ class TrainingNoise(EvaluationNoise):
     """
 
     rate: float = 0.0
-    level: Level = "caption"
+    level: NoiseLevel = "caption"
     index_file: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"the rate of noise is {self.rate}, expected a number from 0 to 1, such as 0.2")
-        _check_choice("the level of noise", self.level, get_args(Level))
+        check_number("the rate of noise", self.rate, least=0, most=1)
+        check_choice("the level of noise", self.level, get_args(NoiseLevel))
         if self.index_file and self.rate:
             raise ValueError("set the rate of noise or its index_file, not both: the file says which pairs are wrong")
         if self.index_file and not Path(self.index_file).expanduser().is_file():
@@ -116,15 +113,7 @@ class TrainingNoise(EvaluationNoise):
 
 def _check_kind(side: str, kind: str, severity: int, kinds: Collection[str]) -> None:
     if kind:
-        _check_choice(f"the {side} noise", kind, kinds)
-    if severity not in SEVERITIES:
-        raise ValueError(f"{side}_severity is {severity}, expected a whole number from 0 to 5")
+        check_choice(f"the {side} noise", kind, kinds)
+    check_number(f"{side}_severity", severity, least=0, most=5)
     if severity and not kind:
         raise ValueError(f"{side}_severity is {severity}, but no {side} noise is chosen: {', '.join(kinds)}")
-
-
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        near = get_close_matches(str(value), choices, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} {value!r} is unknown{hint} choices: {', '.join(choices)}")

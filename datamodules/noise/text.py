@@ -21,6 +21,7 @@ from datamodules.noise.graphemes import clusters, has_letter_base, join_words, s
 from datamodules.noise.replacements import misread, mistyped, other_letters
 from datamodules.noise.romanise import romanise
 from datamodules.text import fold, normalise
+from foundations.checks import check_choice, check_number
 
 _WORDS = 0.05
 _CHARACTERS = 0.3
@@ -73,19 +74,13 @@ class TextNoise:
         lexicon: Mapping[str, str] | None = None,
         translations: Mapping[str, str] | None = None,
     ) -> None:
-        if kind not in TEXT_NOISES:
-            raise ValueError(f"the text noise {kind!r} is unknown; choices: {', '.join(TEXT_NOISES)}")
-        if severity not in range(6):
-            raise ValueError(f"the severity of {kind} is {severity}, expected a whole number from 0 to 5")
+        check_choice("the text noise", kind, TEXT_NOISES)
+        check_number(f"the severity of {kind}", severity, least=0, most=5)
         self.kind, self.severity, self.seed = kind, severity, seed
         self._lexicon, self._translations = lexicon or {}, translations or {}
 
     def __call__(self, text: str) -> str:
-        """The text with noise, in NFC and never empty; the text as it is at severity 0.
-
-        Args:
-            text: any.
-        """
+        """The text with noise, in NFC and never empty; the text as it is at severity 0."""
         if not self.severity:
             return text
         digest = hashlib.blake2b(f"{self.seed}\0{self.kind}\0{text}".encode(), digest_size=8).digest()
@@ -100,42 +95,42 @@ def _characters(text: str, setting: Setting, edit: Callable[[list[str], list[int
     for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
         if is_chosen:
             parts = clusters(words[number])
-            edit(parts, [place for place, part in enumerate(parts) if has_letter_base(part)], setting.generator)
+            edit(parts, [index for index, part in enumerate(parts) if has_letter_base(part)], setting.generator)
             words[number] = "".join(parts)
     return join_words(words, gaps)
 
 
-def _some(places: Sequence[int], generator: Random) -> list[int]:
-    """0.3 of the places, at least one (where there is any), in ascending order."""
-    count = max(1, int(_CHARACTERS * len(places)))
-    keys = [(generator.random(), place) for place in places]
-    return sorted(place for _, place in sorted(keys)[:count])
+def _drawn(indices: Sequence[int], generator: Random) -> list[int]:
+    """0.3 of the indices, at least one (where there is any), in ascending order."""
+    count = max(1, int(_CHARACTERS * len(indices)))
+    keys = [(generator.random(), index) for index in indices]
+    return sorted(index for _, index in sorted(keys)[:count])
 
 
-def _replace(parts: list[str], places: list[int], generator: Random, choices: Callable[[str], Sequence[str]]) -> None:
-    """Put one of the choices for a character in its place; characters without a choice stay."""
-    for place in _some([place for place in places if choices(parts[place])], generator):
-        options = choices(parts[place])
-        parts[place] = options[int(generator.random() * len(options))]
+def _replace(parts: list[str], indices: list[int], generator: Random, choices: Callable[[str], Sequence[str]]) -> None:
+    """Replace characters by one of the choices for them; characters without a choice stay."""
+    for index in _drawn([index for index in indices if choices(parts[index])], generator):
+        options = choices(parts[index])
+        parts[index] = options[int(generator.random() * len(options))]
 
 
-def _insert(parts: list[str], places: list[int], generator: Random) -> None:
-    for place in _some([place for place in places if other_letters(parts[place])], generator):
-        options = other_letters(parts[place])
+def _insert(parts: list[str], indices: list[int], generator: Random) -> None:
+    for index in _drawn([index for index in indices if other_letters(parts[index])], generator):
+        options = other_letters(parts[index])
         letter = clusters(options[int(generator.random() * len(options))])[0][0]
-        parts[place] = letter + parts[place] if generator.random() < 0.5 else parts[place] + letter
+        parts[index] = letter + parts[index] if generator.random() < 0.5 else parts[index] + letter
 
 
-def _delete(parts: list[str], places: list[int], generator: Random) -> None:
-    if len(places) > 1:
-        for place in _some(places, generator):
-            parts[place] = ""
+def _delete(parts: list[str], indices: list[int], generator: Random) -> None:
+    if len(indices) > 1:
+        for index in _drawn(indices, generator):
+            parts[index] = ""
 
 
-def _swap(parts: list[str], places: list[int], generator: Random) -> None:
-    following = [place for place in places if place + 1 in places and parts[place] != parts[place + 1]]
-    for place in _some(following, generator):
-        parts[place], parts[place + 1] = parts[place + 1], parts[place]
+def _swap(parts: list[str], indices: list[int], generator: Random) -> None:
+    followed = [index for index in indices if index + 1 in indices and parts[index] != parts[index + 1]]
+    for index in _drawn(followed, generator):
+        parts[index], parts[index + 1] = parts[index + 1], parts[index]
 
 
 def word_drop(text: str, setting: Setting) -> str:
@@ -163,7 +158,7 @@ def word_order(text: str, setting: Setting) -> str:
 
 
 def code_switch(text: str, setting: Setting) -> str:
-    """Put words of the other language of a lexicon in the place of words; signs around them stay."""
+    """Replace words by those of the other language of a lexicon; signs around them stay."""
     words, gaps = text.split(), [" "] * len(text.split())
     for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
         if is_chosen:
@@ -173,10 +168,10 @@ def code_switch(text: str, setting: Setting) -> str:
 
 
 def _bare(word: str) -> tuple[str, str, str]:
-    """Signs before a word, the word, signs behind it."""
+    """Signs before a word, the word, signs after it."""
     parts = clusters(word)
-    places = [place for place, part in enumerate(parts) if has_letter_base(part)] or [0]
-    first, last = places[0], places[-1] + 1
+    indices = [index for index, part in enumerate(parts) if has_letter_base(part)] or [0]
+    first, last = indices[0], indices[-1] + 1
     return "".join(parts[:first]), "".join(parts[first:last]), "".join(parts[last:])
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from datamodules.images import ImageReference, is_image
 from datamodules.lines import LazyTexts
 from datamodules.noise.correspondence import mismatch, realised_counts
-from datamodules.noise.files import read_lexicon, read_translations
+from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
 from datamodules.pairs import Pair
@@ -103,7 +103,7 @@ class PairNoise:
         self._text: TextNoise | None = None
         if noise.changes_texts:
             lexicon = read_lexicon(noise.lexicon) if noise.text == "code_switch" and noise.lexicon else {}
-            mt = read_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
+            mt = read_machine_translations(noise.translations) if noise.text == "mt" and noise.translations else {}
             self._text = TextNoise(noise.text, noise.text_severity, noise.known_seed, lexicon, mt)
 
     def __call__(self, pair: Pair, index: int = 0) -> Pair:  # noqa: ARG002  (the text itself gives the random numbers)

@@ -19,23 +19,9 @@ from typing import Any
 from datamodules.published.judged import Judged, JudgedDataModule
 from datamodules.published.passages import Folder, judged_files, language_code, open_passages
 
-LANGUAGES = {
-    "afr": "afrikaans",
-    "amh": "amharic",
-    "ary": "moroccan_arabic",
-    "arz": "egyptian_arabic",
-    "hau": "hausa",
-    "ibo": "igbo",
-    "nso": "northern_sotho",
-    "sna": "shona",
-    "som": "somali",
-    "swa": "swahili",
-    "tir": "tigrinya",
-    "twi": "twi",
-    "wol": "wolof",
-    "yor": "yoruba",
-    "zul": "zulu",
-}
+LANGUAGES = {"afr": "afrikaans", "amh": "amharic", "ary": "moroccan_arabic", "arz": "egyptian_arabic", "hau": "hausa",
+             "ibo": "igbo", "nso": "northern_sotho", "sna": "shona", "som": "somali", "swa": "swahili",
+             "tir": "tigrinya", "twi": "twi", "wol": "wolof", "yor": "yoruba", "zul": "zulu"}  # fmt: skip
 """Code in the names of topics and qrels -> name in that of the corpus."""
 
 

@@ -9,74 +9,65 @@ Traps: ir_datasets reads IR_DATASETS_HOME when it is imported, so a change after
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from gzip import BadGzipFile
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-from filelock import FileLock, Timeout
-from rich.console import Console
+from urllib.parse import unquote
 
 from datamodules.lines import LazyTexts
 from datamodules.text import normalise
+from foundations.cache import locked, unpacked
+from foundations.checks import nearest
 from foundations.errors import InputError
+from foundations.files import scan_lines
 from retrieval.collection import Qrels
+from retrieval.trec import read_qrels
 
-_PATIENCE = 2.0
-"""Seconds to wait for another process before a message says so."""
+_KINDS = {"docs": "documents", "queries": "queries", "qrels": "judgments", "docpairs": "training triples"}
+"""What ir_datasets calls the parts of a dataset -> what we call them."""
 
-_KINDS = ("docs", "queries", "qrels")
+_OTHER_FOLDER = "set IR_DATASETS_HOME to another"
+
+_SMALL = 5_000_000
+"""Bytes from which on ir_datasets looks for a file in its folder ``downloads`` before it downloads it."""
 
 
-def load_dataset(identifier: str, needs: tuple[str, ...] = _KINDS) -> Any:
+def load_dataset(identifier: str, needs: tuple[str, ...] = ("docs", "queries", "qrels")) -> Any:
     """A dataset of ir_datasets; no text is read and nothing is downloaded but small lists.
 
     Args:
         identifier: such as ``wikiclir/sw`` or ``neuclir/1/fa/hc4-filtered``.
-        needs: what it must have, of ``docs``, ``queries``, ``qrels``.
+        needs: what it must have, of ``docs``, ``queries``, ``qrels``, ``docpairs``.
 
     Raises:
         InputError: an unknown id (with the nearest ones), or a dataset that lacks something in needs.
     """
-    ir_datasets = _library()
+    try:
+        ir_datasets = import_module("ir_datasets")  # makes its folder
+    except OSError as error:
+        raise _no_folder(error) from error
     logging.getLogger("ir_datasets").addFilter(_is_news)
     try:
-        with _as_input_error(identifier, "the list of its files", but=KeyError):
-            dataset = ir_datasets.load(identifier)
+        dataset = ir_datasets.load(identifier)
     except KeyError:
-        near = difflib.get_close_matches(identifier, list(ir_datasets.registry), n=3, cutoff=0.5)
-        raise InputError(
-            f"ir_datasets knows no {identifier!r}"
-            + (f"; the nearest ids are {', '.join(near)}" if near else "; see https://ir-datasets.com for the ids")
-        ) from None
+        near = nearest(identifier, ir_datasets.registry)
+        hint = f"the nearest ids are {', '.join(near)}" if near else "see https://ir-datasets.com for the ids"
+        raise InputError(f"ir_datasets knows no {identifier!r}; {hint}") from None
+    except Exception as error:
+        raise input_error(error, identifier, "the list of its files") from error
     if lacking := [kind for kind in needs if not dataset.has(kind)]:
         below = [key for key in ir_datasets.registry if key.startswith(f"{identifier}/")]
         complete = [key for key in below if all(ir_datasets.load(key).has(kind) for kind in needs)]
         hint = f"; these have all: {', '.join(complete[:6])}" if complete else ""
         raise InputError(f"the dataset {identifier!r} of ir_datasets has no {' and no '.join(lacking)}{hint}")
     return dataset
-
-
-def _library() -> Any:
-    """The package, which makes its folder when it is imported."""
-    try:
-        return import_module("ir_datasets")
-    except OSError as error:
-        raise _no_folder(error) from error
-
-
-def _no_folder(error: OSError) -> InputError:
-    reason = error.strerror or str(error)
-    home = os.environ.get("IR_DATASETS_HOME", "~/.ir_datasets")
-    return InputError(f"ir_datasets cannot write to its folder: {reason}; set IR_DATASETS_HOME to another", home)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -107,26 +98,29 @@ class IrDocuments(LazyTexts):
         self._pid = 0
 
     def _open(self) -> Any:
-        """The store, built before if need be; one of its own for each process, since an open file has one place."""
-        if self._store is None or self._pid != os.getpid():
-            with _as_input_error(self.identifier, "its documents"):
-                # A forked process has it from its parent, so it is there.
-                self._store = self._built() if self._store is None else self._dataset.docs_store()
-            self._pid = os.getpid()
+        """The store, built before if need be; each process has one of its own, since an open file has one position."""
+        if self._store is None:
+            with _reading(self._dataset, "docs"):
+                self._store = self._built()
+        elif self._pid != os.getpid():  # forked: the parent built it
+            self._store = self._dataset.docs_store()
+        self._pid = os.getpid()
         return self._store
 
     def _built(self) -> Any:
-        """The store, which this process builds, or another one while this one waits.
+        """The store, built under the lock even if it says that it is built: it says so before its index is written."""
+        from ir_datasets.formats import TsvDocs
 
-        The lock is taken even if the store says that it is built: it says so before its index is written.
-        """
-        with _one_at_a_time(self.identifier):
-            _unpack_first(self._dataset)
-            store = self._dataset.docs_store()
-            if hasattr(store, "lookup") and store.built() and not len(store.lookup.idx()):
-                store.clear_cache()  # killed between the two
-            if hasattr(store, "build"):
-                store.build()
+        handler = self._dataset.docs_handler()
+        if isinstance(handler, TsvDocs):
+            # Unpack the archive before the store is made inside its folder. Else a failed download leaves the folder
+            # with an empty store, and ir_datasets takes it for unpacked ever after.
+            handler.docs_path()
+        store = self._dataset.docs_store()
+        if hasattr(store, "lookup") and store.built() and not len(store.lookup.idx()):
+            store.clear_cache()  # killed between the two
+        if hasattr(store, "build"):
+            store.build()
         return store
 
     def __getitem__(self, identifier: str) -> str:
@@ -146,17 +140,17 @@ class IrDocuments(LazyTexts):
         return int(count) if count is not None else sum(1 for _ in self.read())
 
     def item_at(self, row: int) -> tuple[str, str]:
-        """(id, text) of a document by its place in the dataset's order, from 0."""
+        """(id, text) of a document by its position in the dataset's order, from 0."""
         store = self._open()
         documents = iter(store) if hasattr(store, "__iter__") else self._dataset.docs_iter()
-        with _as_input_error(self.identifier, "its documents"):
+        with _as_input_error(self._dataset, "docs"):
             document = next(iter(documents[row : row + 1]))
         return document.doc_id, self._text(document)
 
     def read(self) -> Iterator[tuple[str, str]]:
         """Ids and texts, read in one pass over the store."""
         store = self._open()
-        with _as_input_error(self.identifier, "its documents"):
+        with _as_input_error(self._dataset, "docs"):
             for document in store if hasattr(store, "__iter__") else self._dataset.docs_iter():
                 yield document.doc_id, self._text(document)
 
@@ -183,7 +177,7 @@ def ir_queries(dataset: Any, field: str | None = None) -> dict[str, str]:
     identifier: str = dataset.dataset_id()
     text = _text_of(dataset.queries_cls(), field, f"the queries of {identifier}")
     queries: dict[str, str] = {}
-    with _one_at_a_time(identifier), _as_input_error(identifier, "its queries"):
+    with _reading(dataset, "queries"):
         for query in dataset.queries_iter():
             if queries.setdefault(query.query_id, text(query)) != text(query):
                 raise InputError(f"{identifier}: the query id {query.query_id!r} appears twice with other texts")
@@ -201,10 +195,9 @@ def ir_qrels(dataset: Any) -> Qrels:
     Raises:
         InputError: files that cannot be read or downloaded.
     """
-    identifier: str = dataset.dataset_id()
     qrels: Qrels = {}
     differing = 0
-    with _one_at_a_time(identifier), _as_input_error(identifier, "its judgments"):
+    with _reading(dataset, "qrels"):
         for judgment in dataset.qrels_iter():
             judged = qrels.setdefault(judgment.query_id, {})
             before = judged.setdefault(judgment.doc_id, judgment.relevance)
@@ -213,7 +206,8 @@ def ir_qrels(dataset: Any) -> Qrels:
                 judged[judgment.doc_id] = max(before, judgment.relevance)
     if differing:
         warnings.warn(
-            f"{identifier}: {differing} judgments repeat others with another grade; the highest is kept", stacklevel=2
+            f"{dataset.dataset_id()}: {differing} judgments repeat others with another grade; the highest is kept",
+            stacklevel=2,
         )
     return qrels
 
@@ -229,96 +223,110 @@ def official_file(identifier: str, kind: str) -> Path:
         InputError: an unknown id, or a file that cannot be downloaded.
     """
     dataset = load_dataset(identifier, (kind,))
-    with _one_at_a_time(identifier), _as_input_error(identifier, f"its {kind}"):
+    with _reading(dataset, kind):
         handler = getattr(dataset, f"{kind}_handler")()
         return Path(getattr(handler, f"{kind}_path")())
 
 
-def _text_of(kind: Any, field: str | None, whose: str) -> Callable[[Any], str]:
+def _text_of(record_class: Any, field: str | None, whose: str) -> Callable[[Any], str]:
     """A function that makes the text of a record."""
     if field is None:
         return lambda record: normalise(record.default_text())
     names = field.split()
-    if not names or (unknown := [name for name in names if name not in kind._fields]):
+    if not names or (unknown := [name for name in names if name not in record_class._fields]):
         wrong = f"no field {unknown[0]!r}" if names else "no field without a name"
-        raise ValueError(f"{whose} have {wrong}: choose from {', '.join(kind._fields)}")
+        raise ValueError(f"{whose} have {wrong}, expected one of {', '.join(record_class._fields)}")
     return lambda record: normalise(" ".join(str(getattr(record, name)) for name in names))
 
 
-def _unpack_first(dataset: Any) -> None:
-    """Have an archive unpacked before the store is made inside its folder.
-
-    Else a failed download leaves the folder with an empty store, and ir_datasets takes it for unpacked ever after.
-    """
-    from ir_datasets.util import RelativePath
-
-    source = getattr(dataset.docs_handler(), "_dlc", None)
-    if isinstance(source, RelativePath):
-        source.path()
-
-
 @contextmanager
-def _as_input_error(identifier: str, what: str, but: type[Exception] = InputError) -> Iterator[None]:
-    """Turn what ir_datasets raises over missing or malformed files into an InputError, but one kind."""
-    try:
-        yield
-    except (InputError, but):
-        raise
-    except Exception as error:
-        raise input_error(error, identifier, what) from error
-
-
-@contextmanager
-def _one_at_a_time(identifier: str) -> Iterator[None]:
-    """Let one process download and build while the others wait: ir_datasets itself would do it in all of them."""
+def _reading(dataset: Any, kind: str) -> Iterator[None]:
+    """Let one process download, unpack and read while the others wait: ir_datasets would do it in all of them."""
     from ir_datasets.util import home_path
 
     try:
-        lock = FileLock(home_path() / ".potstill.lock", is_singleton=True)
-        lock.acquire(timeout=_PATIENCE)
-    except Timeout:
-        Console(stderr=True, highlight=False).print(f"waiting for another process that prepares {identifier}")
-        lock.acquire()
+        folder = home_path()
     except OSError as error:
         raise _no_folder(error) from error
+    doing = f"prepares {dataset.dataset_id()}"
+    with locked(folder / ".potstill.lock", doing, hint=_OTHER_FOLDER), _as_input_error(dataset, kind):
+        yield
+
+
+def _no_folder(error: OSError) -> InputError:
+    reason, folder = error.strerror or str(error), os.environ.get("IR_DATASETS_HOME", "~/.ir_datasets")
+    return InputError(f"ir_datasets cannot write to its folder: {reason}; {_OTHER_FOLDER}", folder)
+
+
+@contextmanager
+def _as_input_error(dataset: Any, kind: str) -> Iterator[None]:
+    """Turn what ir_datasets raises over missing or malformed files into an InputError."""
     try:
         yield
-    finally:
-        lock.release()
+    except InputError:
+        raise
+    except Exception as error:
+        raise input_error(error, dataset.dataset_id(), f"its {_KINDS[kind]}", *_fault(dataset, kind, error)) from error
 
 
-def input_error(error: BaseException, identifier: str, what: str) -> InputError:
+def input_error(
+    error: Exception, identifier: str, what: str, files: Sequence[Path] = (), line: int | None = None
+) -> InputError:
     """The InputError that says what to do about an error of ir_datasets.
 
     Args:
-        error: what was raised while files were fetched or read.
+        error: what was raised while files were downloaded or read.
         identifier: of the dataset.
-        what: what was wanted, e.g. ``its documents``.
+        what: the part of it that was read, e.g. ``its documents``.
+        files: the file that could not be read, or several of which one could not be; none where they are not known.
+        line: the line of the file, if it is known.
     """
-    if download := _failed_download(error):
-        return _missing(error, download, identifier, what)
-    path, line = _place(error)
+    if missing := _missing_file(error):
+        source, target = missing
+        return InputError(
+            f"{identifier}: {what} are not there and could not be downloaded ({_reason(error)}); "
+            f"{source} and save it as {target}, or set IR_DATASETS_HOME to a folder that has it"
+        )
     stopped = "; if an earlier download was stopped, remove its folder and run again"
     hint = stopped if isinstance(error, FileNotFoundError) else ""
+    if len(files) > 1:
+        hint = f", in one of {', '.join(map(str, files))}{hint}"
+    path = files[0] if len(files) == 1 else None
     return InputError(f"{identifier}: cannot read {what}: {_reason(error)}{hint}", path, line)
 
 
-def _missing(error: BaseException, download: Any, identifier: str, what: str) -> InputError:
-    """Say which file to fetch, and where ir_datasets expects it."""
-    urls = [mirror.url for mirror in download.mirrors if hasattr(mirror, "url")]
-    local = [mirror.path(force=False) for mirror in download.mirrors if not hasattr(mirror, "url")]
-    place = local[0] if local else download.path(force=False)
-    fetch = f"download {urls[0]}" if urls else "get the file from its owners (see https://ir-datasets.com)"
-    return InputError(
-        f"{identifier}: {what} are not there and could not be downloaded ({_reason(error)}); "
-        f"{fetch} and save it as {place}, or set IR_DATASETS_HOME to a folder that has it"
-    )
+def _missing_file(error: Exception) -> tuple[str, Path] | None:
+    """Where to get a file that could not be downloaded, and where ir_datasets looks for it; None for other errors."""
+    from ir_datasets.util import DownloadConfig
+
+    if isinstance(error, FileNotFoundError) and error.errno is None:  # a file that its owners hand out themselves
+        return "get the file from its owners (see https://ir-datasets.com)", Path(error.args[0])
+    urls = {
+        unquote(url) for each in _mirror_errors(error) if (url := getattr(getattr(each, "request", None), "url", ""))
+    }
+    for name, files in DownloadConfig.contents().items():
+        for file in files.values():
+            checksum = file.get("expected_md5", "")
+            if unquote(file.get("url", "")) in urls or (checksum and checksum in str(error)):
+                is_small = file.get("size_hint", _SMALL) < _SMALL
+                if checksum and not is_small and not file.get("skip_local"):
+                    target = DownloadConfig.get_download_path() / checksum
+                else:
+                    target = DownloadConfig.get_home_path() / name / file.get("cache_path", "")
+                return f"download {file['url']}", target
+    return None
+
+
+def _mirror_errors(error: Exception) -> list[Exception]:
+    """The error, or those of all places from which ir_datasets tried to download a file."""
+    mirrors = error.args[1] if len(error.args) == 2 and isinstance(error.args[1], list) else []
+    return [each for _, each in mirrors] or [error]
 
 
 def _reason(error: BaseException) -> str:
     """The first line of the innermost cause."""
-    if len(error.args) == 2 and isinstance(error.args[1], list) and error.args[1]:  # the mirrors, with their errors
-        error = error.args[1][-1][-1]
+    if isinstance(error, Exception):
+        error = _mirror_errors(error)[-1]
     if isinstance(error, OSError):  # requests wraps what happened several times
         while error.__context__ is not None and not getattr(error, "strerror", None):
             error = error.__context__
@@ -328,67 +336,31 @@ def _reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _frames(error: BaseException) -> Iterator[FrameType]:
-    """The frames of ir_datasets in which an error passed, the innermost first."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").startswith("ir_datasets."):
-            frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    return reversed(frames)
+def _fault(dataset: Any, kind: str, error: Exception) -> tuple[list[Path], int | None]:
+    """The files that may be malformed; only one, with the line, if that can be found."""
+    if any(isinstance(each, OSError) and not isinstance(each, BadGzipFile) for each in _mirror_errors(error)):
+        return [], None  # not malformed, but missing or not to be opened
+    files: list[Path] = []
+    with suppress(Exception):  # not every part of a dataset knows its path; the error is told without it as well
+        paths = getattr(getattr(dataset, f"{kind}_handler")(), f"{kind}_path")()
+        files = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
+    for file in files:
+        if line := _faulty_line(file, kind):
+            return [file], line
+    return files, None
 
 
-def _failed_download(error: BaseException) -> Any:
-    """The download that failed, if the error is one."""
-    from ir_datasets.util import Download
-
-    for frame in _frames(error):
-        if isinstance(found := frame.f_locals.get("self"), Download) and frame.f_code.co_name == "path":
-            return found
-    return None
-
-
-def _place(error: BaseException) -> tuple[Path | None, int | None]:
-    """The file, and the line in it, that could not be read."""
-    line: Any = None
-    for frame in _frames(error):
-        line = line if line is not None else frame.f_locals.get("line")
-        owner = frame.f_locals.get("self")
-        sources: list[Any] = [frame.f_locals.get("dlc")]
-        sources += [getattr(owner, name, None) for name in ("dlc", "_dlc", "_dlcs")]
-        for source in sources:
-            if hasattr(source, "stream") and hasattr(source, "path"):
+def _faulty_line(path: Path, kind: str) -> int | None:
+    """The first line of a file of judgments, or of JSON, that is none."""
+    try:
+        if kind == "qrels":
+            read_qrels(path)
+        elif ".jsonl" in path.suffixes:
+            for number, _, line in scan_lines(unpacked(path)):
                 try:
-                    path = Path(source.path(force=False))
-                except Exception:  # not every source has one; the error is told without it as well
-                    continue
-                return path, _number_of(source, line)
-    return None, None
-
-
-def _number_of(source: Any, line: Any) -> int | None:
-    """The number of the first line of a file that is this text, or this JSON value."""
-    if line is None:
-        return None
-    text = (line.encode() if isinstance(line, str) else line if isinstance(line, bytes) else b"").rstrip(b"\r\n")
-    try:
-        with source.stream() as stream:
-            for number, found in enumerate(stream, start=1):
-                if found.rstrip(b"\r\n") == text or (not isinstance(line, bytes) and _is_json_of(found, line)):
+                    json.loads(line)
+                except ValueError:
                     return number
-    except (OSError, EOFError, zlib.error):
-        pass
+    except InputError as error:
+        return error.line
     return None
-
-
-def _is_json_of(text: bytes, value: Any) -> bool:
-    try:
-        return bool(_without_id(json.loads(text)) == _without_id(value))
-    except ValueError:
-        return False
-
-
-def _without_id(record: Any) -> Any:
-    """A JSON value without the keys that ir_datasets renames while it reads."""
-    return {k: v for k, v in record.items() if k not in ("id", "doc_id")} if isinstance(record, dict) else record

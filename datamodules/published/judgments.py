@@ -13,9 +13,9 @@ import numpy as np
 
 from datamodules.lines import TextStore
 from datamodules.text import hash_share
-from foundations.cache import IntArray, derived_array
+from foundations.cache import IntArray, derived_array, file_key
 from foundations.errors import InputError
-from foundations.files import clean_line, scan_lines
+from foundations.files import clean_line, columns, scan_lines
 from foundations.progress import delayed_progress
 from retrieval.collection import Qrels
 
@@ -60,14 +60,7 @@ class JudgmentFormat:
             InputError: invalid UTF-8, another number of columns, or another grade.
         """
         expected = "'query document grade', separated by spaces or tabs"
-        try:
-            columns = [column.decode("utf-8") for column in line.split()]
-        except UnicodeDecodeError as error:
-            raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", path, number) from None
-        if len(columns) != 3:
-            plural = "" if len(columns) == 1 else "s"
-            raise InputError(f"found {len(columns)} column{plural}, expected 3: {expected}", path, number)
-        query, document, grade = columns
+        query, document, grade = columns(line, 3, expected, path, number, separator=None)
         if grade not in map(str, self.grades):
             choices = " or ".join(map(str, self.grades))
             raise InputError(f"the grade is {grade!r}, expected {choices} (in {expected})", path, number)
@@ -75,7 +68,7 @@ class JudgmentFormat:
 
 
 @dataclass(frozen=True)
-class Judgments:
+class JudgmentTable:
     """The judgments of a file as arrays of J lines; the ids themselves stay in the file.
 
     Args:
@@ -93,7 +86,7 @@ class Judgments:
     grades: IntArray
 
     @classmethod
-    def open(cls, path: Path, queries: TextStore, documents: TextStore, form: JudgmentFormat) -> Judgments:
+    def open(cls, path: Path, queries: TextStore, documents: TextStore, form: JudgmentFormat) -> JudgmentTable:
         """Read and check a file, or take its arrays (32 bytes a line) from the cache.
 
         A document that is judged twice for a query keeps its highest grade, with a warning where they differ.
@@ -107,7 +100,7 @@ class Judgments:
         Raises:
             InputError: a line that does not fit `form`, an unknown query or document, no file, or no line with text.
         """
-        name = f"judgments 1 {form} {_state(queries.path)} {_state(documents.path)}"
+        name = f"judgments 1 {form} {file_key(queries.path)} {file_key(documents.path)}"
         return cls(path, *derived_array(path, name, lambda: _table(path, queries, documents, form)))
 
     def __len__(self) -> int:
@@ -131,21 +124,16 @@ class Judgments:
         return bounded
 
 
-def _state(path: Path) -> str:
-    stat = path.stat()
-    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-
-
 def _table(path: Path, queries: TextStore, documents: TextStore, form: JudgmentFormat) -> IntArray:
     """Offset, query, document and grade of each line; (4, J)."""
-    columns = [array("q") for _ in range(4)]
+    table_columns = [array("q") for _ in range(4)]
     share = lru_cache(1024)(lambda query: share_of(query, form.salt))  # the lines of a query stand together
     for number, offset, line in scan_lines(path):
         query, document, grade = form.parse(line, path, number)
         values = (offset, share(query), share_of(document, form.salt), grade)
-        for column, value in zip(columns, values, strict=True):
+        for column, value in zip(table_columns, values, strict=True):
             column.append(value)
-    table = np.stack([np.frombuffer(column, dtype=np.int64) for column in columns])
+    table = np.stack([np.frombuffer(column, dtype=np.int64) for column in table_columns])
     for row, what, texts in ((1, "query", queries), (2, "document", documents)):
         table = _known(path, table, row, what, texts, form.skip_unknown)
     return _without_repeats(path, table)

@@ -26,26 +26,10 @@ from datamodules.published.judged import Judged, JudgedDataModule, known, split
 from datamodules.published.passages import Folder, judged_files, language_code, open_passages
 from retrieval.collection import Side
 
-LANGUAGES = {
-    "ar": "arabic",
-    "bn": "bengali",
-    "de": "german",
-    "en": "english",
-    "es": "spanish",
-    "fa": "persian",
-    "fi": "finnish",
-    "fr": "french",
-    "hi": "hindi",
-    "id": "indonesian",
-    "ja": "japanese",
-    "ko": "korean",
-    "ru": "russian",
-    "sw": "swahili",
-    "te": "telugu",
-    "th": "thai",
-    "yo": "yoruba",
-    "zh": "chinese",
-}
+LANGUAGES = {"ar": "arabic", "bn": "bengali", "de": "german", "en": "english", "es": "spanish", "fa": "persian",
+             "fi": "finnish", "fr": "french", "hi": "hindi", "id": "indonesian", "ja": "japanese", "ko": "korean",
+             "ru": "russian", "sw": "swahili", "te": "telugu", "th": "thai", "yo": "yoruba",
+             "zh": "chinese"}  # fmt: skip
 """Code in the paths of the files -> name."""
 
 WITHOUT_TRAIN = ("de", "yo")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,45 +14,36 @@ from datamodules.published.judged import Judged
 from datamodules.text import normalise
 from datamodules.tsv import read_texts
 from foundations.cache import unpacked
+from foundations.checks import nearest
 from foundations.errors import InputError
-from foundations.files import read_columns
+from foundations.files import json_line, read_columns
 from retrieval.trec import read_qrels
 
+_UNUSABLE_ID = re.compile(r"^$|[ \t\n\v\f\r]")
 
-def jsonl_line(path: str | Path, identifier: str, texts: tuple[str, ...]) -> ParseLine:
-    """The parser of lines that are JSON objects of a file (the path is for the error messages).
 
-    It raises InputError for a line that is no JSON object, a field that lacks or is no string, or an id that is empty
-    or holds white space. Texts may be empty.
+def check_id(identifier: str, expected: str, path: Path, number: int) -> None:
+    """Refuse an id that files of judgments and runs cannot hold.
 
-    Args:
-        path: the file.
-        identifier: name of the field with the id.
-        texts: names of the fields that make up the text, joined by a space.
+    Raises:
+        InputError: it is empty, or holds white space.
     """
-    return partial(_parse_json, Path(path), identifier, texts)
+    if _UNUSABLE_ID.search(identifier):
+        raise InputError(f"the id {identifier!r} is empty or holds white space, expected {expected}", path, number)
 
 
 def _parse_json(path: Path, identifier: str, texts: tuple[str, ...], line: bytes, number: int) -> tuple[str, str]:
+    """Id and text of a line that is a JSON object; see `open_passages`."""
     expected = f"a JSON object with {', '.join((identifier, *texts))}"
-    where = (path, number or None)
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", *where) from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise InputError(f"this is no JSON ({reason}); expected {expected}", *where) from None
+    record = json_line(line, expected, path, number)
     if not isinstance(record, dict):
-        raise InputError(f"found a JSON {type(record).__name__}, expected {expected}", *where)
+        raise InputError(f"found a JSON {type(record).__name__}, expected {expected}", path, number)
     for name in (identifier, *texts):
         if not isinstance(record.get(name), str):
-            found = f"the field {name!r} is no string" if name in record else f"the field {name!r} is missing"
-            raise InputError(f"{found}; expected {expected}", *where)
-    key = record[identifier]
-    if not key or key.split() != [key]:
-        raise InputError(f"the id {key!r} is empty or holds white space, which TREC files cannot", *where)
-    return key, normalise(" ".join(record[name] for name in texts))
+            problem = "is no string" if name in record else "is missing"
+            raise InputError(f"the field {name!r} {problem}, expected {expected}", path, number)
+    check_id(record[identifier], expected, path, number)
+    return record[identifier], normalise(" ".join(record[name] for name in texts))
 
 
 class Parts(LazyTexts):
@@ -79,30 +70,39 @@ class Parts(LazyTexts):
         raise IndexError(row)
 
     def read(self) -> Iterator[tuple[str, str]]:
-        """(id, text), part after part, read in one go."""
-        return (item for store in self.stores for item in store.read())
+        """(id, text), part after part."""
+        for store in self.stores:
+            yield from store.read()
 
 
 def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]) -> Mapping[str, str]:
     """The passages of JSONL files, which stay on disk.
 
-    A compressed file is unpacked into the cache folder once.
-
     Args:
-        paths: the file, or the parts of it; .jsonl, .jsonl.gz or .jsonl.bz2.
-        identifier: as in `jsonl_line`.
-        texts: as in `jsonl_line`.
+        paths: the file, or the parts of it; .jsonl, or compressed (see `open_texts`).
+        identifier: name of the field with the id.
+        texts: names of the fields that make up the text, joined by a space. Texts may be empty.
 
     Raises:
-        InputError: a file that is missing, empty or damaged, or a line as in `jsonl_line`, with its number.
+        InputError: a file that is missing, empty or damaged; with its number, a line that is no JSON object, lacks a
+            field or has one that is no string, or whose id is empty, holds white space or is there twice.
     """
     form = f"jsonl {identifier} {' '.join(texts)}"
-    stores = [_open_store(path, jsonl_line(path, identifier, texts), form) for path in paths]
+    stores = [open_texts(path, partial(_parse_json, path, identifier, texts), form) for path in paths]
     return stores[0] if len(stores) == 1 else Parts(stores)
 
 
-def _open_store(path: Path, parse: ParseLine, form: str) -> TextStore:
-    """The texts of a file; what is wrong in an unpacked copy is told of the file that the user knows."""
+def open_texts(path: Path, parse: ParseLine, form: str) -> TextStore:
+    """The texts of a file; a compressed one (.gz, .bz2) is unpacked into the cache folder once.
+
+    Args:
+        path: the file.
+        parse: as in `TextStore.open`.
+        form: as in `TextStore.open`.
+
+    Raises:
+        InputError: as `TextStore.open`; an error in the unpacked copy names the file that the user gave.
+    """
     copy = unpacked(path)
     try:
         return TextStore.open(copy, parse, form)
@@ -120,9 +120,9 @@ def judged_files(topics: Path, qrels: Path, documents: Mapping[str, str]) -> Jud
         InputError: a malformed line of either, or a judged query that is not among the topics, with its line.
     """
     queries, judgments = read_texts(topics), read_qrels(qrels)
-    if strangers := judgments.keys() - queries.keys():
+    if unknown := judgments.keys() - queries.keys():
         for line, columns in read_columns(qrels, "judgments"):
-            if columns[0] in strangers:
+            if columns[0] in unknown:
                 raise InputError(f"query {columns[0]!r} is not in {topics.name}", qrels, line)
     return Judged(str(qrels), queries, documents, judgments)
 
@@ -170,29 +170,34 @@ class Folder:
         """
         for pattern in patterns:
             for base in self._bases:
-                if found := sorted(base.glob(pattern), key=_by_numbers):
-                    return found
+                if paths := sorted(base.glob(pattern), key=_by_numbers):
+                    return paths
         raise InputError(f"no such file; it is part of {self.source}", self.root / patterns[0])
 
 
 def _by_numbers(path: Path) -> list[Any]:
-    name = "".join(character if character.isdigit() else " " for character in path.name)
-    return [*map(int, name.split()), path.name]
+    return [*map(int, re.findall(r"\d+", path.name)), path.name]
 
 
-def language_code(language: str, names: Mapping[str, str], collection: str) -> str:
-    """The code of a language that was given as a code or by its English name.
+def language_code(language: str, names: Mapping[str, str], collection: str, hint: str = "") -> str:
+    """The code of a language.
 
     Args:
-        language: what the user gave.
-        names: code -> English name in lower case (words joined by ``_``).
+        language: its code, or its English name, in any case.
+        names: code -> English name in lower case, words joined by ``_``.
         collection: for the error message.
+        hint: the same, behind the language.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither; with all codes, and the nearest.
     """
-    given = language.strip().lower().replace(" ", "_")
-    for code, name in names.items():
-        if given in (code, name):
-            return code
-    raise ValueError(f"{collection} has no language {language!r}: choose from {', '.join(names)}")
+    codes = {_key(name): code for code, name in names.items()} | {_key(code): code for code in names}
+    if (code := codes.get(_key(language))) is None:
+        question = "".join(f", did you mean {codes[near]!r}?" for near in nearest(_key(language), codes, 1, cutoff=0.6))
+        choices = ", ".join(names)
+        raise ValueError(f"{collection} has no language {language!r}{hint}, expected one of {choices}{question}")
+    return code
+
+
+def _key(language: str) -> str:
+    return re.sub(r"[ _]", "-", language.strip().casefold())

@@ -27,9 +27,11 @@ from typing import Any
 
 from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore, tsv_line
-from datamodules.published.judgments import JudgmentFormat, Judgments
+from datamodules.published.judgments import JudgmentFormat, JudgmentTable
+from datamodules.published.passages import open_texts
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
 from foundations.cache import OPENERS, unpacked
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection
 
@@ -67,8 +69,7 @@ class SchamoniDataModule(PairsDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if min_grade not in GRADES:
-            raise ValueError(f"min_grade is {min_grade!r}, expected one of {', '.join(map(str, GRADES))}")
+        check_choice("min_grade", min_grade, GRADES)
         check_bounds(dev_queries=dev_queries, dev_documents=dev_documents, test_queries=test_queries)
         self.root, self.min_grade, self.skip_unknown = Path(root).expanduser(), min_grade, skip_unknown
         self.dev_queries, self.dev_documents, self.test_queries = dev_queries, dev_documents, test_queries
@@ -93,12 +94,12 @@ class SchamoniDataModule(PairsDataModule):
             collections[name] = Collection(name, {query: queries[query] for query in qrels}, texts, qrels)
         return collections
 
-    def _open(self, split: str) -> tuple[TextStore, TextStore, Judgments]:
+    def _open(self, split: str) -> tuple[TextStore, TextStore, JudgmentTable]:
         """Queries, documents and judgments of a split."""
         queries, documents, qrels = (find_file(self.root, split, kind) for kind in KINDS)
-        stores = [TextStore.open(unpacked(path), tsv_line(path), "schamoni") for path in (queries, documents)]
+        query_texts, document_texts = (open_texts(path, tsv_line(path), "schamoni") for path in (queries, documents))
         form = JudgmentFormat(GRADES, SALT, self.skip_unknown)
-        return stores[0], stores[1], Judgments.open(unpacked(qrels), stores[0], stores[1], form)
+        return query_texts, document_texts, JudgmentTable.open(unpacked(qrels), query_texts, document_texts, form)
 
 
 def find_file(root: Path, split: str, kind: str) -> Path:

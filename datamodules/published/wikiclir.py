@@ -28,10 +28,9 @@ shows ("( 1923 - 1987 )"), and en-simple is English.
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -39,39 +38,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore
 from datamodules.published.ir_texts import official_file
-from datamodules.published.judgments import BoolArray, JudgmentFormat, Judgments, below
+from datamodules.published.judgments import BoolArray, JudgmentFormat, JudgmentTable, below
+from datamodules.published.passages import check_id, language_code
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
 from datamodules.text import normalise
+from foundations.checks import check_choice
 from foundations.errors import InputError
+from foundations.files import columns
 from retrieval.collection import Collection
 
-LANGUAGES = {
-    "ar": "arabic",
-    "ca": "catalan",
-    "cs": "czech",
-    "de": "german",
-    "en-simple": "simple_english",
-    "es": "spanish",
-    "fi": "finnish",
-    "fr": "french",
-    "it": "italian",
-    "ja": "japanese",
-    "ko": "korean",
-    "nl": "dutch",
-    "nn": "norwegian_(nynorsk)",
-    "no": "norwegian_(bokmal)",
-    "pl": "polish",
-    "pt": "portuguese",
-    "ro": "romanian",
-    "ru": "russian",
-    "sv": "swedish",
-    "sw": "swahili",
-    "tl": "tagalog",
-    "tr": "turkish",
-    "uk": "ukrainian",
-    "vi": "vietnamese",
-    "zh": "chinese",
-}
+LANGUAGES = {"ar": "arabic", "ca": "catalan", "cs": "czech", "de": "german", "en-simple": "simple_english",
+             "es": "spanish", "fi": "finnish", "fr": "french", "it": "italian", "ja": "japanese", "ko": "korean",
+             "nl": "dutch", "nn": "norwegian_(nynorsk)", "no": "norwegian_(bokmal)", "pl": "polish",
+             "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "sw": "swahili", "tl": "tagalog",
+             "tr": "turkish", "uk": "ukrainian", "vi": "vietnamese", "zh": "chinese"}  # fmt: skip
 """Code -> folder."""
 
 GRADES = (1, 2)
@@ -115,14 +95,10 @@ class WikiCLIRDataModule(PairsDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.language = find_language(language)
-        for name, value, choices in (
-            ("query_field", query_field, ("title", "first_sent", "both")),
-            ("document_field", document_field, ("title", "text", "both")),
-            ("min_grade", min_grade, GRADES),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
+        self.language = language_code(language, LANGUAGES, "WikiCLIR")
+        check_choice("query_field", query_field, get_args(QueryField))
+        check_choice("document_field", document_field, get_args(DocumentField))
+        check_choice("min_grade", min_grade, GRADES)
         check_bounds(dev_queries=dev_queries, dev_documents=dev_documents, test_queries=test_queries)
         self.root, self.query_field, self.document_field, self.min_grade = root, query_field, document_field, min_grade
         self.dev_queries, self.dev_documents, self.test_queries = dev_queries, dev_documents, test_queries
@@ -158,22 +134,18 @@ class WikiCLIRDataModule(PairsDataModule):
             collections[name] = Collection(name, asked, texts, qrels, query_side="teacher", document_side="student")
         return collections
 
-    def _open(self) -> tuple[TextStore, TextStore, Judgments]:
+    def _open(self) -> tuple[TextStore, TextStore, JudgmentTable]:
         """Queries, documents and judgments of the language."""
-        folder = self._folder()
-        name = self.language.removeprefix("en-")
-        queries_file = folder / "english" / "wiki_en.queries"
-        documents_file = folder / LANGUAGES[self.language] / f"wiki_{name}.documents"
-        queries = TextStore.open(
-            queries_file, partial(_parse, queries_file, "query", self.query_field), f"wikiclir {self.query_field}"
-        )
-        documents = TextStore.open(
-            documents_file,
-            partial(_parse, documents_file, "document", self.document_field),
-            f"wikiclir {self.document_field}",
-        )
+        folder, name = self._folder(), self.language.removeprefix("en-")
+        queries = self._texts(folder / "english" / "wiki_en.queries", "query", self.query_field)
+        folder /= LANGUAGES[self.language]
+        documents = self._texts(folder / f"wiki_{name}.documents", "document", self.document_field)
         form = JudgmentFormat(GRADES, SALT, self.skip_unknown)
-        return queries, documents, Judgments.open(documents_file.with_name(f"en2{name}.rel"), queries, documents, form)
+        return queries, documents, JudgmentTable.open(folder / f"en2{name}.rel", queries, documents, form)
+
+    @staticmethod
+    def _texts(path: Path, kind: str, field: str) -> TextStore:
+        return TextStore.open(path, partial(_parse, path, kind, field), f"wikiclir {field}")
 
     def _folder(self) -> Path:
         """The folder with the languages' folders."""
@@ -191,42 +163,22 @@ class WikiCLIRDataModule(PairsDataModule):
         raise InputError("expected the unpacked folder wiki-clir, which has a folder 'english'", root)
 
 
-def find_language(language: str) -> str:
-    """The code of a language.
-
-    Args:
-        language: a code of `LANGUAGES`, or the name of its folder (an English name), in any case.
-
-    Raises:
-        ValueError: there is no such language; with all of them, and the nearest.
-    """
-    wanted = language.strip().casefold().replace("_", "-")
-    codes = {folder.replace("_", "-"): code for code, folder in LANGUAGES.items()} | {code: code for code in LANGUAGES}
-    return codes[wanted] if wanted in codes else _refuse_language(language, wanted, codes)
-
-
-def _refuse_language(language: str, wanted: str, codes: dict[str, str]) -> NoReturn:
-    near = difflib.get_close_matches(wanted, codes, n=1, cutoff=0.5)
-    hint = f", did you mean {codes[near[0]]!r}?" if near else ""
-    raise ValueError(f"WikiCLIR has no language {language!r}{hint}\nlanguages: {', '.join(LANGUAGES)}")
-
-
-def is_test(judgments: Judgments) -> BoolArray:
+def is_test(judgments: JudgmentTable) -> BoolArray:
     """Which judgments are those of test queries; (J,)."""
     return below(judgments.queries, TEST_SHARE)
 
 
-def is_dev(judgments: Judgments) -> BoolArray:
+def is_dev(judgments: JudgmentTable) -> BoolArray:
     """Which judgments are those of dev queries; (J,)."""
     return below(judgments.queries, TEST_SHARE + DEV_SHARE) & ~is_test(judgments)
 
 
-def is_train(judgments: Judgments) -> BoolArray:
+def is_train(judgments: JudgmentTable) -> BoolArray:
     """Which judgments are those of training queries; (J,)."""
     return ~below(judgments.queries, TEST_SHARE + DEV_SHARE)
 
 
-def held_out_documents(judgments: Judgments) -> BoolArray:
+def held_out_documents(judgments: JudgmentTable) -> BoolArray:
     """Which judgments are of a document that is relevant to a dev or test query; (J,)."""
     held_out: BoolArray = np.isin(judgments.documents, np.unique(judgments.documents[~is_train(judgments)]))
     return held_out
@@ -239,19 +191,11 @@ def _parse(path: Path, kind: str, field: str, line: bytes, number: int) -> tuple
         InputError: invalid UTF-8, another number of columns, an id that is empty or holds white space, or no text.
     """
     expected = f"{kind}<TAB>title<TAB>{'first sentence' if kind == 'query' else 'text'}"
-    where = (path, number or None)
-    try:
-        columns = line.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason}); expected {expected}", *where) from None
-    if len(columns) != 3:
-        plural = "" if len(columns) == 1 else "s"
-        raise InputError(f"found {len(columns)} column{plural}, expected 3: {expected}", *where)
-    identifier = columns[0].strip()
-    if not identifier or any(space in identifier for space in " \v\f\r"):
-        raise InputError(f"the id {columns[0]!r} is empty or holds white space, expected {expected}", *where)
-    title, body = normalise(columns[1]), normalise(columns[2])
+    identifier, *texts = columns(line, 3, expected, path, number)
+    identifier = identifier.strip()
+    check_id(identifier, expected, path, number)
+    title, body = map(normalise, texts)
     text = f"{title} {body}".strip() if field == "both" else title if field == "title" else body or title
     if not text:
-        raise InputError(f"the {kind} {identifier!r} has no text (its {field}), expected {expected}", *where)
+        raise InputError(f"the {kind} {identifier!r} has no text (its {field}), expected {expected}", path, number)
     return identifier, text

@@ -12,8 +12,6 @@ variation selector U+FE0F, emojibase with it.
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,22 +20,18 @@ from typing import Any, NoReturn
 
 from datamodules.fetch import fetch
 from datamodules.text import fold, has_letter, normalise
+from foundations.checks import nearest
 from foundations.errors import InputError
+from foundations.files import read_json
 
 _LEAST_NAMES = 500
 
-ALIASES = {
-    "tl": "fil",
-    "nb": "no",
-    "iw": "he",
-    "in": "id",
-    "mo": "ro",
-    "cmn": "zh",
-    "zh-Hans": "zh",
-    "zh-TW": "zh-Hant",
-}
+ALIASES = {"tl": "fil", "nb": "no", "iw": "he", "in": "id", "mo": "ro", "cmn": "zh", "zh-Hans": "zh",
+           "zh-TW": "zh-Hant"}  # fmt: skip
+"""Other code of a locale -> the code that CLDR uses."""
 
 _COMPONENTS = 2
+"""Number of the group of parts of emoji."""
 
 VARIATION_SELECTOR = "\ufe0f"
 
@@ -53,20 +47,6 @@ class Annotation:
 
     name: str
     keywords: tuple[str, ...]
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of a package.
-
-    Raises:
-        InputError: the file is not there, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such file in the package", path) from None
-    except ValueError as error:
-        raise InputError(f"this is not JSON: {error}", path) from None
 
 
 def inheritance(locale: str) -> list[str]:
@@ -90,45 +70,43 @@ def read_annotations(locale: str, derived: bool = False) -> dict[str, Annotation
     Returns:
         Annotation by emoji (without variation selectors); empty where CLDR has nothing.
     """
-    if derived:
-        folder, key = fetch("cldr-annotations-derived-full") / "package/annotationsDerived", "annotationsDerived"
-    else:
-        folder, key = fetch("cldr-annotations-full") / "package/annotations", "annotations"
-    found: dict[str, Annotation] = {}
+    key = "annotationsDerived" if derived else "annotations"
+    folder = fetch("cldr-annotations-derived-full" if derived else "cldr-annotations-full") / "package" / key
+    annotations: dict[str, Annotation] = {}
     for name in inheritance(locale):
         path = folder / name / "annotations.json"
         if path.is_file():
             for emoji, entry in read_json(path)[key].get("annotations", {}).items():
                 names = [normalise(text) for text in entry.get("tts", ())]
                 keywords = tuple(normalise(text) for text in entry.get("default", ()))
-                before = found.get(emoji, Annotation("", ()))
-                found[emoji] = Annotation(names[0] if names else before.name, keywords or before.keywords)
-    return found
+                before = annotations.get(emoji, Annotation("", ()))
+                annotations[emoji] = Annotation(names[0] if names else before.name, keywords or before.keywords)
+    return annotations
 
 
 def read_locale_names(locale: str) -> dict[tuple[str, ...], str]:
     """Names of languages, territories, scripts, variants, calendars and the like in one language.
 
     Returns:
-        Text by its place in the files, which is the same in each language. Patterns ("Region: {0}") are left out.
+        Text by its keys in the files, which are the same in each language. Patterns ("Region: {0}") are left out.
     """
-    found: dict[tuple[str, ...], str] = {}
+    texts: dict[tuple[str, ...], str] = {}
     for name in inheritance(locale):
         folder = fetch("cldr-localenames-full") / "package/main" / name
         for path in sorted(folder.glob("*.json")):
             content = read_json(path)["main"][name]["localeDisplayNames"]
-            for place, text in _leaves(content, (path.stem,)):
+            for keys, text in _leaves(content, (path.stem,)):
                 if "{0}" not in text and has_letter(text):
-                    found[place] = normalise(text)
-    return found
+                    texts[keys] = normalise(text)
+    return texts
 
 
-def _leaves(node: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _leaves(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from _leaves(value, (*place, key))
+            yield from _leaves(value, (*keys, key))
     elif isinstance(node, str):
-        yield place, node
+        yield keys, node
 
 
 def read_families() -> dict[str, str]:
@@ -139,26 +117,28 @@ def read_families() -> dict[str, str]:
     """
     package = fetch("emojibase-data") / "package"
     names = read_json(package / "meta/groups.json")["subgroups"]
-    found = {}
+    families = {}
     for entry in read_json(package / "en/data.json"):
         if entry.get("group", _COMPONENTS) != _COMPONENTS:
             for emoji in (entry, *entry.get("skins", ())):
-                found[emoji["emoji"].replace(VARIATION_SELECTOR, "")] = names[str(entry["subgroup"])]
-    return found
+                families[emoji["emoji"].replace(VARIATION_SELECTOR, "")] = names[str(entry["subgroup"])]
+    return families
 
 
 @cache
-def _languages(folder: Path) -> dict[str, int]:
-    names: dict[str, int] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.split("-")[0] not in ("en", "und"):
-            names[path.name] = sum(1 for entry in read_annotations(path.name).values() if entry.name)
-    return names
+def _name_counts(folder: Path) -> dict[str, int]:
+    """How many emoji and symbols have a name, by locale."""
+    locales = [path.name for path in sorted(folder.iterdir()) if path.name.split("-")[0] not in ("en", "und")]
+    return {locale: _name_count(locale) for locale in locales}
+
+
+def _name_count(locale: str) -> int:
+    return sum(1 for entry in read_annotations(locale).values() if entry.name)
 
 
 def languages() -> list[str]:
     """The locales, English apart, in which at least 500 emoji and symbols have a name."""
-    counts = _languages(fetch("cldr-annotations-full") / "package/annotations")
+    counts = _name_counts(fetch("cldr-annotations-full") / "package/annotations")
     return [locale for locale, count in counts.items() if count >= _LEAST_NAMES]
 
 
@@ -176,16 +156,14 @@ def find_language(language: str) -> str:
         InputError: there is no such locale, or too little in it; with the nearest choices.
     """
     folder = fetch("cldr-annotations-full") / "package/annotations"
-    wanted = language.strip().replace("_", "-").casefold()
-    locales = {name.casefold(): name for name in sorted(path.name for path in folder.iterdir())}
+    locales = {path.name.casefold(): path.name for path in sorted(folder.iterdir())}
     locales |= {alias.casefold(): locale for alias, locale in ALIASES.items()}
-    locale = locales.get(wanted)
+    locale = locales.get(language.strip().replace("_", "-").casefold())
     if locale is None:
         locale = _codes_by_name(set(locales.values())).get(fold(language)) or _refuse(language)
     if locale.split("-")[0] == "en":
         raise InputError("the language is English, which is the teacher's: choose the student's, e.g. sw")
-    count = sum(1 for entry in read_annotations(locale).values() if entry.name)
-    if count < _LEAST_NAMES:
+    if (count := _name_count(locale)) < _LEAST_NAMES:
         raise InputError(f"language {locale!r}: CLDR names only {count} emoji in it, expected at least {_LEAST_NAMES}")
     return locale
 
@@ -193,9 +171,9 @@ def find_language(language: str) -> str:
 def _codes_by_name(choices: Collection[str]) -> dict[str, str]:
     """Locale by the folded English name of its language."""
     codes: dict[str, str] = {}
-    for place, name in read_locale_names("en").items():
-        code = ALIASES.get(place[-1], place[-1])
-        if place[0] == "languages" and code in choices:
+    for keys, name in read_locale_names("en").items():
+        code = ALIASES.get(keys[-1], keys[-1])
+        if keys[0] == "languages" and code in choices:
             codes.setdefault(fold(name), code)
     return codes
 
@@ -204,8 +182,8 @@ def _refuse(language: str) -> NoReturn:
     """Raise InputError with what a wrong language may stand for: by code, and by English name."""
     choices = languages()
     names = _codes_by_name(choices)
-    codes = [names[name] for name in difflib.get_close_matches(fold(language), names, n=2, cutoff=0.7)]
-    codes += difflib.get_close_matches(language.strip(), choices, n=3)
+    codes = [names[name] for name in nearest(fold(language), names, 2, cutoff=0.7)]
+    codes += nearest(language.strip(), choices, 3, cutoff=0.6)
     if codes:
         hint = f"did you mean {' or '.join(dict.fromkeys(codes))}? ({len(choices)} locales have data)"
     else:

@@ -16,17 +16,12 @@ from pathlib import Path
 
 from datamodules.fetch import fetch
 from datamodules.pairs import without_repeats
-from datamodules.starter.cldr import ALIASES, inheritance, read_json
+from datamodules.starter.cldr import ALIASES, inheritance
 from datamodules.text import fold, normalise
+from foundations.files import read_json
 
-_OWN_CODES = {
-    "no": ["nb"],
-    "pt": ["pt-br"],
-    "sr": ["sr-ec"],
-    "sr-Latn": ["sr-el"],
-    "yue": ["yue-hant"],
-    "zh": ["zh-hans"],
-}
+_OWN_CODES = {"no": ["nb"], "pt": ["pt-br"], "sr": ["sr-ec"], "sr-Latn": ["sr-el"], "yue": ["yue-hant"],
+              "zh": ["zh-hans"]}  # fmt: skip
 
 _LONGEST = 300
 

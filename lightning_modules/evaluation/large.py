@@ -16,7 +16,7 @@ from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.reader import Reader
 from lightning_modules.teachers.cached import CachedTeacher
 from retrieval.collection import Collection, Run, Side
-from retrieval.index.shards import Shards, content_hash, read_manifest
+from retrieval.index.shards import Shards, read_manifest, texts_hash
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class LargeCollections:
         teacher = read.module.teacher
         if read.reader == "teacher" and isinstance(teacher, CachedTeacher):
             kind = "tokens" if read.tokens else "pooled"
-            return teacher.folder_of("documents") / f"shards-{kind}-{content_hash(collection.documents)}"
+            return teacher.folder_of("documents") / f"shards-{kind}-{texts_hash(collection.documents)}"
         if self.folder is None:
             self.folder = Path(tempfile.mkdtemp(prefix="potstill-"))
         return self.folder / "shards" / f"{read.reader}-{collection.name.replace('/', '-')}"

@@ -14,7 +14,7 @@ from retrieval.collection import Collection, Run, View
 from retrieval.index.search import search, search_tokens, to_run
 from retrieval.index.shards import Shards
 from retrieval.metrics import PerQuery
-from retrieval.relevance import Judgments, RankedRelevance, relevance_of_rankings, relevance_of_run
+from retrieval.relevance import IndexedQrels, RankedRelevance, relevance_of_rankings, relevance_of_run
 from retrieval.results import Result
 from retrieval.views import Ranks, score_views, views_of
 
@@ -130,7 +130,7 @@ def _full_ranks(queries: EncodedTexts, documents: EncodedTexts | Shards, view: V
     for start in range(0, len(asking.ids), step):
         block = asking.select(range(start, min(start + step, len(asking.ids))))
         part = View(view.name, {name: view.qrels[name] for name in block.ids if name in view.qrels})
-        judgments = Judgments.from_qrels(part.qrels, block.ids, asked.ids)
+        judgments = IndexedQrels.of(part.qrels, block.ids, asked.ids)
         _, indices = _search(block, asked, kind, len(asked.ids))
         ranks |= _best(relevance_of_rankings(judgments, indices), part, [len(asked.ids)] * len(part.qrels))
     return {name: ranks.get(name, len(asked.ids) + 1) for name in view.qrels}

@@ -1,4 +1,4 @@
-"""BM25, the lexical baseline that a neural number needs beside it."""
+"""BM25, the lexical baseline that a neural result is compared with."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class BM25:
 
         Args:
             queries: query id -> text, or the weight of each of its words (a text counts a word as often as it has it).
-            k: number of documents wanted.
+            k: number of documents to find.
 
         Returns:
             Scores by query and document; a query whose words no document holds is left out. Equal scores are cut

@@ -1,11 +1,11 @@
-"""Exact search at the speed of single precision: find candidates fast, then compute their scores exactly.
+"""The parts of an exact search: vectors on a grid, the best documents of blocks of scores, and a fast preselection.
 
 The exact score of a query and a document is the product of their vectors on the grid (`on_grid`). In single precision
 it comes out within a distance e of it (`error_bound`). If b is the k-th best approximate score, then k documents have
-exact scores of at least b - e, so each of the k best has an approximate score of at least b - 2e. The search keeps all
-of these; as e is about 5e-5 for 384 dimensions, they are hardly more than k. Their exact scores give
-the result, the same bits as computing all scores exactly. Where too many documents are that near to each other (as
-copies are), the query is searched in the slow way.
+exact scores of at least b - e, so each of the k best has an approximate score of at least b - 2e. The preselection
+keeps all of these; as e is about 5e-5 for 384 dimensions, they are hardly more than k. Their exact scores give the
+result, the same bits as computing all scores exactly. Where too many documents are that near to each other (as copies
+are), the query is searched in the slow way.
 """
 
 from __future__ import annotations
@@ -19,223 +19,21 @@ from torch import Tensor
 
 from retrieval.index.stored_ids import StoredIds
 
-_SAFE_NORMS = (1e-15, 1e15)
-
-_SLOW_ROWS = 1024
-
-_MIB = 2**20
-
-
-def error_bound(width: int) -> float:
-    """Largest distance of a cosine in single precision from the one on the grid.
-
-    With u = 2**-24: a sum of D products is off by at most D u / (1 - D u) whatever its order (Higham 2002, eq. 3.5),
-    dividing a document by its norm in single precision adds at most (D / 2 + 3) u, rounding the query u, the grid at
-    most sqrt(D) u / 4, and rounding the exact score u. Together that is below (2 D + 32) u.
-
-    Args:
-        width: D.
-    """
-    return (2 * width + 32) * 2.0**-24
-
-
-class Preselection:
-    """All documents that may be among the k best of each query, from approximate scores that come in blocks.
-
-    Args:
-        queries: Q.
-        k: number of documents wanted, at most N.
-        documents: N.
-        error: largest distance of an approximate score from the exact one.
-        device: where the scores are.
-    """
-
-    def __init__(self, queries: int, k: int, documents: int, error: float, device: torch.device) -> None:
-        self.k, self.error = k, error
-        self.size = min(documents, candidates(k))
-        self.complete = self.size == documents
-        self.scores = torch.full((queries, self.size), -torch.inf, device=device)
-        self.documents = torch.zeros((queries, self.size), dtype=torch.int32, device=device)
-
-    def add(self, rows: slice, scores: Tensor, first: int) -> None:
-        """Take in the scores of a block.
-
-        Args:
-            rows: the queries.
-            scores: (queries of the block, documents of the block), float32.
-            first: number of the block's first document.
-        """
-        cut = self.scores[rows, self.k - 1 : self.k] - 2 * self.error
-        near = scores >= cut
-        count = int(torch.count_nonzero(near))
-        if count == 0:
-            return
-        if count > self.size * len(scores):
-            best, chosen = scores.topk(min(self.size, scores.shape[1]), dim=1)
-        else:
-            query, column = torch.nonzero(near, as_tuple=True)
-            counts = torch.bincount(query, minlength=len(scores))
-            place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
-            best = scores.new_full((len(scores), int(counts.max())), -torch.inf)
-            chosen = torch.zeros_like(best, dtype=torch.int64)
-            best[query, place], chosen[query, place] = scores[query, column], column
-        merged = torch.cat([self.scores[rows], best], dim=1)
-        numbers = torch.cat([self.documents[rows], (chosen + first).int()], dim=1)
-        self.scores[rows], order = merged.topk(self.size, dim=1)
-        self.documents[rows] = numbers.gather(1, order)
-
-    def chosen(self) -> Tensor:
-        """Which of the kept documents may be among the k best; (Q, size), bool."""
-        return self.scores >= self.scores[:, self.k - 1 : self.k] - 2 * self.error
-
-    def overfull(self) -> Tensor:
-        """Queries for which a document may have been dropped that is among the k best; (Q,), bool."""
-        return self.chosen()[:, -1] & (not self.complete)
-
-
-def candidates(k: int) -> int:
-    """How many documents are kept for each query."""
-    return k + max(64, k // 8)
-
-
-def preselect(
-    queries: Tensor,
-    parts: Sequence[Tensor],
-    selection: Preselection,
-    block_rows: tuple[int, int],
-    advance: Callable[[float], None],
-) -> None:
-    """Run all approximate scores past a selection.
-
-    Args:
-        queries: (Q, D).
-        parts: the documents, N of them together; (n, D) each.
-        selection: takes in the scores.
-        block_rows: largest number of queries and of documents in a block.
-        advance: is told the number of scores that were computed.
-    """
-    device = selection.scores.device
-    query_rows, document_rows = block_rows
-    for first, block in blocks(parts, document_rows):
-        documents = _unit(block.to(device), first)
-        for rows in spans(len(queries), query_rows):
-            vectors = on_grid(queries[rows].to(device), POOLED_GRID)[0].float()
-            scores = vectors @ documents.T
-            selection.add(rows, scores, first)
-            advance(scores.numel())
-            del scores
-
-
-def exact_result(
-    queries: Tensor, parts: Sequence[Tensor], selection: Preselection, positions: Tensor, memory_mb: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the exact scores of what was selected, and rank.
-
-    Args:
-        queries: (Q, D).
-        parts: the documents, as they were given to `preselect`.
-        selection: what that selected.
-        positions: place of each document in the order of ties; (N,).
-        memory_mb: memory for blocks, in MiB.
-
-    Returns:
-        On the selection's device: scores (Q, k), float32, and document indices (Q, k), int64; and which queries have
-        to be searched in another way, (Q,), bool.
-    """
-    device = selection.scores.device
-    size = max(1, memory_mb * _MIB // (32 * queries.shape[1]))
-    wrong = selection.overfull()
-    chosen = selection.chosen() & ~wrong[:, None]
-    exact = torch.full_like(selection.scores, -torch.inf)
-    for rows in spans(len(queries), size):
-        vectors = on_grid(queries[rows].to(device), POOLED_GRID)[0]
-        query, column = torch.nonzero(chosen[rows], as_tuple=True)
-        numbers, order = selection.documents[rows][query, column].sort(stable=True)
-        query, column = query[order], column[order]
-        exact[rows][query, column] = _products(vectors, query, parts, numbers, size)
-    if bool(((exact - selection.scores).abs() > selection.error)[chosen].any()):
-        wrong = torch.ones_like(wrong)  # the machine multiplies with less than single precision
-    places = positions.to(device)[selection.documents.long()]
-    best = by_rank(exact, places)[:, : selection.k]
-    return exact.gather(1, best), selection.documents.gather(1, best).long(), wrong
-
-
-def _products(vectors: Tensor, query: Tensor, parts: Sequence[Tensor], numbers: Tensor, size: int) -> Tensor:
-    """Exact scores of pairs of a query and a document.
-
-    Args:
-        vectors: queries on the grid; (q, D).
-        query: row of each pair's query, ascending for each document; (P,).
-        parts: the documents.
-        numbers: each pair's document, ascending; (P,).
-        size: pairs to compute at once.
-
-    Returns:
-        (P,), float32.
-    """
-    scores = torch.empty(len(numbers), device=vectors.device)
-    first = start = 0
-    for part in parts:
-        stop = int(torch.searchsorted(numbers, first + len(part)))
-        for some in spans(stop - start, size):
-            here = slice(start + some.start, start + some.stop)
-            different, counts = torch.unique_consecutive(numbers[here], return_counts=True)
-            documents = on_grid(part[(different - first).to(part.device)].to(vectors.device), POOLED_GRID)[0]
-            scores[here] = _sampled_products(documents, vectors, counts, query[here]).float()
-        first, start = first + len(part), stop
-    return scores
-
-
-def _sampled_products(left: Tensor, right: Tensor, counts: Tensor, columns: Tensor) -> Tensor:
-    """Some products of rows, without copies of the rows.
-
-    Args:
-        left: (n, D).
-        right: (m, D).
-        counts: products wanted with each row of ``left``; (n,).
-        columns: the rows of ``right``, ascending for each row of ``left``, P together; (P,).
-
-    Returns:
-        (P,).
-    """
-    ends = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR tensor support is in beta|invariant checks)")
-        zeros = left.new_zeros(len(columns))
-        wanted = torch.sparse_csr_tensor(ends, columns, zeros, (len(left), len(right)), check_invariants=False)
-        products: Tensor = torch.sparse.sampled_addmm(wanted, left, right.T, beta=0.0).values()
-    return products
-
-
-def _unit(vectors: Tensor, first: int) -> Tensor:
-    """Rows divided by their norms, in single precision; (n, D). ValueError where one is not finite."""
-    single = vectors.float()
-    norms: Tensor = torch.linalg.vector_norm(single, dim=1, keepdim=True)
-    low, high = norms.aminmax()
-    if low > _SAFE_NORMS[0] and high < _SAFE_NORMS[1]:
-        return single / norms
-    check_finite(vectors, "document", first)
-    return torch.cat([on_grid(vectors[rows], POOLED_GRID)[0].float() for rows in spans(len(vectors), _SLOW_ROWS)])
-
-
-def blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """The rows of all parts, so many at a time at most, with the number of the first one."""
-    first = 0
-    for part in parts:
-        for some in spans(len(part), rows):
-            yield first + some.start, part[some]
-        first += len(part)
-
-
 POOLED_GRID = 2.0**26
 
 TOKEN_GRID = 2.0**22  # coarser, so that sums over up to 512 query tokens are exact as well
+
+_SMALLEST = torch.finfo(torch.float64).tiny
+
+_SAFE_NORMS = (1e-15, 1e15)
+
+_SLOW_ROWS = 1024
 
 _ROWS_PER_CHECK = 8192
 
 _ROWS_IN_CACHE = 256
 
-_SMALLEST = torch.finfo(torch.float64).tiny
+_MIB = 2**20
 
 
 def on_grid(vectors: Tensor, grid: float, normalise: bool = True) -> tuple[Tensor, Tensor]:
@@ -255,16 +53,25 @@ def on_grid(vectors: Tensor, grid: float, normalise: bool = True) -> tuple[Tenso
             result[rows], scales[rows] = on_grid(vectors[rows], grid, normalise)
         return result, scales
     vectors = vectors.double()
-    scale: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     scale = (
-        scale.clamp_min(_SMALLEST) if normalise else torch.ldexp(torch.ones_like(scale), torch.frexp(scale).exponent)
+        norms.clamp_min(_SMALLEST) if normalise else torch.ldexp(torch.ones_like(norms), torch.frexp(norms).exponent)
     )
     return (vectors / scale).mul_(grid).round_().mul_(1 / grid), scale
 
 
 def spans(total: int, size: int) -> Iterator[slice]:
-    """Slices of at most so many rows, one after the other."""
+    """Slices of at most `size` rows, one after the other."""
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+def blocks(parts: Sequence[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
+    """The rows of all parts, at most `size` at a time, with the number of the first one."""
+    first = 0
+    for part in parts:
+        for rows in spans(len(part), size):
+            yield first + rows.start, part[rows]
+        first += len(part)
 
 
 def check_finite(vectors: Tensor, name: str, first: int = 0) -> None:
@@ -279,6 +86,17 @@ def check_finite(vectors: Tensor, name: str, first: int = 0) -> None:
         wrong = torch.nonzero(~torch.isfinite(vectors[rows]).all(dim=1))
         if len(wrong):
             raise ValueError(f"the vector of {name} {first + rows.start + int(wrong[0])} is not finite")
+
+
+def check_documents(k: int, document_ids: Sequence[str], documents: int) -> None:
+    """Raise ValueError where there is nothing to rank, or the ids are not N different ones."""
+    if k < 1 or documents < 1:
+        raise ValueError(f"k is {k} with {documents} documents, expected at least 1 of each")
+    if len(document_ids) != documents:
+        raise ValueError(f"there are {len(document_ids)} document ids for {documents} documents")
+    if not isinstance(document_ids, StoredIds) and len(set(document_ids)) != documents:
+        twice = Counter(document_ids).most_common(1)[0][0]
+        raise ValueError(f"document id {twice!r} appears twice: ids must differ to break ties")
 
 
 class TopDocuments:
@@ -323,13 +141,13 @@ class TopDocuments:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores (Q, K), float32, and document indices (Q, K), int64, on the CPU; K = min(k, N)."""
-        columns = by_rank(self._scores, self._positions)
+        columns = _by_rank(self._scores, self._positions)
         positions = self._positions.gather(1, columns).cpu()
         return self._scores.gather(1, columns).cpu(), self._position.cpu().argsort()[positions.long()]
 
 
 def tie_positions(document_ids: Sequence[str]) -> Tensor:
-    """Place of each document in descending order of the ids, which is the order of ties; (N,), int32."""
+    """Position of each document in descending order of the ids, which is the order of ties; (N,), int32."""
     if isinstance(document_ids, StoredIds):
         return document_ids.positions()
     order = torch.tensor(sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True))
@@ -344,22 +162,183 @@ def _select(scores: Tensor, positions: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # topk takes any of the documents that are tied at the end of the list: redo those rows.
     unclear = torch.nonzero((scores >= best.amin(dim=1, keepdim=True)).sum(dim=1, dtype=torch.int32) > k)[:, 0]
     if len(unclear):
-        columns[unclear] = by_rank(scores[unclear], positions[unclear])[:, :k]
+        columns[unclear] = _by_rank(scores[unclear], positions[unclear])[:, :k]
     return scores.gather(1, columns), positions.gather(1, columns)
 
 
-def by_rank(scores: Tensor, positions: Tensor) -> Tensor:
+def _by_rank(scores: Tensor, positions: Tensor) -> Tensor:
     """Columns of each row by descending score and ascending position."""
     by_position = positions.argsort(dim=1)
     return by_position.gather(1, scores.gather(1, by_position).argsort(dim=1, descending=True, stable=True))
 
 
-def check_documents(k: int, document_ids: Sequence[str], documents: int) -> None:
-    """Raise ValueError where there is nothing to rank, or the ids are not N different ones."""
-    if k < 1 or documents < 1:
-        raise ValueError(f"k is {k} with {documents} documents, expected at least 1 of each")
-    if len(document_ids) != documents:
-        raise ValueError(f"there are {len(document_ids)} document ids for {documents} documents")
-    if not isinstance(document_ids, StoredIds) and len(set(document_ids)) != documents:
-        twice = Counter(document_ids).most_common(1)[0][0]
-        raise ValueError(f"document id {twice!r} appears twice: ids must differ to break ties")
+def error_bound(width: int) -> float:
+    """Largest distance of a cosine of vectors of width D in single precision from the one on the grid.
+
+    With u = 2**-24: a sum of D products is off by at most D u / (1 - D u) whatever its order (Higham 2002, eq. 3.5),
+    dividing a document by its norm in single precision adds at most (D / 2 + 3) u, rounding the query u, the grid at
+    most sqrt(D) u / 4, and rounding the exact score u. Together that is below (2 D + 32) u.
+    """
+    return (2 * width + 32) * 2.0**-24
+
+
+def kept_documents(k: int) -> int:
+    """How many documents a preselection keeps for each query."""
+    return k + max(64, k // 8)
+
+
+class Preselection:
+    """All documents that may be among the k best of Q queries, from approximate scores that come in blocks.
+
+    Args:
+        queries: Q.
+        k: number of documents to find, at most N.
+        documents: N.
+        error: largest distance of an approximate score from the exact one.
+        device: where the scores are.
+    """
+
+    def __init__(self, queries: int, k: int, documents: int, error: float, device: torch.device) -> None:
+        self.k, self.error = k, error
+        self.size = min(documents, kept_documents(k))
+        self.complete = self.size == documents
+        self.scores = torch.full((queries, self.size), -torch.inf, device=device)
+        self.documents = torch.zeros((queries, self.size), dtype=torch.int32, device=device)
+
+    def add(self, rows: slice, scores: Tensor, first: int) -> None:
+        """Take in the scores of a block: of the queries `rows` and of the documents from number `first` on, float32."""
+        cut = self.scores[rows, self.k - 1 : self.k] - 2 * self.error
+        near = scores >= cut
+        count = int(torch.count_nonzero(near))
+        if count == 0:
+            return
+        if count > self.size * len(scores):
+            best, columns = scores.topk(min(self.size, scores.shape[1]), dim=1)
+        else:
+            query, column = torch.nonzero(near, as_tuple=True)
+            counts = torch.bincount(query, minlength=len(scores))
+            slot = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
+            best = scores.new_full((len(scores), int(counts.max())), -torch.inf)
+            columns = torch.zeros_like(best, dtype=torch.int64)
+            best[query, slot], columns[query, slot] = scores[query, column], column
+        merged = torch.cat([self.scores[rows], best], dim=1)
+        numbers = torch.cat([self.documents[rows], (columns + first).int()], dim=1)
+        self.scores[rows], order = merged.topk(self.size, dim=1)
+        self.documents[rows] = numbers.gather(1, order)
+
+    def candidates(self) -> Tensor:
+        """Which of the kept documents may be among the k best; (Q, size), bool."""
+        return self.scores >= self.scores[:, self.k - 1 : self.k] - 2 * self.error
+
+    def overfull(self) -> Tensor:
+        """Queries for which a document may have been dropped that is among the k best; (Q,), bool."""
+        return self.candidates()[:, -1] & (not self.complete)
+
+
+def preselect(
+    queries: Tensor,
+    parts: Sequence[Tensor],
+    selection: Preselection,
+    block_rows: tuple[int, int],
+    advance: Callable[[float], None],
+) -> None:
+    """Run all approximate scores past a selection.
+
+    Args:
+        queries: (Q, D).
+        parts: the documents, N of them together; (n, D) each.
+        selection: takes in the scores.
+        block_rows: largest number of queries and of documents in a block.
+        advance: is told the number of scores that were computed.
+    """
+    device = selection.scores.device
+    query_rows, document_rows = block_rows
+    for first, block in blocks(parts, document_rows):
+        documents = _unit(block.to(device), first)
+        for rows in spans(len(queries), query_rows):
+            vectors = on_grid(queries[rows].to(device), POOLED_GRID)[0].float()
+            scores = vectors @ documents.T
+            selection.add(rows, scores, first)
+            advance(scores.numel())
+            del scores
+
+
+def exact_result(
+    queries: Tensor, parts: Sequence[Tensor], selection: Preselection, positions: Tensor, memory_mb: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the exact scores of what was selected, and rank.
+
+    Args:
+        queries: (Q, D).
+        parts: the documents, as they were given to `preselect`.
+        selection: what that selected.
+        positions: of each document in the order of ties; (N,).
+        memory_mb: memory for blocks, in MiB.
+
+    Returns:
+        On the selection's device: scores (Q, k), float32, and document indices (Q, k), int64; and which queries have
+        to be searched in another way, (Q,), bool.
+    """
+    device = selection.scores.device
+    size = max(1, memory_mb * _MIB // (32 * queries.shape[1]))
+    wrong = selection.overfull()
+    candidates = selection.candidates() & ~wrong[:, None]
+    exact = torch.full_like(selection.scores, -torch.inf)
+    for rows in spans(len(queries), size):
+        vectors = on_grid(queries[rows].to(device), POOLED_GRID)[0]
+        query, column = torch.nonzero(candidates[rows], as_tuple=True)
+        numbers, order = selection.documents[rows][query, column].sort(stable=True)
+        query, column = query[order], column[order]
+        exact[rows][query, column] = _products(vectors, query, parts, numbers, size)
+    if bool(((exact - selection.scores).abs() > selection.error)[candidates].any()):
+        wrong = torch.ones_like(wrong)  # the machine multiplies with less than single precision
+    best = _by_rank(exact, positions.to(device)[selection.documents.long()])[:, : selection.k]
+    return exact.gather(1, best), selection.documents.gather(1, best).long(), wrong
+
+
+def _products(vectors: Tensor, query: Tensor, parts: Sequence[Tensor], numbers: Tensor, size: int) -> Tensor:
+    """Exact scores of P pairs of a query and a document, at most `size` at once; (P,), float32.
+
+    Args:
+        vectors: queries on the grid; (q, D).
+        query: row of each pair's query, ascending for each document; (P,).
+        parts: the documents.
+        numbers: each pair's document, ascending; (P,).
+        size: pairs to compute at once.
+    """
+    scores = torch.empty(len(numbers), device=vectors.device)
+    first = start = 0
+    for part in parts:
+        stop = int(torch.searchsorted(numbers, first + len(part)))
+        for rows in spans(stop - start, size):
+            pairs = slice(start + rows.start, start + rows.stop)
+            different, counts = torch.unique_consecutive(numbers[pairs], return_counts=True)
+            documents = on_grid(part[(different - first).to(part.device)].to(vectors.device), POOLED_GRID)[0]
+            scores[pairs] = _sampled_products(documents, vectors, counts, query[pairs]).float()
+        first, start = first + len(part), stop
+    return scores
+
+
+def _sampled_products(left: Tensor, right: Tensor, counts: Tensor, columns: Tensor) -> Tensor:
+    """Products of each row of `left` with `counts` of it rows of `right`, without copies of the rows; (P,).
+
+    The rows of `right` are in `columns`, ascending for each row of `left`; (P,).
+    """
+    ends = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support is in beta|invariant checks)")
+        zeros = left.new_zeros(len(columns))
+        pairs = torch.sparse_csr_tensor(ends, columns, zeros, (len(left), len(right)), check_invariants=False)
+        products: Tensor = torch.sparse.sampled_addmm(pairs, left, right.T, beta=0.0).values()
+    return products
+
+
+def _unit(vectors: Tensor, first: int) -> Tensor:
+    """Rows divided by their norms, in single precision; (n, D). ValueError where one is not finite."""
+    single = vectors.float()
+    norms: Tensor = torch.linalg.vector_norm(single, dim=1, keepdim=True)
+    low, high = norms.aminmax()
+    if low > _SAFE_NORMS[0] and high < _SAFE_NORMS[1]:
+        return single / norms
+    check_finite(vectors, "document", first)
+    return torch.cat([on_grid(vectors[rows], POOLED_GRID)[0].float() for rows in spans(len(vectors), _SLOW_ROWS)])

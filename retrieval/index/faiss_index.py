@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from foundations.checks import check_number
 from foundations.errors import InputError
+from foundations.files import unfinished
 from foundations.progress import delayed_progress
 from retrieval.index.exact import spans
 
@@ -48,12 +50,11 @@ class FaissOptions:
 
     def __post_init__(self) -> None:
         for name in ("nlist", "nprobe", "m", "ef_construction", "ef_search"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least=1)
 
     def clusters(self, documents: int) -> int:
-        """Clusters for so many documents."""
+        """Number of clusters for a number of documents."""
         return self.nlist or max(1, min(round(4 * math.sqrt(documents)), documents // 39))
 
     def file_name(self, documents: int) -> str:
@@ -121,9 +122,8 @@ def open_index(folder: str | Path, parts: Sequence[Tensor], options: FaissOption
         return build_index(parts, options)
     faiss, path = require_faiss(), Path(folder) / options.file_name(total)
     if not path.is_file():
-        temporary = path.with_name(f".{path.name}.tmp")
-        faiss.write_index(build_index(parts, options), str(temporary))
-        temporary.replace(path)
+        with unfinished(path) as temporary:
+            faiss.write_index(build_index(parts, options), str(temporary))
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
@@ -139,7 +139,7 @@ def search_index(index: Any, queries: Tensor, k: int, options: FaissOptions) -> 
     Args:
         index: what `build_index` gave.
         queries: (Q, D).
-        k: number of documents wanted.
+        k: number of documents to find.
         options: as for `build_index`.
 
     Returns:
@@ -155,12 +155,7 @@ def search_index(index: Any, queries: Tensor, k: int, options: FaissOptions) -> 
 
 
 def recall(found: Tensor, exact: Tensor) -> float:
-    """Share of the exact results that are among the found ones, mean over the queries.
-
-    Args:
-        found: document indices; (Q, K).
-        exact: document indices, all different in a row; (Q, K).
-    """
+    """Share of the exact results that were found, mean over the queries; document indices, (Q, K) each."""
     hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True))
     return hits / exact.numel()
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from foundations.checks import check_choice, check_number
 from foundations.progress import delayed_progress
 from retrieval.collection import Run
 from retrieval.index.exact import (
@@ -28,11 +29,11 @@ from retrieval.index.exact import (
     Preselection,
     TopDocuments,
     blocks,
-    candidates,
     check_documents,
     check_finite,
     error_bound,
     exact_result,
+    kept_documents,
     on_grid,
     preselect,
     spans,
@@ -69,7 +70,7 @@ def search(
         queries: (Q, D), any floating type.
         documents: (N, D); or their parts one after the other, (n, D) each, such as memory-mapped shards, of which a
             block at a time is read.
-        k: number of documents wanted.
+        k: number of documents to find.
         document_ids: id of each document, all different; they break ties.
         similarity: ``cosine``, or ``dot`` for the plain product.
         memory_mb: memory for the blocks, in MiB; the result does not depend on it.
@@ -82,15 +83,15 @@ def search(
     Raises:
         ValueError: shapes that do not fit, equal ids, or vectors that are not finite.
     """
-    if similarity not in ("cosine", "dot"):
-        raise ValueError(f"unknown similarity {similarity!r}, expected 'cosine' or 'dot'")
+    check_choice("similarity", similarity, get_args(Similarity))
+    check_number("memory_mb", memory_mb, least=1)
     parts = [documents] if isinstance(documents, Tensor) else documents
     _check_shapes(queries, parts[0])
     check_finite(queries, "query")
     device = torch.device(device or queries.device)
     total = sum(map(len, parts))
     check_documents(k, document_ids, total)
-    is_fast = similarity == "cosine" and total >= _FAST_FROM * candidates(k)
+    is_fast = similarity == "cosine" and total >= _FAST_FROM * kept_documents(k)
     with (
         torch.autocast(device.type, enabled=False),
         delayed_progress("search", len(queries) * total, 2.0 if progress else math.inf) as advance,
@@ -119,7 +120,7 @@ def search_tokens(
     Args:
         queries: Q texts; vectors need not be normalised.
         documents: N texts, of the same width; or their parts one after the other, such as memory-mapped shards.
-        k: number of documents wanted.
+        k: number of documents to find.
         document_ids: id of each document, all different; they break ties.
         memory_mb: memory for the blocks, in MiB; the result does not depend on it.
         device: where to multiply, by default where the queries are. It needs double precision.
@@ -167,8 +168,8 @@ def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_i
         )
     rows = zip(query_ids, indices.tolist(), scores.tolist(), strict=True)
     return {
-        query: {document_ids[i]: score for i, score in zip(found, row, strict=True) if i >= 0}
-        for query, found, row in rows
+        query: {document_ids[i]: score for i, score in zip(found, row_scores, strict=True) if i >= 0}
+        for query, found, row_scores in rows
     }
 
 
@@ -237,15 +238,10 @@ def _column_blocks(
 
 
 def _maxsim(query_vectors: Tensor, lengths: Tensor, columns: list[Tensor]) -> Tensor:
-    """MaxSim of some queries with some documents.
+    """MaxSim of q queries with d documents, (q, d).
 
-    Args:
-        query_vectors: the tokens of the queries, end to end; (tokens, D).
-        lengths: tokens of each query; (q,).
-        columns: token t of each document that has more than t tokens, documents by descending length.
-
-    Returns:
-        (q, d).
+    The queries' tokens stand end to end, (tokens, D), with their `lengths`, (q,); `columns` holds token t of each
+    document that has more than t tokens, documents by descending length.
     """
     best = query_vectors @ columns[0].T
     for column in columns[1:]:
@@ -264,8 +260,6 @@ def _token_columns(texts: TokenMatrix, device: torch.device) -> list[Tensor]:
 
 def _block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
     """Rows of a query block and of a document block: vectors, scores and their copies stay within the memory."""
-    if memory_mb < 1:
-        raise ValueError(f"memory_mb is {memory_mb}, expected at least 1")
     numbers = memory_mb * 2**20 // _BYTES
     query_rows = max(1, min(queries, _MAX_QUERY_ROWS, numbers // (4 * width)))
     return query_rows, max(1, numbers // (2 * (query_rows + width)))
@@ -273,15 +267,13 @@ def _block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
 
 def _fast_block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
     """Rows of a query block and of a document block in single precision."""
-    if memory_mb < 1:
-        raise ValueError(f"memory_mb is {memory_mb}, expected at least 1")
     memory = memory_mb * 2**20
     query_rows = max(1, min(queries, _MAX_FAST_QUERY_ROWS, memory // (64 * width)))
     return query_rows, max(1, memory // (6 * query_rows + 10 * width))
 
 
 def _text_blocks(lengths: Tensor, tokens: int) -> Iterator[slice]:
-    """Runs of texts with at most so many tokens together, at least one text each."""
+    """Runs of texts with at most `tokens` tokens together, at least one text each."""
     ends = lengths.cumsum(0)
     start = 0
     while start < len(lengths):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,16 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foundations.cache import Array, write_array
+from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
-from foundations.files import write_whole
+from foundations.files import new_folder, remove_unfinished, unfinished, write_json
 from foundations.progress import delayed_progress
-from retrieval.index.stored_ids import StoredIds, load_mapped, save_whole
+from retrieval.index.stored_ids import StoredIds, load_mapped
 from retrieval.index.tokens import TokenMatrix
 
 ShardDtype = Literal["float32", "float16"]
 
 Encode = Callable[[list[str]], tuple[Tensor, TokenMatrix | None]]
-"""Texts -> pooled vectors (B, D), and their token vectors where they are wanted."""
+"""Texts -> pooled vectors (B, D), and their token vectors where they are needed."""
 
 _FORMAT = 1
 
@@ -46,7 +47,7 @@ _OTHER = {
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """What the bytes of the vectors depend on, beside the texts.
+    """What the bytes of the vectors depend on, in addition to the texts.
 
     Args:
         model: fingerprint of the model.
@@ -72,12 +73,10 @@ class ShardSettings:
     about: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for dtype in (self.dtype, self.token_dtype):
-            if dtype not in get_args(ShardDtype):
-                raise ValueError(f"the type of vectors on disk is {dtype!r}, expected float32 or float16")
+        for name in ("dtype", "token_dtype"):
+            check_choice(name, getattr(self, name), get_args(ShardDtype))
         for name in ("dim", "block", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+            check_number(name, getattr(self, name), least=1)
 
 
 def prepare_shards(folder: str | Path, texts: Mapping[str, str], settings: ShardSettings) -> None:
@@ -92,16 +91,18 @@ def prepare_shards(folder: str | Path, texts: Mapping[str, str], settings: Shard
         InputError: the folder holds something else, or an id cannot be used.
     """
     folder = Path(folder)
-    manifest = {"format": _FORMAT, "texts": len(texts), "content": content_hash(texts), **asdict(settings)}
+    manifest = {"format": _FORMAT, "texts": len(texts), "content": texts_hash(texts), **asdict(settings)}
     if (folder / "manifest.json").is_file():
         _require_same(folder, read_manifest(folder), manifest)
         return
-    _clear_unfinished(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    StoredIds.write(folder, texts)
-    with write_whole(folder / "manifest.json") as file:
-        json.dump(manifest, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    if folder.exists() and not folder.is_dir():
+        raise InputError("this is a file, expected a folder to write vectors into", folder)
+    if foreign := sorted(path.name for path in folder.glob("*")):
+        raise InputError(f"the folder holds other files ({foreign[0]}): give an empty one", folder)
+    remove_unfinished(folder)
+    with new_folder(folder) as temporary:
+        StoredIds.write(temporary, texts)
+        write_json(temporary / "manifest.json", manifest)
 
 
 def write_shards(
@@ -126,8 +127,8 @@ def write_shards(
     total = sum(min(len(ids), (n + 1) * size) - n * size for n in missing)
     with delayed_progress(f"encode into {folder.name}", total) as advance:
         for number in missing:
-            for leftover in folder.glob(f".*-{number:05}.npy.*.tmp"):  # of a killed process
-                leftover.unlink(missing_ok=True)
+            for name in ("tokens", "lengths", "pooled"):
+                remove_unfinished(_file(folder, name, number))
             names = ids[number * size : (number + 1) * size]
             _write_block(folder, number, manifest, [texts[name] for name in names], encode, advance)
             count += len(names)
@@ -206,7 +207,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def content_hash(texts: Mapping[str, str]) -> str:
+def texts_hash(texts: Mapping[str, str]) -> str:
     """A digest of ids and texts in their order; 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     parts: list[str] = []
@@ -247,9 +248,14 @@ def _write_block(
         advance(len(rows))
     if tokens:
         matrix = TokenMatrix.concatenate(tokens).select(torch.tensor(order).argsort())
-        save_whole(_file(folder, "tokens", number), matrix.values.numpy())
-        save_whole(_file(folder, "lengths", number), matrix.lengths.numpy())
-    save_whole(_file(folder, "pooled", number), pooled)
+        _save(_file(folder, "tokens", number), matrix.values.numpy())
+        _save(_file(folder, "lengths", number), matrix.lengths.numpy())
+    _save(_file(folder, "pooled", number), pooled)
+
+
+def _save(path: Path, array: Array) -> None:
+    with unfinished(path) as temporary:
+        write_array(temporary, array)
 
 
 def _batches(texts: Sequence[str], size: int) -> Iterator[list[int]]:
@@ -284,26 +290,13 @@ def _file(folder: Path, name: str, number: int) -> Path:
     return folder / f"{name}-{number:05}.npy"
 
 
-def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise InputError where the folder holds other vectors than are wanted."""
-    for name, value in wanted.items():
-        if name != "about" and found.get(name) != value:
+def _require_same(folder: Path, present: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise InputError where the folder holds other vectors than those expected."""
+    for name, value in expected.items():
+        if name != "about" and present.get(name) != value:
             what = _OTHER.get(name, "with other settings")
             raise InputError(
-                f"the folder holds vectors {what} ({name} is {found.get(name)}, expected {value}): "
+                f"the folder holds vectors {what} ({name} is {present.get(name)}, expected {value}): "
                 "give another folder, or remove it first",
                 folder,
             )
-
-
-def _clear_unfinished(folder: Path) -> None:
-    """Empty a folder in which a process was killed before the manifest was written; refuse any other content."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError("this is a file, expected a folder to write vectors into", folder)
-    names = {"ids.txt", "id_offsets.npy", "id_ranks.npy"}
-    foreign = [path.name for path in folder.iterdir() if path.name not in names and ".manifest.json." not in path.name]
-    if foreign:
-        raise InputError(f"the folder holds other files ({sorted(foreign)[0]}): give an empty one", folder)
-    shutil.rmtree(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,15 +40,12 @@ class StoredIds(Sequence[str]):
             raise InputError("the files of the ids do not fit each other: index again", folder)
 
     @classmethod
-    def write(cls, folder: str | Path, ids: Iterable[str]) -> int:
+    def write(cls, folder: str | Path, ids: Iterable[str]) -> None:
         """Write ids.
 
         Args:
             folder: an existing folder.
             ids: all different, none empty, without white space.
-
-        Returns:
-            How many there are.
 
         Raises:
             InputError: an id comes twice, or a TREC run cannot hold it.
@@ -64,10 +60,9 @@ class StoredIds(Sequence[str]):
         offsets = np.array(ends, dtype=np.int64)
         np.save(folder / "id_offsets.npy", offsets)
         np.save(folder / "id_ranks.npy", _ranks(np.fromfile(folder / "ids.txt", dtype=np.uint8), offsets))
-        return len(ends) - 1
 
     def positions(self) -> Tensor:
-        """Place of each id in descending order of the ids, which is the order of ties; (N,), int32."""
+        """Position of each id in descending order of the ids, which is the order of ties; (N,), int32."""
         return torch.from_numpy(np.array(self._positions))
 
     def __len__(self) -> int:
@@ -96,21 +91,8 @@ def load_mapped(path: Path) -> Array:
     return array
 
 
-def save_whole(path: Path, array: Array) -> None:
-    """Write a NumPy file that appears at its path only when it is on disk to the end."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _ranks(content: Array, offsets: Array) -> Array:
-    """Place of each id in descending order; UTF-8 sorts by bytes as Python sorts by code points."""
+    """Position of each id in descending order; UTF-8 sorts by bytes as Python sorts by code points."""
     lengths = np.diff(offsets) - 1
     width = int(lengths.max(initial=1))
     table = np.zeros((len(lengths), width), dtype=np.uint8)

@@ -25,6 +25,8 @@ def test_a_choice_is_one_of_the_choices():
         check_choice("score", "pool", ("pooled", "maxsim"))
     with pytest.raises(ValueError, match=r"^score is None, expected one of pooled, maxsim$"):
         check_choice("score", None, ("pooled", "maxsim"))
+    with pytest.raises(ValueError, match=r"^min_grade is 4, expected one of 1, 2$"):
+        check_choice("min_grade", 4, (1, 2))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from foundations.errors import InputError, as_input_error
 from foundations.files import (
     UNFINISHED,
     columns,
+    json_line,
     lines,
     new_folder,
     read_columns,
@@ -58,6 +59,18 @@ def test_columns_may_have_to_be_filled():
         columns(b"a\t ", 2, "a<TAB>b", "x.tsv", 3, filled=True)
     with pytest.raises(InputError, match=r"^x\.tsv: the first column is empty"):  # the line is not known
         columns(b"\tb", 2, "a<TAB>b", "x.tsv", filled=True)
+
+
+def test_a_line_of_json():
+    assert json_line(b'{"id": 1}', "an object", "x.jsonl", 3) == {"id": 1}
+    with pytest.raises(
+        InputError, match=r"^x\.jsonl:3: invalid JSON \(Expecting value at column 2\), expected an object$"
+    ):
+        json_line(b"[", "an object", "x.jsonl", 3)
+    with pytest.raises(InputError, match=r"^x\.jsonl: invalid UTF-8"):  # the line is not known
+        json_line(b"\xff", "an object", "x.jsonl")
+    with pytest.raises(InputError, match=r"invalid JSON \(too deep\)"):
+        json_line(b"[" * 100_000, "an object", "x.jsonl")
 
 
 def test_a_text_and_json_as_a_whole(tmp_path):

@@ -58,7 +58,7 @@ def test_linear_without_normalisation_gives_what_is_missing_the_lowest_score():
         (([],), {"depth": 1}, "for 0 runs"),
         (([A],), {"depth": 0}, "depth is 0"),
         (([A, B],), {"depth": 1, "weights": [1.0]}, "1 weights for 2 runs"),
-        (([A],), {"depth": 1, "normalisation": "zz"}, "unknown normalisation 'zz'"),
+        (([A],), {"depth": 1, "normalisation": "zz"}, "normalisation is 'zz', expected one of min_max, z, none"),
     ],
 )
 def test_wrong_options(arguments, options, message):

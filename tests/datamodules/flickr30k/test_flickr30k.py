@@ -226,7 +226,7 @@ SPOILED = {
         lambda root: (root / JSON).write_text((root / JSON).read_text()[:300]),
         EN,
         f"{JSON}:1",
-        "no JSON",
+        "invalid JSON",
     ),
     "JSON list": (lambda root: (root / JSON).write_text("[]"), EN, JSON, "no list of images"),
     "unknown split": (

@@ -233,7 +233,7 @@ def test_the_other_split_is_refused_unless_its_overlap_is_removed(folder: Path) 
     assert {Path(ImageReference.parse(pair.source).path).stem for pair in pairs} == {"102", "103"}
     assert len(loaded(folder, karpathy=karpathy(folder, ["102"])).pairs) == 6
     Path(file).write_text("{")
-    with pytest.raises(InputError, match=r"dataset_flickr30k\.json:1: is no JSON"):
+    with pytest.raises(InputError, match=r"dataset_flickr30k\.json:1: invalid JSON"):
         loaded(folder, karpathy=file)
 
 

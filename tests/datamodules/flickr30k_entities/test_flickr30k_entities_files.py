@@ -71,7 +71,7 @@ def test_other_caption_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1\.txt:2: invalid UTF-8"):
         read_sentences(file)
     file.write_text("\n")
-    with pytest.raises(InputError, match="no caption"):
+    with pytest.raises(InputError, match="the file is empty, expected lines of captions"):
         read_sentences(file)
     with pytest.raises(InputError, match="no such file"):
         read_sentences(tmp_path / "2.txt")
@@ -229,7 +229,7 @@ def test_proposals(tmp_path: Path) -> None:
     for text, message in (
         ("1 0 0 60 41\n", ":1: the region 0 0 60 41 is empty or not inside the image 1 of 60 x 40 pixels"),
         ("2 0 0 1 1\n1 0 0 0 4\n", ":2: the region"),
-        ("1 0 0 60\n", ":1: found 4 columns, expected image left top right bottom"),
+        ("1 0 0 60\n", ":1: found 4 columns, expected 5: image left top right bottom"),
         ("1 0 0 60 4.5\n", ":1: found '0 0 60 4.5', expected four whole numbers"),
         ("1 0 0 60 40\n", r"no region of the image 2 \(1 of 2 images have none\)"),
     ):

@@ -214,14 +214,14 @@ def test_files_that_ir_datasets_cannot_get(ir_home: None, official: Path, tmp_pa
     """Without a network, the message says where to put the file."""
     import requests
 
-    def refuse(*_: object, **__: object) -> None:
-        raise requests.exceptions.ConnectionError("no network")
+    def refuse(_: object, request: requests.PreparedRequest, **__: object) -> None:
+        raise requests.exceptions.ConnectionError("no network", request=request)
 
     monkeypatch.setattr(requests.Session, "send", refuse)
     path = tmp_path / "home" / "mmarco" / "v2" / "hindi_collection.tsv"
     path.unlink()
     with pytest.raises(
-        InputError, match=r"mmarco/v2/hi: its docs are not there .*hindi_collection\.tsv and save it as"
+        InputError, match=r"mmarco/v2/hi: its documents are not there .*hindi_collection\.tsv and save it as"
     ):
         built(None, pairs="passages")
 

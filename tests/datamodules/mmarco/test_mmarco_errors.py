@@ -91,12 +91,12 @@ def test_wrong_folders(official: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"language": "sw"}, "mMARCO version 2 has no language 'sw': choose from ar, de,"),
-        ({"language": "hi", "version": 1}, "version 1 has no language 'hi'; version 2 has it: choose from de, es"),
+        ({"language": "sw"}, "mMARCO version 2 has no language 'sw', expected one of ar, de,"),
+        ({"language": "hi", "version": 1}, r"1 has no language 'hi' \(version 2 has it\), expected one of de, es"),
         ({"language": "en"}, "has no language 'en'"),
-        ({"version": 3}, "no version 3: choose 1"),
+        ({"version": 3}, "no version 3, expected 1"),
         ({"direction": "hi-en"}, "direction is 'hi-en', expected one of x-en, en-x, x-x"),
-        ({"pairs": "documents"}, "pairs is 'documents', expected one of both, passages"),
+        ({"pairs": "documents"}, "pairs is 'documents', expected one of queries, passages, both"),
         ({"pairs": "queries", "scores": "f"}, "scores give candidates for pairs=triples, not for queries"),
         ({"candidates": 8}, "candidates is 8, but only lists with scores can be cut"),
         ({"dev_queries": -1}, "dev_queries is -1"),
@@ -136,6 +136,6 @@ def test_errors_of_the_command_line(folder: Path, script, tiny_models: Path, tmp
     assert not (tmp_path / "run").exists()
     done = script("train.py", *words, "--data.language", "sw")
     assert (done.status, done.err.splitlines()) == (
-        2, ["train.py: error: mMARCO version 2 has no language 'sw': choose from ar, de, es, fr, hi, id, it, ja, nl, "
-            "pt, ru, vi, zh"],
+        2, ["train.py: error: mMARCO version 2 has no language 'sw', expected one of ar, de, es, fr, hi, id, it, ja, "
+            "nl, pt, ru, vi, zh"],
     )  # fmt: skip

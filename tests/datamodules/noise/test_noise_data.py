@@ -141,8 +141,8 @@ def test_bad_options_are_refused_at_once(tmp_path):
     lexicon = tmp_path / "lexicon.tsv"
     lexicon.write_text("a\tb\n")
     for message, options in (
-        ("the text noise 'keybord' is unknown, did you mean 'keyboard'", {"text": "keybord"}),
-        ("the image noise 'jpg' is unknown, did you mean 'jpeg'", {"image": "jpg"}),
+        ("the text noise is 'keybord', expected one of keyboard, insert, delete", {"text": "keybord"}),
+        ("the image noise is 'jpg', expected one of gaussian, shot", {"image": "jpg"}),
         ("text_severity is 6, expected", {"text": "ocr", "text_severity": 6}),
         ("image_severity is -1, expected", {"image": "jpeg", "image_severity": -1}),
         ("text_severity is 1, but no text noise is chosen", {"text_severity": 1}),
@@ -152,7 +152,7 @@ def test_bad_options_are_refused_at_once(tmp_path):
         ("rate of noise is 1.1, expected", {"rate": 1.1}),
         ("rate of noise is -0.1, expected", {"rate": -0.1}),
         ("rate of noise is nan, expected", {"rate": float("nan")}),
-        ("the level of noise 'img' is unknown, did you mean 'image'", {"level": "img"}),
+        ("the level of noise is 'img', expected one of caption, image, did you mean 'image'", {"level": "img"}),
         ("the rate of noise or its index_file, not both", {"rate": 0.1, "index_file": str(lexicon)}),
         ("index_file: no such file", {"index_file": "nope.npy"}),
         ("the seed of noise is -1", {"seed": -1}),
@@ -379,7 +379,7 @@ def test_test_noise_of_a_run_equals_that_of_evaluate(script, tiny_config, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--text_noise", "delet", "--severity", "1"], "the text noise 'delet' is unknown, did you mean 'delete'?"),
+        (["--text_noise", "delet", "--severity", "1"], "the text noise is 'delet', expected one of keyboard, insert"),
         (["--text_noise", "delete", "--severity", "9"], "text_severity is 9"),
         (["--text_noise", "delete"], "noise needs a run folder, --severity, and --text_noise or --image_noise"),
         (["--severity", "2"], "noise needs a run folder, --severity, and --text_noise or --image_noise"),
@@ -396,7 +396,7 @@ def test_wrong_options_of_evaluate(script, finished_run, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.noise.text", "keybord"], "the text noise 'keybord' is unknown, did you mean 'keyboard'?"),
+        (["--data.noise.text", "keybord"], "the text noise is 'keybord', expected one of keyboard, insert, delete"),
         (["--data.noise.rate", "2"], "the rate of noise is 2.0"),
         (["--data.noise.level", "img"], "data.noise.level: expected one of caption, image"),
         (["--data.noise.rat", "0.2"], "unknown option data.noise.rat, did you mean 'rate'?"),

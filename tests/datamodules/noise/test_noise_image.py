@@ -202,7 +202,7 @@ def test_noise_in_the_string_of_an_image(tmp_path, photo):
 
 
 def test_wrong_name_or_severity(photo):
-    with pytest.raises(ValueError, match="the image noise 'fog' is unknown; choices: gaussian"):
+    with pytest.raises(ValueError, match="the image noise is 'fog', expected one of gaussian"):
         corrupt(photo, "fog", 1)
     with pytest.raises(ValueError, match="the severity of jpeg is 6"):
         corrupt(photo, "jpeg", 6)

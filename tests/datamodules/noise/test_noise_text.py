@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from datamodules.noise.files import read_lexicon, read_translations
+from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.graphemes import clusters, join_words, script_name, split_words, without_diacritics
 from datamodules.noise.keyboards import alphabet, keys_beside, layout
 from datamodules.noise.replacements import misread, mistyped, other_letters
@@ -215,7 +215,7 @@ def test_code_switching(tmp_path):
 
 def test_machine_translations(tmp_path):
     texts = {f"maji {i}": f"mvua {i}" for i in range(1000)}
-    found = read_translations(write(tmp_path / "mt.tsv", *(f"{old}\t{new}" for old, new in texts.items())))
+    found = read_machine_translations(write(tmp_path / "mt.tsv", *(f"{old}\t{new}" for old, new in texts.items())))
     for severity in (1, 4, 5):
         noise = TextNoise("mt", severity, 0, translations=found)
         changed = [noise(old) for old in texts]
@@ -233,7 +233,7 @@ def test_machine_translations(tmp_path):
         (read_lexicon, ["water\tmaji", "a\tb\tc"], "lexicon.tsv:2: found 3 columns"),
         (read_lexicon, ["water\t "], "lexicon.tsv:1: the second column is empty"),
         (read_lexicon, [""], "the file is empty"),
-        (read_translations, ["a\tb", "a\tc"], "lexicon.tsv:2: a second translation of 'a'"),
+        (read_machine_translations, ["a\tb", "a\tc"], "lexicon.tsv:2: a second translation of 'a'"),
     ],
 )
 def test_wrong_files(tmp_path, read, lines, message):
@@ -254,7 +254,7 @@ def test_mixed_is_each_kind_by_text():
 
 
 def test_wrong_kind_or_severity():
-    with pytest.raises(ValueError, match="the text noise 'keybord' is unknown"):
+    with pytest.raises(ValueError, match=r"the text noise is 'keybord', expected one of .*, did you mean 'keyboard'"):
         TextNoise("keybord", 1)
     with pytest.raises(ValueError, match="the severity of ocr is 6"):
         TextNoise("ocr", 6)

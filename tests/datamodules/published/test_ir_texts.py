@@ -53,7 +53,7 @@ def test_fields(home: Path) -> None:
     assert IrDocuments(dataset, "text")["cat-sun"] == "paka jua"
     assert ir_queries(dataset, "ht_title mt_title")["t-big"] == "kubwa kubwa?"
     for read in (IrDocuments, ir_queries):
-        with pytest.raises(ValueError, match=r"no field 'body': choose from .*title") as error:
+        with pytest.raises(ValueError, match=r"no field 'body', expected one of .*title") as error:
             read(dataset, "title body")
         assert not isinstance(error.value, InputError)
 
@@ -125,35 +125,53 @@ def spoil(path: Path, line: int, content: str) -> None:
 
 
 def test_malformed_lines_are_named(home: Path) -> None:
-    for file, line, content, reason in [
-        ("hc4/fas/test.qrels.v1-0.txt", 3, "t-red 0 red-cat", "expected 4 columns, got 3"),
-        ("hc4/fas/test.qrels.v1-0.txt", 4, "t-red 0 red-cat high", "'high'"),
-        ("hc4/fas/dev.qrels.v1-0.txt", 2, "t-life\t0\tlife-cat\t3\t4", "got 5"),
-        ("hc4/test.topics.v1-0.jsonl", 2, "{'topic_id'", "Expecting property name"),
-        ("hc4/dev.topics.v1-0.jsonl", 1, '{"topic_id": "1"}', "languages_with_qrels"),
-        ("hc4/test.topics.v1-0.jsonl", 1, '{"topic_id": "1", "languages_with_qrels": 3}', "not iterable"),
+    test, dev = "hc4/fa/test", "hc4/fa/dev"
+    for dataset, file, line, content, reason in [
+        (test, "hc4/fas/test.qrels.v1-0.txt", 3, "t-red 0 red-cat", "expected 4 columns, got 3"),
+        (test, "hc4/fas/test.qrels.v1-0.txt", 4, "t-red 0 red-cat high", "'high'"),
+        (dev, "hc4/fas/dev.qrels.v1-0.txt", 2, "t-life\t0\tlife-cat\t3\t4", "got 5"),
+        (test, "hc4/test.topics.v1-0.jsonl", 2, "{'topic_id'", "Expecting property name"),
+        (ID, "hc4/test.topics.v1-0.jsonl", 2, "{'topic_id'", "Expecting property name"),
     ]:
         good = (home / file).read_bytes()
         spoil(home / file, line, content)
         with pytest.raises(InputError) as error:
-            ir_queries(load_dataset(ID)), ir_qrels(load_dataset(ID))
-        assert str(error.value).startswith(f"{home / file}:{line}: {ID}: cannot read its ")
+            ir_queries(load_dataset(dataset)), ir_qrels(load_dataset(dataset))
+        assert str(error.value).startswith(f"{home / file}:{line}: {dataset}: cannot read its ")
         assert reason in str(error.value)
         assert "\n" not in str(error.value)
         (home / file).write_bytes(good)
 
 
-def test_malformed_documents_are_named(home: Path) -> None:
-    path, good = home / "neuclir/1/fas/docs.jsonl.gz", documents()
-    for records, line, reason in [
-        ([*good[:2], {"id": "x", "title": "no text"}], 3, "missing 4 required"),
-        ([good[0], "text"], 2, "string indices"),
-        ([good[0], good[1] | {"extra": 1}], 2, "extra"),
+def test_files_with_other_records_are_named(home: Path) -> None:
+    """Only ir_datasets knows what a record holds, so the line is not known."""
+    for dataset, file, content, reason in [
+        ("hc4/fa/dev", "hc4/dev.topics.v1-0.jsonl", '{"topic_id": "1"}', "languages_with_qrels"),
+        ("hc4/fa/test", "hc4/test.topics.v1-0.jsonl", '{"topic_id": "1", "languages_with_qrels": 3}', "not iterable"),
     ]:
-        path.write_bytes(gzip.compress(lines(records).encode()))
+        good = (home / file).read_bytes()
+        spoil(home / file, 1, content)
+        with pytest.raises(InputError) as error:
+            ir_queries(load_dataset(dataset))
+        assert str(error.value).startswith(f"{home / file}: {dataset}: cannot read its queries: ")
+        assert reason in str(error.value)
+        with pytest.raises(InputError, match=rf"^{ID}: .*{reason}.* in one of .*dev\.topics.*, .*test\.topics"):
+            ir_queries(load_dataset(ID))  # which has two files
+        (home / file).write_bytes(good)
+
+
+def test_malformed_documents_are_named(home: Path) -> None:
+    path, good = home / "neuclir/1/fas/docs.jsonl.gz", lines(documents()[:2])
+    for line, where, reason in [
+        ('{"id": "x", "title": "no text"}\n', "", "missing 4 required"),
+        ('"text"\n', "", "string indices"),
+        (lines([documents()[2] | {"extra": 1}]), "", "extra"),
+        ("{\n", ":3", "Expecting property name"),
+    ]:
+        path.write_bytes(gzip.compress((good + line).encode()))
         with pytest.raises(InputError) as error:
             len(IrDocuments(load_dataset(ID)))
-        assert str(error.value).startswith(f"{path}:{line}: ")
+        assert str(error.value).startswith(f"{path}{where}: {ID}: cannot read its documents: ")
         assert reason in str(error.value)
 
 

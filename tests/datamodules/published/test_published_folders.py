@@ -155,7 +155,7 @@ CORPUS = "africlirmatrix-v1.0-swahili/corpus.jsonl"
 TOPICS = "test/queries/topics.africlirmatrix-v1.0.en.swa.tsv"
 QRELS = "test/qrels/qrels.africlirmatrix-v1.0.en.swa.txt"
 MALFORMED = [
-    (CORPUS, 3, "{'id': '1'}", "this is no JSON"),
+    (CORPUS, 3, "{'id': '1'}", "invalid JSON"),
     (CORPUS, 4, '["1", "text"]', "found a JSON list"),
     (CORPUS, 5, '{"id": "x"}', "the field 'contents' is missing"),
     (CORPUS, 6, '{"id": 7, "contents": "text"}', "the field 'id' is no string"),
@@ -163,7 +163,7 @@ MALFORMED = [
     (CORPUS, 8, '{"id": "a b", "contents": "text"}', "holds white space"),
     (CORPUS, 9, '{"id": "", "contents": "text"}', "is empty or holds"),
     (CORPUS, 10, '{"id": "3#0", "contents": "text"}', "already that of line 4"),
-    (CORPUS, 11, '{"id": "x", "contents": "te', "this is no JSON"),
+    (CORPUS, 11, '{"id": "x", "contents": "te', "invalid JSON"),
     (CORPUS, 12, '{"id": "x\udcff", "contents": "text"}', "invalid UTF-8"),
     (TOPICS, 2, "102", "found 1 column, expected 2"),
     (TOPICS, 3, "103\tmat\tmore", "found 3 columns"),
@@ -244,7 +244,7 @@ def test_judgments_that_fit_no_document(tmp_path: Path, bitext: str) -> None:
 def test_wrong_options(tmp_path: Path, bitext: str) -> None:
     root = str(tmp_path)
     for make, reason in [
-        (lambda: CIRALDataModule(root, "mr"), "CIRAL has no language 'mr': choose from hau, som"),
+        (lambda: CIRALDataModule(root, "mr"), "CIRAL has no language 'mr', expected one of hau, som"),
         (lambda: MIRACLDataModule(root, "swa"), "MIRACL has no language 'swa'"),
         (lambda: AfriCLIRMatrixDataModule(root, dev_share=1), "dev_share is 1"),
         (lambda: AfriCLIRMatrixDataModule(root, dev_documents=-1), "dev_documents is -1"),

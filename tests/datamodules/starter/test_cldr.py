@@ -65,7 +65,7 @@ def test_wrong_languages(tiny, given: str, message: str) -> None:
 def test_broken_json_names_its_file(tmp_path) -> None:
     path = tmp_path / "a.json"
     path.write_text("{")
-    with pytest.raises(InputError, match=r"a\.json: this is not JSON"):
+    with pytest.raises(InputError, match=r"a\.json:1: invalid JSON"):
         read_json(path)
     with pytest.raises(InputError, match=r"b\.json: no such file"):
         read_json(tmp_path / "b.json")

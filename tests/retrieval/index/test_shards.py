@@ -86,7 +86,8 @@ def test_resumes_with_the_missing_blocks_and_the_same_bytes(tmp_path):
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         write(broken, encode=Encoder(fail_after=33))
-    (broken / ".pooled-00004.npy.123.tmp").write_bytes(b"half a bl")  # what SIGKILL would leave
+    (broken / ".unfinished-pooled-00004.npy-abc").mkdir()  # what SIGKILL would leave
+    (broken / ".unfinished-pooled-00004.npy-abc" / "pooled-00004.npy").write_bytes(b"half a bl")
     pooled = broken / "pooled-00001.npy"
     pooled.write_bytes(pooled.read_bytes()[:-7])
     (broken / "lengths-00000.npy").unlink()
@@ -147,18 +148,16 @@ def test_wrong_folders(tmp_path):
         Shards(tmp_path / "a")
     with pytest.raises(ValueError, match="block is 0"):
         settings(block=0)
-    with pytest.raises(ValueError, match="expected float32 or float16"):
+    with pytest.raises(ValueError, match="dtype is 'int8', expected one of float32, float16"):
         settings(dtype="int8")
 
 
 def test_killed_before_the_manifest(tmp_path):
-    write(tmp_path / "a")
     write(tmp_path / "whole")
-    for path in (tmp_path / "a").iterdir():
-        if not path.name.startswith("ids") and not path.name.startswith("id_"):
-            path.unlink()
-    (tmp_path / "a" / "ids.txt").write_text("d1\n")
+    (tmp_path / ".unfinished-a-abc" / "a").mkdir(parents=True)
+    (tmp_path / ".unfinished-a-abc" / "a" / "ids.txt").write_text("d1\n")
     write(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "whole"]
     assert content(tmp_path / "a") == content(tmp_path / "whole")
 
 
@@ -191,7 +190,8 @@ def test_vectors_that_are_not_finite_are_not_written(tmp_path):
 def test_stored_ids(tmp_path):
     rng = random.Random(0)
     names = list({"".join(rng.choices("aZ9-_é中𝄞~", k=rng.randint(1, 6))) for _ in range(300)})
-    assert StoredIds.write(tmp_path, iter(names)) == len(names)
+    StoredIds.write(tmp_path, iter(names))
+    assert len(StoredIds(tmp_path)) == len(names)
     ids = StoredIds(tmp_path)
     assert list(ids) == names
     assert [ids[i] for i in range(-len(names), 0)] == names
