@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Diagnostics(Callback):
         self.folder, self.plots = folder, plots
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Do it, on the first rank."""
+        """Print, write and log the figures, on the first rank."""
         if not trainer.is_global_zero:
             return
         data = data_of(trainer)
@@ -66,12 +67,8 @@ class Diagnostics(Callback):
 def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenization | None) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
-    Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
-
-    Args:
-        data: after its setup.
-        student: how the student reads.
-        teacher: how the teacher reads; None where it cannot say, then its rows are left out.
+    Of more than 20,000 texts a sample is taken: every nth pair, the first texts of a collection. Where the teacher's
+    tokenization is not known (None), its rows are left out.
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
@@ -81,32 +78,28 @@ def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenizati
     }
     dev = [collection for name, collection in data.collections.items() if name.partition("/")[0] == "dev"]
     for side in ("queries", "documents"):
-        for reader, reading in (("student", student), ("teacher", teacher)):
-            found = list(itertools.islice(_texts(dev, side, reader), _MOST_TEXTS))
-            if found:
-                texts[f"dev {side}"] = (found, reading)
-    written = {name: [text for text in some if not is_image(text)] for name, (some, _) in texts.items()}
+        for reader, tokenization in (("student", student), ("teacher", teacher)):
+            sides = itertools.chain.from_iterable(_texts(collection, side, reader) for collection in dev)
+            if first := list(itertools.islice(sides, _MOST_TEXTS)):
+                texts[f"dev {side}"] = (first, tokenization)
+    written = {name: [text for text in group if not is_image(text)] for name, (group, _) in texts.items()}
     return {
-        name: text_statistics(written[name], reading)
-        for name, (_, reading) in texts.items()
-        if reading is not None and written[name]
+        name: text_statistics(written[name], tokenization)
+        for name, (_, tokenization) in texts.items()
+        if tokenization is not None and written[name]
     }
 
 
-def _texts(collections: list[Collection], side: str, reader: str) -> Any:
-    """The texts of one side of some collections that one model reads."""
-    for collection in collections:
-        is_queries = side == "queries"
-        if (collection.query_side if is_queries else collection.document_side) == reader:
-            yield from (collection.queries if is_queries else collection.documents).values()
+def _texts(collection: Collection, side: str, reader: str) -> Iterable[str]:
+    """The texts of one side of a collection, if a model reads that side."""
+    is_queries = side == "queries"
+    if (collection.query_side if is_queries else collection.document_side) != reader:
+        return ()
+    return (collection.queries if is_queries else collection.documents).values()
 
 
 def statistics_table(rows: dict[str, TextStatistics]) -> Any:
-    """The figures as a table, a line for each kind of text.
-
-    Args:
-        rows: name -> figures.
-    """
+    """The figures as a table, a line for each kind of text."""
     title = "Texts in tokens of the model that reads them; lengths in bins of 0, 1, 2-3, 4-7, 8-15, ... tokens"
     columns = ("words/text", "tokens/word", "unknown", "truncated", "median", "longest", "lengths", "script")
     lines = []
@@ -118,12 +111,7 @@ def statistics_table(rows: dict[str, TextStatistics]) -> Any:
 
 
 def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:
-    """Sentences on what is wrong with the data, if anything is.
-
-    Args:
-        rows: name -> figures.
-        leaks: what was found by the leak check; None where it was not done.
-    """
+    """Sentences on what is wrong with the data, if anything is; ``leaks`` is None where they were not looked for."""
     lines = [
         f"warning: {row.unknown:.1%} of the tokens of {name} are unknown to the model that reads them"
         for name, row in rows.items()

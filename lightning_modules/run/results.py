@@ -14,11 +14,7 @@ from retrieval.table import Means, format_p, print_table, results_table
 
 
 def verdict(grouped: Mapping[str, Rows]) -> str:
-    """One sentence: student against undistilled on the first metric, with paired tests.
-
-    Args:
-        grouped: language -> row -> metric -> query id -> value.
-    """
+    """One sentence: student against undistilled on the first metric, with paired tests."""
     metric = next(iter(next(iter(grouped.values()))["test"]))
     ours, theirs = groups(grouped, "test", metric), groups(grouped, "undistilled", metric)
     mean, base = macro_mean(ours), macro_mean(theirs)
@@ -34,11 +30,7 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
 
 
 def print_results(folder: Path) -> None:
-    """Print the results of a run, and where its files are.
-
-    Args:
-        folder: the run folder.
-    """
+    """Print the results in a run folder, and where its files are."""
     grouped: dict[str, Rows] = from_json(json.loads((folder / "per_query.json").read_text(encoding="utf-8")))
     means: Means = from_json(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     print()

@@ -17,7 +17,7 @@ from foundations.errors import InputError
 from foundations.files import write_json, write_whole
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.lightning_private import data_of
-from lightning_modules.run.loggers import log_config, log_results
+from lightning_modules.run.loggers import log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
 from retrieval.collection import Collection
 from retrieval.results import Result, averages, by_language, to_json
@@ -97,10 +97,11 @@ class RunFolder(Callback):
             self._write_environment()
             shares: dict[str, int] = getattr(data_of(trainer), "shares", {})
             parts = {"pairs_in_an_epoch": shares} if shares else {}
-            log_config(trainer.loggers, self.config | parts)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config | parts)
 
     def _write_environment(self) -> None:
-        """Versions and command; those of a resumed run come under those of the first part."""
+        """Versions and command; those of a resumed run are added to those of the first part."""
         path, now = self.folder / "environment.json", environment()
         if path.is_file():
             first = json.loads(path.read_text(encoding="utf-8"))
@@ -108,18 +109,18 @@ class RunFolder(Callback):
         write_json(path, now)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
-        """Remember the curve for the plot."""
+        """Add a point to the curves: dev metrics, and the means of the losses since the last point."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.history.append({"step": trainer.global_step, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """The curve until now."""
+        """The points of the curves."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the curve; what the best checkpoint knows of it, before a test, is no more than is known here."""
+        """Go on with the curves; those in the best checkpoint, which is loaded for the test, may be shorter."""
         self.history = max(self.history, list(state_dict["history"]), key=len)
 
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
