@@ -18,7 +18,7 @@ PICTURE = ROOT / "docs" / "images" / "house.svg"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("foundations",),
-    ("strategies", "retrieval"),
+    ("retrieval", "strategies"),
     ("datamodules",),
     ("lightning_modules",),
     ("studies",),
@@ -26,10 +26,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """The folders from the ground up: one imports those below it and itself. The scripts stand on top."""
 
 INNER_FLOORS: tuple[tuple[str, ...], ...] = (
-    ("names", "vectors", "lightning_private", "models"),
+    ("names", "models", "lightning_private", "vectors"),
     ("students",),
     ("teachers",),
-    ("listed", "distillation"),
+    ("distillation", "listed"),
     ("evaluation",),
     ("run",),
     ("cli",),
@@ -126,3 +126,88 @@ def room_of(name: str) -> str:
     if first not in FOLDERS:
         return SCRIPTS
     return f"{first}.{rest[0]}" if first == "lightning_modules" and rest else first
+
+
+def rooms(modules: dict[str, Module]) -> dict[str, int]:
+    """Room -> the lines in it; a single file of ``lightning_modules`` is a room too."""
+    lines: dict[str, int] = {}
+    for name, module in modules.items():
+        if not (module.is_package and name == "lightning_modules"):
+            lines[room_of(name)] = lines.get(room_of(name), 0) + module.lines
+    return lines
+
+
+def room_arrows(modules: dict[str, Module]) -> set[tuple[str, str]]:
+    """(importer, imported) for the rooms that do not already reach the imported one through another room."""
+    direct: dict[str, set[str]] = {room: set() for room in rooms(modules)}
+    for name, targets in arrows(modules).items():
+        direct.setdefault(room_of(name), set()).update(room_of(target) for target in targets)
+    for room, others in direct.items():
+        others.discard(room)
+
+    def reach(room: str) -> set[str]:
+        found: set[str] = set()
+        waiting = list(direct.get(room, ()))
+        while waiting:
+            target = waiting.pop()
+            if target not in found:
+                found.add(target)
+                waiting.extend(direct.get(target, ()))
+        return found
+
+    return {
+        (room, target)
+        for room, targets in direct.items()
+        for target in targets
+        if not any(target in reach(between) for between in targets - {target})
+    }
+
+
+def draw(modules: dict[str, Module], path: Path = PICTURE) -> None:
+    """Draw rooms as boxes by floor, and their imports as arrows: only those that no chain of others implies."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    inner = [[f"lightning_modules.{name}" for name in names] for names in INNER_FLOORS]
+    floors = [list(names) for names in FLOORS[:3]] + inner + [list(FLOORS[4]), [SCRIPTS]]
+    lines = rooms(modules)
+    floors = [[room for room in floor if room in lines] for floor in floors]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "house", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(9.6, 0.62 * len(floors) + 0.6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, 9.6), ylim=(-0.5, len(floors) - 0.4))
+        axes.axis("off")
+        first, last = len(FLOORS[:3]), len(FLOORS[:3]) + len(inner) - 1
+        frame = FancyBboxPatch((0.25, first - 0.36), 9.1, last - first + 0.72, boxstyle="round,pad=0,rounding_size=0.1")
+        frame.set(facecolor="#f2f5f9", edgecolor="#c3cfdd")
+        axes.add_patch(frame)
+        axes.text(9.2, last + 0.12, "lightning_modules", ha="right", va="center", color="#56708f", fontsize=10)
+        boxes = {}
+        for height, floor in enumerate(floors):
+            for number, room in enumerate(floor):
+                x = 4.6 + (number - (len(floor) - 1) / 2) * 2.15
+                boxes[room] = x, height
+                label = "train.py, evaluate.py, ..." if room == SCRIPTS else room_label(modules, room)
+                box = FancyBboxPatch((x - 0.98, height - 0.24), 1.96, 0.48, boxstyle="round,pad=0,rounding_size=0.06")
+                box.set(facecolor="white", edgecolor="#2b6cb0", zorder=3)
+                axes.add_patch(box)
+                axes.text(x, height, label, ha="center", va="center", fontsize=9, zorder=4)
+        for importer, imported in sorted(room_arrows(modules)):
+            (x, top), (to, bottom) = boxes[importer], boxes[imported]
+            beside = 0.0 if top - bottom <= 1 else (0.14 if x < 4.6 else -0.14)
+            ends = ((x, top - 0.25), (to, bottom + 0.25)) if top != bottom else ((x, top), (to, bottom))
+            arrow = FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=9, connectionstyle=f"arc3,rad={beside}")
+            arrow.set(color="#8a9bb0", linewidth=0.9, zorder=2)
+            axes.add_patch(arrow)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def room_label(modules: dict[str, Module], room: str) -> str:
+    """What the picture calls a room: ``run/`` or ``vectors.py``."""
+    return room.rpartition(".")[2] + ("/" if modules[room].is_package else ".py")
+
+
+if __name__ == "__main__":
+    draw(read_product())
+    print(PICTURE)

@@ -21,7 +21,7 @@ sys.path[0] = str(ROOT)
 
 from docs.house import FOLDERS  # noqa: E402
 
-PREFIXES = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
+PRODUCT = (*(f"{ROOT / folder}/" for folder in FOLDERS), *(str(path) for path in ROOT.glob("*.py")))
 CALLBACKS = str(ROOT / "lightning_modules" / "run" / "trainer.py")
 
 
@@ -38,7 +38,7 @@ class Trace:
         code = frame.f_code
         if not code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or of a class
             self.imports += {"call": 1, "return": -1}.get(event, 0)
-        elif event == "call" and self.imports == 0 and code.co_filename.startswith(PREFIXES):
+        elif event == "call" and self.imports == 0 and code.co_filename.startswith(PRODUCT):
             if code.co_filename == CALLBACKS and code.co_name == "on_train_batch_start":
                 self.now = {}
                 self.steps.append(self.now)

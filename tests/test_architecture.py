@@ -16,7 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from docs.house import FLOORS, FOLDERS, INNER_FLOORS, ROOT, SCRIPTS, Module, arrows, read_product, room_of
+from docs.house import (
+    FLOORS,
+    FOLDERS,
+    INNER_FLOORS,
+    PICTURE,
+    ROOT,
+    SCRIPTS,
+    Module,
+    arrows,
+    read_product,
+    room_label,
+    room_of,
+    rooms,
+)
 
 MOST_LINES = 26_500
 MOST_LINES_OF_A_FILE = 400
@@ -326,6 +339,13 @@ def test_every_folder_is_read(product):
     assert inner == {name for names in INNER_FLOORS for name in names}
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert folders <= {*FOLDERS, "tests", "benchmarks", "docs"}
+
+
+def test_the_picture_has_all_rooms(product):
+    """python docs/house.py draws it again."""
+    drawn = set(re.findall(r">([\w.]+(?:/|\.py))</text>", PICTURE.read_text(encoding="utf-8")))
+    expected = {room_label(product, room) for room in rooms(product) if room != SCRIPTS}
+    assert drawn == expected, "draw it again: python docs/house.py"
 
 
 # Each check can fail: a tree of a few lines that breaks it, and what it says.

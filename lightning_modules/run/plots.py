@@ -15,7 +15,7 @@ from retrieval.statistics import Groups, macro_interval, macro_mean
 _SCALES = {"rsum": "rsum of the dev queries", "median_rank": "median rank of the dev queries"}
 """Metrics that are not between 0 and 1 -> the title of a panel of their own."""
 
-_LOSS = "training loss\nmean since the last point"
+_LOSS = "training loss"
 
 _COLUMNS = 4
 
@@ -56,6 +56,7 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set(title=title, xlabel="optimiser step")
         axes.legend(frameon=False, ncols=1 + len(labels) // 8)
+    axes_list[0].set_ylabel("mean since the last point")
     for axes in axes_list[1:]:
         axes.set_ylim(0, None)
     return _save(figure, path)

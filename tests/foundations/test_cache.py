@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foundations.cache import cache_folder, derived_array, content_hash, file_key, locked, made_once, unpacked
+from foundations.cache import cache_folder, content_hash, derived_array, file_key, locked, made_once, unpacked
 from foundations.errors import InputError
 from foundations.files import UNFINISHED
 
