@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datamodules.images import is_image
+from datamodules.images import PREFIX as IMAGE_PREFIX
 from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from lightning_modules.models.pretrained import load_tokenizer
@@ -236,7 +236,7 @@ class TextEncoder(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _encode(self, texts: Sequence[str], prefix: str) -> list[Encoding]:
-        if image := next((text for text in texts if is_image(text)), None):
+        if image := next((text for text in texts if text.startswith(IMAGE_PREFIX)), None):
             raise InputError(
                 f"{self.model_name} reads texts only, but was given an image: take a teacher of images, such as "
                 "--teacher open_clip:ARCHITECTURE/WEIGHTS, and no siamese student",

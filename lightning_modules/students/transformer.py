@@ -118,7 +118,7 @@ class TransformerEncoder(TextEncoder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError("the folder is not empty: give another one, or remove it first", folder)
         plain = type(self.tokenizer).from_str(self.tokenizer_json())
-        self.model.config._name_or_path = ""
+        self.model.config.name_or_path = ""
         with new_folder(folder) as temporary, quiet_transformers():
             self.model.save_pretrained(temporary)
             if self.projection is not None:

@@ -54,7 +54,7 @@ OPTIONS = [
     (["--model.score", "maxsin"], "'maxsin', expected one of pooled, maxsim, both, did you mean 'maxsim'?"),
     (["--evaluation.metrics", "map"], "evaluation.metrics is 'map', expected a list such as [a, b]"),
     (["--evaluation.metrics", "[mapp]"], "unknown metric 'mapp', did you mean 'map'?"),
-    (["--logger", "csv,wanb"], "unknown logger 'wanb', did you mean 'wandb'?"),
+    (["--logger", "csv,wanb"], "logger is 'wanb', expected one of wandb, csv, tensorboard, none, did you mean 'wandb'"),
     (["--student.model", "/no/such/model"], "/no/such/model: no such folder: expected a model's folder"),
     (["--student.layers", "9"], "layers is 9, expected a number from 1 to 2"),
     (["--config", "/no/such.yaml"], "/no/such.yaml: no such config file"),
