@@ -30,7 +30,7 @@ import yaml
 from benchmarks.pages import machine, replace_section, versions
 from benchmarks.timing import crossed_interval, interleaved
 from foundations.files import write_json, write_whole
-from lightning_modules.run.precision import default_precision
+from lightning_modules.run.trainer import default_precision
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RATES = Path(__file__).with_suffix(".yaml")
