@@ -101,7 +101,7 @@ def run_cell(cell: StrategyCell) -> dict[str, Any]:
     from lightning_modules.cli.cli import IGNORED_WARNINGS, QUIET_LOGGERS, TRAINER_DEFAULTS
     from lightning_modules.distillation import DistillationModule
     from lightning_modules.evaluation.callback import RetrievalEvaluation
-    from lightning_modules.run.step_seed import StepSeed
+    from lightning_modules.run.trainer import StepSeed
     from lightning_modules.teachers.cached import CachedTeacher
     from lightning_modules.teachers.online import OnlineTeacher
     from lightning_modules.teachers.run import RunTeacher

@@ -35,7 +35,7 @@ from benchmarks.pages import (
 )
 from benchmarks.timing import crossed_interval, interleaved
 from foundations.files import read_json, write_json, write_whole
-from lightning_modules.run.precision import default_precision
+from lightning_modules.run.trainer import default_precision
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RATES = Path(__file__).with_suffix(".yaml")

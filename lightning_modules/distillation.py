@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.base import PairsDataModule
 from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
+from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.names import LOSS, moved
+from lightning_modules.optimisation import RunningMeans, Schedule, build_optimiser, ids_of_matrices
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -29,22 +27,9 @@ from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
 Score = Literal["pooled", "maxsim", "both"]
-
 Projection = Literal["auto", "linear"]
-
-Schedule = Literal["linear", "cosine", "constant"]
-
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
-
-
-@runtime_checkable
-class AsksTeacher(Protocol):
-    """A callback that will ask the teacher for the vectors of more texts than those of the pairs."""
-
-    def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterable[tuple[TextSide, Mapping[str, str]]]:
-        """Texts by id, and what they will be read as."""
-        ...
 
 
 class DistillationModule(LightningModule):
@@ -96,20 +81,18 @@ class DistillationModule(LightningModule):
         super().__init__()
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
         # they are the whole configuration, and load_from_checkpoint builds student, teacher and strategy from it.
-        from_command_line = _given_hyperparameters.get() is not None
-        # The run folder gives loggers the whole configuration, so this part need not be logged as well.
-        plain = () if from_command_line else ("student", "teacher", "strategy")
-        self.save_hyperparameters(ignore=plain, logger=not from_command_line)
+        self.save_hyperparameters(ignore=("student", "teacher", "strategy"))
+        if "_instantiator" in self.hparams:  # Lightning's mark for them
+            self.save_hyperparameters(logger=False)  # the run folder gives loggers the whole configuration
         check_choice("score", score, get_args(Score))
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("projection", projection, get_args(Projection))
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
         check_number("lr", lr, above=0)
-        for name, value in (
-            ("embedding_lr", embedding_lr or 0), ("weight_decay", weight_decay), ("warmup_steps", warmup_steps)
-        ):  # fmt: skip
-            check_number(name, value, least=0)
+        check_number("embedding_lr", embedding_lr or 0, least=0)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("warmup_steps", warmup_steps, least=0)
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
@@ -120,11 +103,12 @@ class DistillationModule(LightningModule):
         self.source_side: TextSide = source_side or (opposite if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
+        self.since_log, self.since_validation = RunningMeans(), RunningMeans()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
 
     def setup(self, stage: str) -> None:
         """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
-        data: PairsDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer)
         fits = stage == "fit"
         if not self.siamese:
             data.check_teacher(self.teacher)
@@ -139,7 +123,8 @@ class DistillationModule(LightningModule):
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            callbacks = [each for each in self.trainer.callbacks if isinstance(each, AsksTeacher)]  # type: ignore[attr-defined]
+            trainer: Any = self.trainer
+            callbacks = [each for each in trainer.callbacks if hasattr(each, "teacher_sides")]
             self.prepare_teacher(data, fits, chain(*(each.teacher_sides(data.collections) for each in callbacks)))
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
@@ -198,16 +183,38 @@ class DistillationModule(LightningModule):
             )
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
-        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(logged, batch_size=len(batch))
-        # Not for Lightning's bar, which would wait for the device in every step; `progress` shows it.
-        self.log(LOSS, loss.detach(), batch_size=len(batch))
+        values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
+        for means in (self.since_log, self.since_validation):
+            means.add(values)
+        # Not for Lightning's bar, which would wait for the device in every step.
+        self.log_dict(self.since_log.means(), batch_size=len(batch.target))
         return loss
 
     def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:
         """Texts as the teacher reads them, or the student, if siamese."""
         tokens = self.distillation.needs_tokens
         return self(texts, tokens, side) if self.siamese else self.teacher.encode(texts, tokens, self.device, side)
+
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:  # noqa: ARG002
+        """Start the means of the logs again where the last batch was a point of theirs."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.since_log.start_at(self.global_step // max(1, every))
+
+    def on_validation_epoch_end(self) -> None:
+        """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
+            self.since_validation.start_at(self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the means, so that a resumed run goes on with them."""
+        checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the means; checkpoints of older versions have none."""
+        if states := checkpoint.get("train_means"):
+            self.since_log.load(states[0])
+            self.since_validation.load(states[1])
 
     def on_train_epoch_end(self) -> None:
         """Report how many texts were longer than the student reads."""
@@ -249,7 +256,7 @@ def teacher_texts(
     Args:
         data: gives the pairs, whose sources are among the texts unless ``cache_pairs`` says no.
         collections: texts to evaluate with, and what they are read as.
-        lists: whether the sources of the pairs' candidates are among the texts; they are documents.
+        lists: whether the sources of the pairs' candidates, which are documents, are among the texts.
         source_side: what the sources of the pairs are read as.
         side: only the texts that are read as this; None is both.
 
@@ -264,64 +271,3 @@ def teacher_texts(
     texts = chain(sources, candidates, chain.from_iterable(texts.values() for texts in evaluated))
     in_memory = isinstance(data.pairs, list) and all(isinstance(texts, dict) for texts in evaluated)
     return list(dict.fromkeys(texts)) if in_memory else texts
-
-
-def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns.
-
-    Args:
-        module: gives the parameters and the options.
-        total_steps: optimiser steps of the whole run.
-
-    Returns:
-        A fused AdamW, and its schedule, which Lightning steps after each optimiser step.
-    """
-    tables = {id(weight) for table in module.student.token_tables() for weight in table.parameters()}
-    strategy = {id(weight) for weight in module.distillation.parameters()}
-    matrices = module.matrices or ids_of_matrices(module)
-    groups: dict[str, list[nn.Parameter]] = {"tables": [], "matrices": [], "others": []}
-    for weight in module.parameters():
-        if weight.requires_grad:
-            plain = id(weight) not in matrices or id(weight) in strategy
-            groups["tables" if id(weight) in tables else "others" if plain else "matrices"].append(weight)
-    rates = {"tables": module.embedding_lr, "matrices": module.lr, "others": module.lr}
-    decay = {"tables": 0.0, "matrices": module.weight_decay, "others": 0.0}
-    # A fused optimiser unscales gradients itself, and Lightning cannot clip them then.
-    fused = module.trainer.precision != "16-mixed"
-    optimiser = AdamW(
-        [
-            {"params": weights, "lr": rates[name], "weight_decay": decay[name]}
-            for name, weights in groups.items()
-            if weights
-        ],
-        fused=fused,
-    )
-    factor = LambdaLR(
-        optimiser, lambda step: learning_rate_factor(step, total_steps, module.warmup_steps, module.schedule)
-    )
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
-
-
-def ids_of_matrices(module: nn.Module) -> set[int]:
-    """The identities of parameters with two dimensions or more; ask before FSDP makes flat shards of them."""
-    return {id(weight) for weight in module.parameters() if weight.ndim >= 2}
-
-
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: Schedule) -> float:
-    """The learning rate of a step, as a share of its peak.
-
-    Args:
-        step: optimiser steps done.
-        total_steps: optimiser steps of the run.
-        warmup_steps: steps of linear rise.
-        schedule: what follows it.
-
-    >>> [round(learning_rate_factor(step, 10, 2, "linear"), 2) for step in (0, 1, 2, 6, 10)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    if schedule == "linear":
-        return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0

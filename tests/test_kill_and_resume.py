@@ -88,9 +88,16 @@ def whole(tmp_path_factory, arguments, run) -> Path:
     return output / "run"
 
 
+def curves(folder: Path) -> list[dict[str, float]]:
+    """What is drawn; a resumed run does not know diagnostics that were logged before it."""
+    points = json.loads((folder / "history.json").read_text())
+    return [{name: value for name, value in point.items() if "/info/" not in name} for point in points]
+
+
 def assert_same(folder: Path, whole: Path) -> None:
     for name in ("metrics.json", "per_query.json", "test.pooled.run"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert curves(folder) == curves(whole)
     best, expected = (torch.load(each / "checkpoints" / "best.ckpt", weights_only=True) for each in (folder, whole))
     assert best["global_step"] == expected["global_step"]
     for name, value in expected["state_dict"].items():

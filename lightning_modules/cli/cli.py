@@ -25,13 +25,10 @@ from lightning_modules.cli.help import OPTIONS, completion_script
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
-from lightning_modules.run.checkpoints import Checkpoint
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
-from lightning_modules.run.precision import default_precision
-from lightning_modules.run.progress import progress_callbacks
 from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
-from lightning_modules.run.step_seed import StepSeed
+from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
 from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -221,7 +218,7 @@ class PotstillCLI(LightningCLI):
         share = CHECKPOINT_SHARE if every is None else None
         return [
             Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
-            Checkpoint(folder, "last", share, every_n_train_steps=CHECKPOINT_STEPS if every is None else every),
+            Checkpoint(folder, "last", CHECKPOINT_STEPS if every is None else every, share),
         ]
 
     def _run_folder(self) -> RunFolder:

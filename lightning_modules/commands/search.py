@@ -28,7 +28,6 @@ from retrieval.index.shards import Shards
 from retrieval.trec import write_run
 
 _RECALL_QUERIES = 100
-
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "GROUP_RANK")
 
 

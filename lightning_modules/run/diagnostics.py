@@ -14,6 +14,7 @@ from datamodules.base import PairsDataModule
 from datamodules.images import is_image
 from datamodules.leaks import Leaks
 from foundations.files import write_json
+from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
 from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
@@ -40,10 +41,10 @@ class Diagnostics(Callback):
         self.folder, self.plots = folder, plots
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Do it, on the first rank."""
+        """Print, write and log the figures, on the first rank."""
         if not trainer.is_global_zero:
             return
-        data: PairsDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization(), pl_module.reader_of)
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
@@ -72,13 +73,8 @@ def statistics(
 ) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
-    Of more than 20,000 texts some are looked at: every nth of the pairs, the first ones of a collection.
-
-    Args:
-        data: after its setup.
-        student: how the student reads.
-        teacher: how the teacher reads; None where it cannot say, then its rows are left out.
-        reader_of: who reads one side of a collection.
+    Of more than 20,000 texts a sample is taken: every nth pair, the first texts of a collection. Where the teacher's
+    tokenization is not known (None), its rows are left out. ``reader_of`` says who reads one side of a collection.
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
@@ -101,11 +97,7 @@ def statistics(
 
 
 def statistics_table(rows: dict[str, TextStatistics]) -> Any:
-    """The figures as a table, a line for each kind of text.
-
-    Args:
-        rows: name -> figures.
-    """
+    """The figures as a table, a line for each kind of text."""
     title = "Texts in tokens of the model that reads them; lengths in bins of 0, 1, 2-3, 4-7, 8-15, ... tokens"
     columns = ("words/text", "tokens/word", "unknown", "truncated", "median", "longest", "lengths", "script")
     lines = []
@@ -117,12 +109,7 @@ def statistics_table(rows: dict[str, TextStatistics]) -> Any:
 
 
 def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:
-    """Sentences on what is wrong with the data, if anything is.
-
-    Args:
-        rows: name -> figures.
-        leaks: what was found by the leak check; None where it was not done.
-    """
+    """Sentences on what is wrong with the data, if anything is; ``leaks`` is None where they were not looked for."""
     lines = [
         f"warning: {row.unknown:.1%} of the tokens of {name} are unknown to the model that reads them"
         for name, row in rows.items()

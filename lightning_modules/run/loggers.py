@@ -6,6 +6,7 @@ import contextlib
 import netrc
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from foundations.checks import did_you_mean
+from foundations.checks import check_choice
+from lightning_modules.lightning_private import drop_anonymous
 from lightning_modules.names import LOGGERS
 from retrieval.results import AVERAGE, LABELS, averages
 
@@ -26,11 +28,10 @@ def parse_names(names: str) -> list[str]:
     Raises:
         ValueError: no such logger.
     """
-    parsed = [name.strip() for name in names.split(",") if name.strip()]
+    parsed = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     for name in parsed:
-        if name not in LOGGERS:
-            raise ValueError(f"unknown logger {name!r}{did_you_mean(name, LOGGERS)} choices: {', '.join(LOGGERS)}")
-    return [name for name in dict.fromkeys(parsed) if name != "none"]
+        check_choice("logger", name, LOGGERS)
+    return [name for name in parsed if name != "none"]
 
 
 def make_loggers(names: str, folder: Path) -> list[Logger]:
@@ -40,24 +41,20 @@ def make_loggers(names: str, folder: Path) -> list[Logger]:
         names: separated by commas.
         folder: the run folder.
     """
-    makers = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb}
+    makers: dict[str, Callable[[Path], Logger]] = {
+        # A version for each part of a run: in the folder of an earlier part Lightning would delete its lines.
+        "csv": lambda folder: CSVLogger(folder, name="csv"),
+        "tensorboard": lambda folder: TensorBoardLogger(folder, name="tensorboard", version=""),
+        "wandb": _wandb,
+    }
     return [makers[name](folder) for name in parse_names(names)]
-
-
-def _csv(folder: Path) -> Logger:
-    # A version for each part of a run: in the folder of an earlier part Lightning would delete its lines.
-    return CSVLogger(folder, name="csv")
-
-
-def _tensorboard(folder: Path) -> Logger:
-    return TensorBoardLogger(folder, name="tensorboard", version="")
 
 
 def _wandb(folder: Path) -> Logger:
     os.environ.setdefault("WANDB_SILENT", "true")
     if _CHOSEN_DATA_DIR is None:
         os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # there is not always a home folder to write to
-    is_offline = _is_offline()
+    offline = is_offline()
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if is_first:
         (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
@@ -66,10 +63,10 @@ def _wandb(folder: Path) -> Logger:
         name=folder.name,
         id=run_id(folder) if is_first else None,  # the other ranks write nothing
         save_dir=folder,
-        offline=is_offline,
-        resume=None if is_offline else "allow",
+        offline=offline,
+        resume=None if offline else "allow",
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and W&B warns about it
+    drop_anonymous(logger)
     return logger
 
 
@@ -86,8 +83,8 @@ def run_id(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _is_offline() -> bool:
-    """Whether W&B should not use the network: it says so, or nobody is logged in. It must never ask."""
+def is_offline() -> bool:
+    """Whether W&B is not to use the network: WANDB_MODE says so, or nobody is logged in. It must never prompt."""
     mode = os.environ.get("WANDB_MODE")
     if mode is not None:
         return mode != "online"
@@ -101,20 +98,8 @@ def _is_offline() -> bool:
         return True
 
 
-def log_config(loggers: list[Logger], config: dict[str, Any]) -> None:
-    """Put the whole configuration into each logger."""
-    for logger in loggers:
-        logger.log_hyperparams(config)
-
-
 def log_values(loggers: list[Logger], values: dict[str, float], plots: list[Path]) -> None:
-    """Put figures that do not change in training, and plots, into each logger that has a place for them.
-
-    Args:
-        loggers: those of the trainer.
-        values: name -> figure.
-        plots: PNG files.
-    """
+    """Log values that do not change during training, and plots (PNG files), where a logger can show them."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
@@ -126,13 +111,7 @@ def log_values(loggers: list[Logger], values: dict[str, float], plots: list[Path
 
 
 def log_results(loggers: list[Logger], means: dict[str, dict[str, dict[str, float]]], plots: list[Path]) -> None:
-    """Put the final table and the plots into the W&B run, and end it.
-
-    Args:
-        loggers: those of the trainer.
-        means: language -> row -> metric -> value; see `retrieval.results.by_language`.
-        plots: PNG files.
-    """
+    """Log the final table and the plots (PNG files) to the W&B run, and end it; see `by_language` for the means."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
@@ -144,11 +123,7 @@ def log_results(loggers: list[Logger], means: dict[str, dict[str, dict[str, floa
 
 
 def result_table(means: dict[str, dict[str, dict[str, float]]]) -> tuple[list[str | int], list[list[Any]]]:
-    """Columns and lines of the final table; with several languages, a line for each and for the average.
-
-    Args:
-        means: language -> row -> metric -> value.
-    """
+    """Columns and lines of the final table; with several languages, a line for each and for the average."""
     has_languages = list(means) != [""]
     lines = means | ({AVERAGE: averages(means)} if has_languages else {})
     metrics = list(dict.fromkeys(metric for rows in means.values() for row in rows.values() for metric in row))

@@ -7,12 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.names import LOSS
 from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics
 from retrieval.results import AVERAGE, LABELS, Result, Rows, by_language, groups, view_of
 from retrieval.statistics import Groups, macro_interval, macro_mean
 
 _SCALES = {"rsum": "rsum of the dev queries", "median_rank": "median rank of the dev queries"}
-"""Metrics that are no shares -> the panel of their own."""
+"""Metrics that are not between 0 and 1 -> the title of a panel of their own."""
+
+_LOSS = "training loss"
 
 _COLUMNS = 4
 
@@ -24,26 +27,28 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
 
     Args:
         path: PNG file to write.
-        history: for each validation ``step``, ``train/...`` and ``dev/...``, such as ``dev/map`` or ``dev/sw/map``.
+        history: for each validation ``step``, ``train/...`` and ``dev/...``, such as ``dev/map`` or ``dev/sw/map``;
+            a loss is the mean since the last validation.
         languages: those that stand in the names.
     """
     names = dict.fromkeys(name for point in history for name in point if "/info/" not in name)
-    panels = {"training loss": {name: name.removeprefix("train/") for name in names if name.startswith("train/")}}
-    own: dict[str, dict[str, str]] = {}
+    losses = {name: name.removeprefix("train/") for name in names if name.startswith("train/")}
+    panels = {_LOSS: {LOSS: losses[LOSS]} if len(losses) == 2 and LOSS in losses else losses}  # one term is the loss
+    by_metric: dict[str, dict[str, str]] = {}
     for name in names:
         split, _, rest = name.partition("/")
         language, _, of_language = rest.partition("/")
         if split != "dev":
             continue
         if of_language and language in languages:
-            own.setdefault(of_language, {})[name] = language
+            by_metric.setdefault(of_language, {})[name] = language
         elif "/" not in (view := view_of(rest))[0]:  # not of a group
             title = _SCALES.get(view[1].removeprefix("maxsim/"), "dev queries")
             panels.setdefault(title, {})[name] = rest
-    if own:
-        panels = {title + "\naverage of the languages" * (title != "training loss"): p for title, p in panels.items()}
-        metric = next(iter(own))
-        panels[f"{metric} of the dev queries"] = own[metric]
+    if by_metric:
+        panels = {title + "\naverage of the languages" * (title != _LOSS): p for title, p in panels.items()}
+        metric = next(iter(by_metric))
+        panels[f"{metric} of the dev queries"] = by_metric[metric]
     figure, axes_list = _subplots(len(panels))
     for axes, (title, labels) in zip(axes_list, panels.items(), strict=True):
         for name, label in labels.items():
@@ -51,6 +56,7 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set(title=title, xlabel="optimiser step")
         axes.legend(frameon=False, ncols=1 + len(labels) // 8)
+    axes_list[0].set_ylabel("mean since the last point")
     for axes in axes_list[1:]:
         axes.set_ylim(0, None)
     return _save(figure, path)
@@ -59,11 +65,7 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
 def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
     """Draw the metrics of undistilled, student and teacher, with bootstrap intervals over queries.
 
-    With several languages, each has its group of bars, and so has their average.
-
-    Args:
-        path: PNG file to write.
-        results: name -> what was measured; see `retrieval.results`.
+    With several languages, each has its group of bars, and so has their average; see `retrieval.results`.
     """
     grouped = by_language({name: result.per_query for name, result in results.items()})
     rows = [name for name in LABELS if name in next(iter(grouped.values()))]
@@ -72,9 +74,9 @@ def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
         return _plot_languages(path, grouped, rows, metrics)
     figure, axes_list = _subplots(min(_COLUMNS, len(metrics)), width=2.4, count=len(metrics))
     for axes, metric in zip(axes_list, metrics, strict=True):
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             if values := groups(grouped, row, metric):
-                _bar(axes, place, 0.8, values, row)
+                _bar(axes, position, 0.8, values, row)
         axes.set(title=metric.replace("/", "\n"), ylim=(0, _top(metric)))
         axes.set_xticks(range(len(rows)), [LABELS[row].replace(" ", "\n", 1) for row in rows])
         axes.tick_params(axis="x", labelsize=8)
@@ -83,10 +85,10 @@ def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
 
 def _shown(metrics: list[str]) -> list[str]:
     """The metrics to draw: the first four; with views, the first four of each, without those of groups."""
-    chosen: dict[str, list[str]] = {}
+    by_view: dict[str, list[str]] = {}
     for metric in metrics:
-        chosen.setdefault(view_of(metric)[0], []).append(metric)
-    return [metric for view, own in chosen.items() if "/" not in view for metric in own[:_COLUMNS]]
+        by_view.setdefault(view_of(metric)[0], []).append(metric)
+    return [metric for view, names in by_view.items() if "/" not in view for metric in names[:_COLUMNS]]
 
 
 def _top(metric: str) -> float | None:
@@ -116,12 +118,7 @@ def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], me
 def plot_groups(path: Path, results: Mapping[str, Result]) -> Path | None:
     """Draw the first metric of each view that has groups of queries, such as types of phrases: a group of bars each.
 
-    Args:
-        path: PNG file to write.
-        results: name -> what was measured; with several languages the average is drawn.
-
-    Returns:
-        The path; None where there are no groups.
+    With several languages their average is drawn. Returns None where there are no groups.
     """
     grouped = by_language({name: result.per_query for name, result in results.items()})
     rows = [name for name in LABELS if name in next(iter(grouped.values()))]
@@ -144,27 +141,22 @@ def plot_groups(path: Path, results: Mapping[str, Result]) -> Path | None:
 
 def _grouped_bars(axes: Any, rows: list[str], values: Mapping[str, Mapping[str, Groups]]) -> None:
     """A group of bars for each name: a bar for each row that has values."""
-    for place, of_row in enumerate(values.values()):
+    for position, of_row in enumerate(values.values()):
         for number, row in enumerate(rows):
             if of_row[row]:
-                at = place + (number - (len(rows) - 1) / 2) * 0.27
-                _bar(axes, at, 0.27, of_row[row], row, LABELS[row] if place == 0 else None)
+                x = position + (number - (len(rows) - 1) / 2) * 0.27
+                _bar(axes, x, 0.27, of_row[row], row, LABELS[row] if position == 0 else None)
     axes.set_xticks(range(len(values)), list(values), rotation=0 if len(values) < 9 else 90)
 
 
-def _bar(axes: Any, at: float, width: float, values: Groups, row: str, label: str | None = None) -> None:
+def _bar(axes: Any, x: float, width: float, values: Groups, row: str, label: str | None = None) -> None:
     mean, (low, high) = macro_mean(values), macro_interval(values)
     error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
-    axes.bar(at, mean, width, yerr=error, capsize=3, color=_COLOURS[row], label=label, error_kw={"lw": 1})
+    axes.bar(x, mean, width, yerr=error, capsize=3, color=_COLOURS[row], label=label, error_kw={"lw": 1})
 
 
 def plot_lengths(path: Path, rows: Mapping[str, TextStatistics]) -> Path:
-    """Draw the length histogram of each kind of text.
-
-    Args:
-        path: PNG file to write.
-        rows: kind of text -> its figures.
-    """
+    """Draw the length histogram of each kind of text."""
     names = ["0", *(f"{low}-{high - 1}" if high > low + 1 else str(low) for low, high in pairwise(BIN_EDGES[1:]))]
     figure, axes_list = _subplots(len(rows), width=2.8)
     for axes, (name, row) in zip(axes_list, rows.items(), strict=True):
@@ -184,10 +176,10 @@ def _subplots(columns: int, width: float = 4.5, count: int | None = None) -> tup
     lines = -(-count // columns)
     figure = Figure(figsize=(width * columns, 3.2 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(axis="y", alpha=0.3)
-        each.set_axisbelow(True)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", alpha=0.3)
+        panel.set_axisbelow(True)
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]

@@ -14,11 +14,7 @@ from retrieval.table import Means, format_p, print_table, results_table
 
 
 def verdict(grouped: Mapping[str, Rows]) -> str:
-    """One sentence: student against undistilled on the first metric, with paired tests.
-
-    Args:
-        grouped: language -> row -> metric -> query id -> value.
-    """
+    """One sentence: student against undistilled on the first metric, with paired tests."""
     metric = next(iter(next(iter(grouped.values()))["test"]))
     ours, theirs = groups(grouped, "test", metric), groups(grouped, "undistilled", metric)
     mean, base = macro_mean(ours), macro_mean(theirs)
@@ -34,11 +30,7 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
 
 
 def print_results(folder: Path) -> None:
-    """Print the results of a run, and where its files are; or one line where nothing was tested.
-
-    Args:
-        folder: the run folder.
-    """
+    """Print the results in a run folder, and where its files are; one line where there are none."""
     if not (folder / "metrics.json").is_file():
         print(f"{folder}: no results are kept of a run with fast_dev_run or limit_test_batches 0")
         return

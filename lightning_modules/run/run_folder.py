@@ -16,7 +16,8 @@ from lightning.pytorch import Callback, Trainer
 from foundations.errors import InputError
 from foundations.files import write_json, write_whole
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.run.loggers import log_config, log_results
+from lightning_modules.lightning_private import data_of
+from lightning_modules.run.loggers import log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
 from retrieval.collection import Collection
 from retrieval.results import Result, averages, by_language, to_json
@@ -94,12 +95,13 @@ class RunFolder(Callback):
             with write_whole(self.folder / "config.yaml") as file:
                 file.write(self.config_yaml)
             self._write_environment()
-            shares: dict[str, int] = getattr(trainer.datamodule, "shares", {})  # type: ignore[attr-defined]
+            shares: dict[str, int] = getattr(data_of(trainer), "shares", {})
             parts = {"pairs_in_an_epoch": shares} if shares else {}
-            log_config(trainer.loggers, self.config | parts)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config | parts)
 
     def _write_environment(self) -> None:
-        """Versions and command; those of a resumed run come under those of the first part."""
+        """Versions and command; those of a resumed run are added to those of the first part."""
         path, now = self.folder / "environment.json", environment()
         if path.is_file():
             first = json.loads(path.read_text(encoding="utf-8"))
@@ -107,27 +109,28 @@ class RunFolder(Callback):
         write_json(path, now)
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
-        """Remember the curve for the plot."""
+        """Add a point to the curves: dev metrics, and the means of the losses since the last point."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.history.append({"step": trainer.global_step, **metrics})
 
     def state_dict(self) -> dict[str, Any]:
-        """The curve until now."""
+        """The points of the curves."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the curve; what the best checkpoint knows of it, before a test, is no more than is known here."""
+        """Go on with the curves; those in the best checkpoint, which is loaded for the test, may be shorter."""
         self.history = max(self.history, list(state_dict["history"]), key=len)
 
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results, unless the run was a trial of a few batches (``fast_dev_run``)."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             results = self.evaluation.results
+            collections = data_of(trainer).collections
             write_json(self.folder / "history.json", self.history)
-            write_results(self.folder, results, trainer.datamodule.collections)  # type: ignore[attr-defined]
-            languages = {each.language for each in trainer.datamodule.collections.values()}  # type: ignore[attr-defined]
+            write_results(self.folder, results, collections)
+            languages = {collection.language for collection in collections.values()}
             plots = self._draw(results, languages) if self.plots else []
             log_results(trainer.loggers, means_of(results), plots)
 

@@ -57,13 +57,9 @@ class TextStatistics:
 
 
 def text_statistics(texts: Sequence[str], tokenization: Tokenization) -> TextStatistics:
-    """The figures of some texts, at least one.
+    """The figures of at least one text, as a model tokenizes them.
 
     Words are counted by white space, so the fertility says nothing about scripts that have none between words.
-
-    Args:
-        texts: the texts.
-        tokenization: of the model that reads them.
     """
     tokenizer = tokenization.tokenizer
     unknown_id = None if tokenization.unknown is None else tokenizer.token_to_id(tokenization.unknown)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_modules.lightning_private import commit_of
 from lightning_modules.models.files import folder_hash
 from lightning_modules.models.pretrained import load_config, load_tokenizer
 from lightning_modules.models.starter import resolve_model
@@ -96,11 +97,7 @@ class OnlineTeacher(ModelTeacher):
 
     def token_ids(self, texts: Sequence[str], side: TextSide = "queries") -> list[Array]:
         """The ids of the real tokens of each text, (tokens of the text,)."""
-        found: list[Array] = []
-        for start in range(0, len(texts), self.batch_size):
-            inputs = self.encoder.tokenize(texts[start : start + self.batch_size], side)
-            found += [ids[mask].numpy() for ids, mask in zip(inputs["input_ids"], inputs["token_mask"], strict=True)]
-        return found
+        return list(self.encoder.token_ids(texts, side))
 
     def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:
         """See `ModelTeacher.encode_batch`."""
@@ -122,6 +119,4 @@ class OnlineTeacher(ModelTeacher):
     def model_key(self) -> str:
         """A hash of a local folder's content, or the commit on the hub."""
         model = resolve_model(self.model)
-        if not Path(model).is_dir():
-            return f"{model}@{getattr(load_config(model), '_commit_hash', None)}"
-        return folder_hash(Path(model))
+        return folder_hash(Path(model)) if Path(model).is_dir() else f"{model}@{commit_of(load_config(model))}"

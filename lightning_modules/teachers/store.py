@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.images import PREFIX as IMAGE_PREFIX
 from datamodules.images import cache_text
 from foundations.files import UNFINISHED, new_folder
 
 Array = np.ndarray[Any, Any]
-
 _FORMAT = 1
 
 
 def text_keys(texts: Iterable[str]) -> Array:
     """BLAKE2b hashes of texts in NFC and UTF-8, of images with what tells a changed file; 16 bytes each."""
-    normal = (unicodedata.normalize("NFC", cache_text(text)).encode("utf-8", "surrogatepass") for text in texts)
+    named = (cache_text(text) if text.startswith(IMAGE_PREFIX) else text for text in texts)
+    normal = (unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass") for text in named)
     return np.array([hashlib.blake2b(data, digest_size=16).digest() for data in normal], dtype="S16")
 
 

@@ -80,9 +80,9 @@ def test_prefixes_by_side(tiny_bert):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output_dim": 0}, "output_dim must be at least 1"),
-        ({"query_augmentation": 33}, "from 0 to max_length=32"),
-        ({"query_augmentation": -1}, "from 0 to max_length=32"),
+        ({"output_dim": 0}, "output_dim is 0, expected at least 1"),
+        ({"query_augmentation": 33}, "query_augmentation is 33, expected a number from 0 to 32"),
+        ({"query_augmentation": -1}, "query_augmentation is -1, expected a number from 0 to 32"),
     ],
 )
 def test_wrong_options_of_the_encoder(tiny_bert, options, message):

@@ -1,0 +1,67 @@
+"""Run train.py, and write down which files of the product it enters: before the first step, and within it.
+
+python -m tests.step_trace OUT.json --strategy mse --data tsv ... --trainer.max_steps 2
+
+A file is entered when a function in it is called in the main thread; what runs while modules are imported does not
+count. A step is all between Lightning's hooks ``on_train_batch_start`` and ``on_train_batch_end``, those of our
+callbacks included; the next batch is read after it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from docs.house import FOLDERS  # noqa: E402
+
+PRODUCT = (*(f"{ROOT / folder}/" for folder in FOLDERS), *(str(path) for path in ROOT.glob("*.py")))
+CALLBACKS = str(ROOT / "lightning_modules" / "run" / "trainer.py")
+
+
+class Trace:
+    """A profile function that remembers files in the order in which they were entered."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, str] = {}
+        self.steps: list[dict[str, str]] = []
+        self.now = self.before
+        self.imports = 0
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if not code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or of a class
+            self.imports += {"call": 1, "return": -1}.get(event, 0)
+        elif event == "call" and self.imports == 0 and code.co_filename.startswith(PRODUCT):
+            if code.co_filename == CALLBACKS and code.co_name == "on_train_batch_start":
+                self.now = {}
+                self.steps.append(self.now)
+            self.now.setdefault(str(Path(code.co_filename).relative_to(ROOT)), code.co_qualname)
+        elif event == "return" and code.co_filename == CALLBACKS and code.co_name == "on_train_batch_end":
+            self.now = {}
+
+
+def main() -> None:
+    """Trace one run."""
+    out = Path(sys.argv[1])
+    import train
+    from lightning_modules.cli import front_door  # noqa: F401  the imports of this file are not part of the run
+
+    sys.argv = ["train.py", *sys.argv[2:]]
+    trace = Trace()
+    sys.setprofile(trace)
+    try:
+        train.main()
+    finally:
+        sys.setprofile(None)
+        out.write_text(json.dumps({"before": trace.before, "steps": trace.steps}))
+
+
+if __name__ == "__main__":
+    main()
