@@ -52,7 +52,7 @@ def measure(settings: dict[str, Any], only: list[str] | None = None) -> list[dic
     rows: list[dict[str, Any]] = []
     every = (
         parts.solvers, parts.step_share, parts.memory, parts.tight, parts.plans, parts.gradients, parts.unbalanced,
-        parts.warm_start, parts.batch_level,
+        parts.batch_level,
     )  # fmt: skip
     for part in every:
         if only and part.__name__ not in only:

@@ -280,24 +280,6 @@ def unbalanced(states: States, settings: Settings) -> list[Row]:
     return rows
 
 
-def warm_start(states: States, settings: Settings) -> list[Row]:
-    """Iterations from the potentials of before the student moved by 1 - cos = 0.02, and from nothing."""
-    problem = states.problem(settings["batches"][-1], settings["lengths"][min(1, len(settings["lengths"]) - 1)])
-    tokens, mask = problem.student.require_tokens()
-    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(7))
-    noise -= (noise * tokens).sum(-1, keepdim=True) / tokens.square().sum(-1, keepdim=True).clamp(min=1e-12) * tokens
-    angle = torch.tensor(1 - 0.02).acos()
-    moved = tokens * angle.cos() + F.normalize(noise, dim=-1) * tokens.norm(dim=-1, keepdim=True) * angle.sin()
-    later = Problem(problem.teacher, replace(problem.student, tokens=moved.masked_fill(~mask[..., None], 0.0)))
-    rows = []
-    for side, solver in OURS.items():
-        cold = ours(later, solver).iterations.double().mean().item()
-        warm = ours(later, solver, potentials=ours(problem, solver).potentials).iterations.double().mean().item()
-        name = f"{side}: mean iterations from warm potentials, against cold ones"
-        rows.append(row(name, warm, "iterations", cold, cold / max(warm, 1e-9), at_least=1.7))
-    return rows
-
-
 def batch_level(states: States, settings: Settings) -> list[Row]:
     """One large problem, as between the texts of a batch: against POT's NumPy solver."""
     rows = []

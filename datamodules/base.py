@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import copy
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images import ImageReference, is_image
-from datamodules.leaks import Leaks, find_leaks, without_rows
+from datamodules.leaks import Leaks, check_leaks
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
-from datamodules.pairs import Pair, PairBatch, PairDataset, TextBatch, pair_length, sides_of, text_batches
-from datamodules.sources import Pairs, PairSource, SampledSource
+from datamodules.pairs import Pair, PairBatch, pair_length, sides_of
+from datamodules.sources import Pairs, PairSource, SampledSource, limited
 from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
@@ -33,9 +31,6 @@ Collections = dict[str, Collection]
 Step = Callable[[Pairs, Collections], tuple[Pairs, Collections, Any]]
 """What `PairsDataModule.setup` does with the data: gives them back, changed or not, and a report or None."""
 
-_MOST_CHECKED = 250_000
-"""Streamed pairs that are looked at for leaks."""
-
 
 class PairsDataModule(LightningDataModule):
     """Training pairs and evaluation collections of one dataset.
@@ -45,7 +40,7 @@ class PairsDataModule(LightningDataModule):
     `prepare_data` as well, which Lightning calls once on each machine. `setup` loads the data and takes them through
     `steps`. Use a trainer with ``use_distributed_sampler=False``: pairs are shared out over the ranks here.
 
-    A checkpoint holds the place in the training data; a run resumed from it goes on with exactly the batch that
+    A checkpoint holds the position in the training data; a run resumed from it goes on with exactly the batch that
     would have come next, with any number of workers. (The loader alone could not: Lightning drops a loader's
     state where `configure_optimizers` asks for the number of steps.)
 
@@ -57,7 +52,7 @@ class PairsDataModule(LightningDataModule):
         limit_pairs: train on a random subset of this many pairs; all of them by default. Of streamed pairs they
             come from a random subset of the file's parts.
         bucket: batch pairs of similar length together, which saves most of the padding; see `PairSampler`.
-        shuffle_buffer: streamed pairs are shuffled within so many, and the parts of the file as a whole; each worker
+        shuffle_buffer: streamed pairs are shuffled within this many, and the parts of the file as a whole; each worker
             process holds this many in memory.
         cache_pairs: let the teacher encode the source side of all pairs before training, and keep the vectors;
             by default, unless the pairs are streamed. Otherwise it encodes each batch as it comes.
@@ -80,10 +75,6 @@ class PairsDataModule(LightningDataModule):
     """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
 
     With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
-    shard_texts: int | None = None
-    """Larger collections' documents are left to the evaluation, which sets this; None leaves none."""
-    undistilled: bool = True
-    """Whether the teacher will read the student's side of ``test`` too; the evaluation sets this."""
 
     def __init__(
         self,
@@ -171,35 +162,12 @@ class PairsDataModule(LightningDataModule):
 
     def limit(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
         """Step: a random choice of ``limit_pairs`` pairs."""
-        if self.limit_pairs is None:
-            return pairs, collections, None
-        if self.limit_pairs > len(pairs):
-            warnings.warn(f"limit_pairs is {self.limit_pairs}, but there are {len(pairs)} pairs only", stacklevel=3)
-        if isinstance(pairs, PairSource):
-            limited = SampledSource(pairs, self.limit_pairs, self.seed) if self.limit_pairs < len(pairs) else pairs
-            return limited, collections, None
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(pairs), generator=generator)[: self.limit_pairs]
-        return [pairs[index] for index in sorted(chosen.tolist())], collections, None
+        return limited(pairs, self.limit_pairs, self.seed), collections, None
 
     def check_leaks(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, Leaks | None]:
-        """Step: look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
-
-        Of streamed pairs only the first 250,000 are looked at, unless leaks are to be dropped.
-
-        Returns:
-            The pairs that are left, the collections, and what was found; None where a dataset has no leaks by nature.
-
-        Raises:
-            InputError: no pair is left.
-        """
-        limit = None if self.remove_leaks or isinstance(pairs, list) else _MOST_CHECKED
-        leaks, rows = find_leaks(pairs, collections, limit)
-        if not (self.remove_leaks and rows):
-            return pairs, collections, leaks
-        if len(rows) == len(pairs):
-            raise InputError("every training pair holds a query of dev or test, so remove_leaks leaves none")
-        return without_rows(pairs, rows), collections, replace(leaks, dropped=True)
+        """Step: look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so."""
+        pairs, leaks = check_leaks(pairs, collections, self.remove_leaks)
+        return pairs, collections, leaks
 
     def add_noise(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, NoiseReport | None]:
         """Step: put noise into the pairs, where it was asked for; see `datamodules.noise.transform.noisy_pairs`."""
@@ -220,9 +188,9 @@ class PairsDataModule(LightningDataModule):
 
     def with_attributes(self, **attributes: Any) -> Self:
         """A copy with other options or data, such as ``seed=1``; what is loaded is shared."""
-        other = copy.copy(self)
-        vars(other).update(attributes)
-        return other
+        changed = copy.copy(self)
+        vars(changed).update(attributes)
+        return changed
 
     @property
     def caches_pairs(self) -> bool:
@@ -268,48 +236,14 @@ class PairsDataModule(LightningDataModule):
         with delayed_progress("sample pairs", rows) as advance:
             return [pair for pair in pairs if advance(1) is None]
 
-    def teacher_texts(
-        self, candidates: bool = False, side: str | None = None, source_side: str = "queries"
-    ) -> Iterable[str]:
-        """Every text that the teacher is to encode before training, in an order that does not change.
-
-        These are the sources of the pairs (unless ``cache_pairs`` says no), the teacher's side of all collections, and
-        the student's side of ``test``, which the teacher reads for the undistilled row of the results.
-
-        Args:
-            candidates: whether the sources of the pairs' candidates are among them.
-            side: only those that are read as ``queries``, or as ``documents``; None is both.
-            source_side: what the sources of the pairs are read as; candidates are documents.
-
-        Returns:
-            A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
-        """
-        sides = [
-            texts
-            for collection in self.collections.values()
-            for reader in (("teacher", "student") if collection.split == "test" and self.undistilled else ("teacher",))
-            for name, texts in sides_of(collection, reader)
-            if side in (None, name) and not self._is_large(name, texts)
-        ]
-        pairs = self.pairs if self.caches_pairs else ()
-        sources = (pair.source for pair in (pairs if side in (None, source_side) else ()))
-        lists = pairs if candidates and side in (None, "documents") else ()
-        listed = (each.source for pair in lists for each in pair.candidates)
-        texts = chain(sources, listed, chain.from_iterable(side.values() for side in sides))
-        in_memory = isinstance(self.pairs, list) and all(isinstance(side, dict) for side in sides)
-        return list(dict.fromkeys(texts)) if in_memory else texts
-
-    def _is_large(self, side: str, texts: Mapping[str, str]) -> bool:
-        return side == "documents" and self.shard_texts is not None and len(texts) > self.shard_texts
-
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Batches of training pairs, from the place where the run is."""
+        """Batches of training pairs, from the position of the run."""
         if isinstance(self.pairs, PairSource):
             return stream_loader(
                 self.pairs, self.batch_size, self.seed, *self._rank(), self.shuffle_buffer, self.bucket,
                 self.num_workers, self._position,
             )  # fmt: skip
-        return PairLoader(PairDataset(self.pairs), self._sampler(self.bucket), self.num_workers, self._position)
+        return PairLoader(self.pairs, self._sampler(self.bucket), self.num_workers, self._position)
 
     def _sampler(self, bucket: bool) -> PairSampler:
         if isinstance(self.pairs, PairSource):
@@ -317,19 +251,16 @@ class PairsDataModule(LightningDataModule):
         lengths = [pair_length(pair) for pair in self.pairs] if bucket else None
         return PairSampler(len(self.pairs), self.batch_size, self.seed, *self._rank(), lengths=lengths)
 
-    def val_dataloader(self) -> DataLoader[TextBatch]:
-        """What the student reads of ``dev``."""
-        return self._text_dataloader("dev")
+    def val_dataloader(self) -> Sequence[int]:
+        """One empty batch, so that there is a validation: its callback encodes the collections ``dev``, whole."""
+        return self._empty_batches("dev")
 
-    def test_dataloader(self) -> DataLoader[TextBatch]:
-        """What the student reads of ``test``."""
-        return self._text_dataloader("test")
+    def test_dataloader(self) -> Sequence[int]:
+        """One empty batch for a test, as for a validation."""
+        return self._empty_batches("test")
 
-    def _text_dataloader(self, name: str) -> DataLoader[TextBatch]:
-        collections = [each for each in self.collections.values() if each.split == name]
-        batches = text_batches(collections, self.eval_batch_size, *self._rank(), most=self.shard_texts)
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(batches, batch_size=None, num_workers=self.num_workers, generator=generator)  # type: ignore[arg-type]
+    def _empty_batches(self, split: str) -> Sequence[int]:
+        return range(int(any(collection.split == split for collection in self.collections.values())))
 
     def _rank(self) -> tuple[int, int]:
         """This process, and how many there are."""
@@ -344,7 +275,7 @@ class PairsDataModule(LightningDataModule):
         return Position(*divmod(done, int(batches_in_epoch)))
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the training data, for a checkpoint."""
+        """The position in the training data, for a checkpoint."""
         if self.trainer is None or self.trainer.num_training_batches in (0, float("inf")):
             return {}
         position = self._position()
@@ -355,7 +286,7 @@ class PairsDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the place in a checkpoint.
+        """Go on from the position in a checkpoint.
 
         Raises:
             InputError: the checkpoint was written in mid-epoch with other pairs, batch size or number of devices.
@@ -373,13 +304,13 @@ class PairsDataModule(LightningDataModule):
 
 
 def _check_collection(collection: Collection) -> None:
-    """Raise InputError where there is nothing to search, or nothing to find."""
-    for what, found in (
+    """Raise InputError for a collection without queries, documents or relevant documents."""
+    for what, content in (
         ("query", collection.queries),
         ("document", collection.documents),
         ("relevant document", [1 for grades in collection.qrels.values() for grade in grades.values() if grade > 0]),
     ):
-        if not found:
+        if not content:
             raise InputError(f"the collection {collection.name!r} has no {what}, expected at least one")
     check_views(collection)
     if {collection.query_side, collection.document_side} == {"teacher"} and collection.split != "english":

@@ -4,8 +4,8 @@ Run ``python -m datamodules.fetch [starter|starter_images|starter_help|all]``, o
 first used. Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
 POTSTILL_CACHE, by default ``~/.cache/potstill``. Nothing of it is ever part of this repository.
 
-A package is unpacked beside its place and then moved there, so what has the right name is whole. What a killed
-download left behind is removed by the next one. Processes that fetch at the same time wait for each other.
+A package appears when it is complete; what a killed download left is removed by the next one. Processes that fetch
+at the same time wait for each other.
 
 Traps: PyPI and npm keep a version for ever, but Debian's archive holds only the newest of each release. Where the
 pinned version is gone, the one that is offered is taken, with a warning, because figures may differ.
@@ -51,14 +51,10 @@ def fetch_data(group: str) -> None:
 
 
 def fetch(name: str) -> Path:
-    """The folder of an unpacked package, downloaded first if it is not in the cache.
+    """The folder of an unpacked package, downloaded first if it is not in the cache; npm's files are in ``package/``.
 
     Args:
         name: a key of `PACKAGES`.
-
-    Returns:
-        The folder with the package's files (npm puts them under ``package/``). The network is not touched when
-        it is there.
 
     Raises:
         InputError: the client is not installed, the download failed, or the file is not the pinned one.
@@ -83,7 +79,7 @@ def fetch(name: str) -> Path:
 
 
 def _folder(package: Package, version: str) -> Path:
-    """The place of a version; Debian's epochs ("1:") are not fit for file names."""
+    """The folder of a version; Debian's epochs ("1:") cannot be in file names."""
     return cache_folder() / "packages" / package.kind / f"{package.file_name}-{version.replace(':', '_')}"
 
 

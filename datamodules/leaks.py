@@ -1,32 +1,36 @@
-"""Leaks: evaluation queries that stand among the training texts."""
+"""Leaks: evaluation queries among the training texts."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from datamodules.images import is_image
-from datamodules.pairs import Pair
 from datamodules.sources import Pairs, PairSource, WithoutRows
 from datamodules.text import fold, normalise
+from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
 from retrieval.index.bm25 import words
 
 _EXAMPLES = 3
+
+_MOST_CHECKED = 250_000
+"""Streamed pairs that are looked at."""
+
 _STRETCH = 4
-"""A text so many times as long as the longest query is not looked at: its words cannot be those of a query."""
+"""A text this many times as long as the longest query is not looked at: its words cannot be those of a query."""
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What was found when evaluation queries were looked for among the training pairs.
+    """Evaluation queries among the training pairs.
 
     Args:
         checked: number of pairs that were looked at.
-        pairs: of them, those with the text of a query when case, punctuation and white space do not count.
-        exact: of them, those with the very text of a query (in NFC, white space aside).
+        pairs: those of them with the text of a query, apart from case, punctuation and white space.
+        exact: those of them with exactly the text of a query, in NFC and apart from white space.
         examples: some of the texts.
         dropped: whether the pairs were taken out of the training data.
     """
@@ -57,7 +61,7 @@ class Leaks:
 
 
 def find_leaks(
-    pairs: Iterable[Pair], collections: Mapping[str, Collection], limit: int | None = None
+    pairs: Pairs, collections: Mapping[str, Collection], limit: int | None = None
 ) -> tuple[Leaks, list[int]]:
     """Look for evaluation queries among training texts.
 
@@ -69,7 +73,7 @@ def find_leaks(
     Args:
         pairs: the training pairs.
         collections: ``dev``, ``test`` and others by name.
-        limit: look at so many pairs only; all of them by default.
+        limit: look at the first pairs only, this many; at all of them by default.
 
     Returns:
         What was found, and the positions of those pairs in ascending order.
@@ -77,7 +81,7 @@ def find_leaks(
     readers: dict[str, set[str]] = {"student": set(), "teacher": set()}
     exact: set[str] = set()
     for collection in collections.values():
-        if collection.name.partition("/")[0] == "english":
+        if collection.split == "english":
             continue
         for query in collection.queries.values():
             if not is_image(query):
@@ -85,31 +89,43 @@ def find_leaks(
                 exact.add(normalise(query))
     longest = _STRETCH * max((len(query) for query in exact), default=0)
     rows, number_exact, checked, examples = [], 0, 0, dict[str, None]()
-    with delayed_progress("look for leaks", _size(pairs, limit)) as advance:
+    with delayed_progress("look for leaks", len(pairs) if limit is None else limit) as advance:
         for row, pair in enumerate(itertools.islice(pairs, limit)):
             checked += 1
             if row % 4096 == 0:
                 advance(4096)
-            found = [
+            leaking = [
                 text
                 for text, queries in ((pair.target, readers["student"]), (pair.source, readers["teacher"]))
                 if queries and len(text) <= longest and not is_image(text) and _key(text) in queries
             ]
-            if found:
+            if leaking:
                 rows.append(row)
-                number_exact += any(normalise(text) in exact for text in found)
+                number_exact += any(normalise(text) in exact for text in leaking)
                 if len(examples) < _EXAMPLES:
-                    examples[found[0]] = None
+                    examples[leaking[0]] = None
     return Leaks(checked, len(rows), number_exact, list(examples)), rows
 
 
-def without_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
-    """The pairs but those at some positions.
+def check_leaks(pairs: Pairs, collections: Mapping[str, Collection], remove: bool) -> tuple[Pairs, Leaks]:
+    """Look for evaluation queries among the pairs, of streamed ones among the first 250,000; or drop all that leak.
 
-    Args:
-        pairs: a list, or a source, which stays where it is.
-        rows: positions in ascending order.
+    Returns:
+        The pairs that are left, and what was found.
+
+    Raises:
+        InputError: no pair is left.
     """
+    leaks, rows = find_leaks(pairs, collections, None if remove or isinstance(pairs, list) else _MOST_CHECKED)
+    if not (remove and rows):
+        return pairs, leaks
+    if len(rows) == len(pairs):
+        raise InputError("every training pair holds a query of dev or test, so remove_leaks leaves none")
+    return without_rows(pairs, rows), replace(leaks, dropped=True)
+
+
+def without_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
+    """The pairs without those at some positions, which are in ascending order."""
     if isinstance(pairs, PairSource):
         return WithoutRows(pairs, rows) if rows else pairs
     dropped = set(rows)
@@ -117,10 +133,5 @@ def without_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
 
 
 def _key(text: str) -> str:
-    """What a text and a query have in common if they match: their words; signs alone stand for themselves."""
+    """The key by which a text matches a query: its words, or the text itself where it has none."""
     return " ".join(words(text)) or fold(text)
-
-
-def _size(pairs: Iterable[Pair], limit: int | None) -> float:
-    size = len(pairs) if isinstance(pairs, PairSource | Sequence) else float("inf")
-    return size if limit is None else min(size, limit)

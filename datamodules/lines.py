@@ -196,11 +196,10 @@ class TextStore(LazyTexts):
             return LineIndex.open(path, keep, _TEXT_ROWS, f"texts {form}")
 
         def keys() -> IntArray:
-            index = lines()
+            lines()
             if not hashes:  # the index was there already
-                for chunk in range(len(index.chunk_sizes())):
-                    for line in index.read_chunk(chunk):
-                        keep(line, 0)
+                for _, _, line in scan_lines(path):
+                    keep(line, 0)
             return _sorted_keys(hashes, path, parse)
 
         table = derived_array(path, f"text keys 1 {form}", keys)
@@ -209,9 +208,9 @@ class TextStore(LazyTexts):
     def __getitem__(self, key: str) -> str:
         if isinstance(key, str):
             hashes, rows = self._keys
-            own = np.int64(_hash(key))
-            for position in range(int(np.searchsorted(hashes, own)), len(hashes)):
-                if hashes[position] != own:
+            key_hash = np.int64(_hash(key))
+            for position in range(int(np.searchsorted(hashes, key_hash)), len(hashes)):
+                if hashes[position] != key_hash:
                     break
                 identifier, text = self.item_at(int(rows[position]))
                 if identifier == key:

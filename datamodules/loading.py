@@ -19,7 +19,7 @@ from foundations.errors import InputError
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the training data.
+    """How far a run is in the training data.
 
     Args:
         epoch: from 0.
@@ -33,7 +33,7 @@ class Position:
 class PairSampler(Sampler[list[int]]):
     """Batches of indices: one permutation for each (seed, epoch), shared out over the ranks.
 
-    The ranks' batches with the same number make up one slice of the permutation, without overlap: W ranks with
+    The batches of the same number on all ranks are one slice of the permutation, without overlap: W ranks with
     batches of B see what one process with batches of B * W sees. What does not fill a batch on every rank is left
     out of that epoch.
 
@@ -105,17 +105,9 @@ def seeded_generator(*words: int) -> torch.Generator:
 
 
 def by_length(order: Tensor, lengths: Tensor, size: int, window: int, generator: torch.Generator) -> Tensor:
-    """A permutation with items of similar length next to each other, a slice at a time; see `PairSampler`.
+    """A permutation of N items, cut to whole slices of `size` items of similar length; see `PairSampler`.
 
-    Args:
-        order: indices of items, (N,).
-        lengths: of all items, in any unit.
-        size: items in a slice.
-        window: slices that are sorted together.
-        generator: shuffles the slices of a window.
-
-    Returns:
-        The indices that fill slices, (N // size * size,).
+    Windows of that many slices are sorted by length, and the generator shuffles the slices of each.
     """
     order = order[: len(order) // size * size]
     slices: list[Tensor] = []
@@ -129,21 +121,19 @@ def by_length(order: Tensor, lengths: Tensor, size: int, window: int, generator:
 class PairLoader(DataLoader[PairBatch]):
     """A dataloader of pairs that asks where to start, each time that it is iterated.
 
-    It has a random generator of its own, so that iterating it does not change the global random state (a resumed
-    run iterates one time more than an uninterrupted one).
+    Its random generator is not the global one, which iterating it leaves alone: a resumed run iterates once more than
+    an uninterrupted one.
 
     Args:
-        dataset: gives the pairs of what the sampler gives.
-        sampler: their order.
+        dataset: a list of pairs, or a `StreamDataset`.
+        sampler: the order.
         num_workers: worker processes.
-        position: gives the place at which the next iteration starts.
+        position: gives the position at which the next iteration starts.
     """
 
-    def __init__(
-        self, dataset: Dataset[Any], sampler: PairSampler, num_workers: int, position: Callable[[], Position]
-    ) -> None:
+    def __init__(self, dataset: Any, sampler: PairSampler, num_workers: int, position: Callable[[], Position]) -> None:
         super().__init__(
-            dataset,  # the type parameter of a DataLoader is what it yields
+            dataset,
             batch_sampler=sampler,
             num_workers=num_workers,
             collate_fn=collate,
@@ -158,7 +148,7 @@ class PairLoader(DataLoader[PairBatch]):
         return super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the datamodule keeps the place. That this method exists tells Lightning that we can resume."""
+        """Nothing: the datamodule keeps the position. That this method exists tells Lightning that we can resume."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -208,27 +198,23 @@ class StreamDataset(Dataset[list[Pair]]):
         self.source, self.sampler, self.bucket = source, sampler, bucket
         self.slice = sampler.batch_size * sampler.world_size
         self.slices = max(1, buffer // self.slice)
-        self._epoch, self._place = -1, (-1, -1)
+        self._epoch, self._window = -1, (-1, -1)
         self._order, self._ends = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         self._rows: list[Row] = []
 
     def __getitems__(self, numbers: list[int]) -> list[Pair]:
-        """The pairs of batches of this rank, in order.
-
-        Args:
-            numbers: of the batches since the beginning of the run.
-        """
+        """The pairs of some batches of this rank, which are counted from the beginning of the run."""
         return [self.source.parse(row) for number in numbers for row in self._batch(number)]
 
     def _batch(self, number: int) -> list[Row]:
         epoch, batch = divmod(number, len(self.sampler))
-        window, place = divmod(batch, self.slices)
-        if self._place != (epoch, window):
+        window, position = divmod(batch, self.slices)
+        if self._window != (epoch, window):
             self._rows = []  # before the next ones are read
             self._rows = self._read_window(epoch, window)
-            self._place = (epoch, window)
+            self._window = (epoch, window)
         size = self.sampler.batch_size
-        return self._rows[place * size : (place + 1) * size]
+        return self._rows[position * size : (position + 1) * size]
 
     def _read_window(self, epoch: int, window: int) -> list[Row]:
         """The rows of this rank in a window, batch after batch."""
@@ -239,17 +225,18 @@ class StreamDataset(Dataset[list[Pair]]):
         if self.bucket:
             lengths = torch.tensor([self.source.row_length(row) for row in rows])
             order = by_length(order, lengths, self.slice, self.sampler.window, generator)
-        own = order[: len(order) // self.slice * self.slice].view(-1, self.sampler.world_size, self.sampler.batch_size)
-        return [rows[place] for place in own[:, self.sampler.rank].flatten().tolist()]
+        whole = order[: len(order) // self.slice * self.slice]
+        by_rank = whole.view(-1, self.sampler.world_size, self.sampler.batch_size)
+        return [rows[index] for index in by_rank[:, self.sampler.rank].flatten().tolist()]
 
     def _read(self, epoch: int, start: int, end: int) -> list[Row]:
         """Rows of an epoch's sequence of chunks."""
         if self._epoch != epoch:
             self._set_epoch(epoch)
         rows: list[Row] = []
-        for place in range(int(np.searchsorted(self._ends, start, side="right")), len(self._order)):
-            last = int(self._ends[place])
-            chunk = self.source.read_chunk(int(self._order[place]))
+        for position in range(int(np.searchsorted(self._ends, start, side="right")), len(self._order)):
+            last = int(self._ends[position])
+            chunk = self.source.read_chunk(int(self._order[position]))
             begin = last - len(chunk)
             rows += chunk[max(0, start - begin) : end - begin]
             if last >= end:
@@ -266,7 +253,7 @@ class StreamDataset(Dataset[list[Pair]]):
         self._epoch = epoch
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rows": [], "_place": (-1, -1)}
+        return self.__dict__ | {"_rows": [], "_window": (-1, -1)}
 
 
 def stream_loader(
@@ -282,16 +269,8 @@ def stream_loader(
 ) -> PairLoader:
     """A dataloader of streamed pairs; iterating it gives one epoch.
 
-    Args:
-        source: the pairs.
-        batch_size: pairs in a batch of one rank.
-        seed: gives, with the epoch, the order.
-        rank: this process, from 0.
-        world_size: number of processes.
-        buffer: rows that are shuffled together; each worker process holds as many.
-        bucket: put rows of similar length into a batch.
-        num_workers: worker processes; they change nothing in the order.
-        position: gives epoch and batch at which the next iteration starts.
+    Options are those of `StreamSampler`, `StreamDataset` and `PairLoader`; the order is the same for any number of
+    worker processes.
 
     Raises:
         InputError: the pairs do not fill one batch on every rank.

@@ -101,12 +101,12 @@ class MixtureDataModule(PairsDataModule):
         collections: Collections = {}
         for name, part in keep_apart(self._parts()).items():
             try:
-                pairs[name], own = part.load()
+                pairs[name], loaded = part.load()
             except InputError as error:
                 if error.path is not None or name in str(error):
                     raise
                 raise InputError(f"{name}: {error}") from error
-            collections |= {f"{split}/{name}": replace(each, name=f"{split}/{name}") for split, each in own.items()}
+            collections |= {f"{split}/{name}": replace(each, name=f"{split}/{name}") for split, each in loaded.items()}
         _refuse_equal_parts(pairs, collections)
         of_images = {name for name, part in self.parts.items() if isinstance(part, SplitByImage)}
         return Mixture(pairs, self.temperature, of_images), collections
@@ -154,9 +154,9 @@ def _over_parts(
     """Take each part through its step, with its own collections or with those of all parts."""
     changed, reports = {}, []
     for name, step in steps.items():
-        own = collections if sees_all else _collections_of(name, collections)
-        changed[name], own, report = step(pairs.parts[name], own)
-        collections = collections | own
+        seen = collections if sees_all else _collections_of(name, collections)
+        changed[name], seen, report = step(pairs.parts[name], seen)
+        collections = collections | seen
         reports += [] if report is None else [report]
     report = type(reports[0]).of_parts(reports) if reports else None
     return pairs.with_parts(changed), collections, report
@@ -169,10 +169,10 @@ def _collections_of(part: str, collections: Collections) -> Collections:
 def _refuse_equal_parts(pairs: Mapping[str, Pairs], collections: Collections) -> None:
     """Two names of one language, such as ``sw`` and ``Swahili``, would count it twice."""
     seen: dict[tuple[str, ...], str] = {}
-    for name, own in pairs.items():
+    for name, of_part in pairs.items():
         test = collections[f"test/{name}"]
-        first = next(iter(own))
-        key = (str(len(own)), first.source, first.target, *test.queries, *test.queries.values())
+        first = next(iter(of_part))
+        key = (str(len(of_part)), first.source, first.target, *test.queries, *test.queries.values())
         if key in seen:
             raise InputError(f"{seen[key]} and {name} hold the same data: name each language once")
         seen[key] = name

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datamodules.images import is_image
 from datamodules.text import fold, normalise, text_id
 from retrieval.collection import Collection, Side
+
+_Batch = TypeVar("_Batch", "PairBatch", "CandidateBatch")
 
 
 @dataclass(frozen=True)
@@ -80,33 +80,7 @@ class PairBatch:
         """The batch with its tensors on a device; copies to a GPU are queued, and nothing waits for them."""
         if torch.device(device).type == "cuda":
             options = {"non_blocking": True} | options
-        candidates = None if self.candidates is None else self.candidates.to(device, **options)
-        noisy = None if self.noisy is None else self.noisy.to(device, **options)
-        return replace(self, ids=self.ids.to(device, **options), candidates=candidates, noisy=noisy)
-
-
-@dataclass
-class TextBatch:
-    """What the evaluation dataloaders give: texts of one side of one collection, for the student to encode.
-
-    Args:
-        collection: name of the collection.
-        side: ``queries`` or ``documents``; a batch never mixes them.
-        ids: ids of the queries or documents.
-        texts: their texts, in the same order.
-    """
-
-    collection: str
-    side: Literal["queries", "documents"]
-    ids: list[str]
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def to(self, device: torch.device | str, **options: Any) -> TextBatch:  # noqa: ARG002
-        """The batch itself: it holds no tensor."""
-        return self
+        return _moved(self, device, options)
 
 
 def make_pairs(texts: Iterable[tuple[str, str]]) -> list[Pair]:
@@ -158,19 +132,6 @@ def collate(pairs: Sequence[Pair]) -> PairBatch:
     return PairBatch(sources, [pair.target for pair in pairs], ids, candidates, noisy)
 
 
-class PairDataset(Dataset[Pair]):
-    """Pairs by their position."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self.pairs[index]
-
-
 def sides_of(
     collection: Collection, reader: Side
 ) -> Iterator[tuple[Literal["queries", "documents"], Mapping[str, str]]]:
@@ -185,39 +146,6 @@ def sides_of(
         yield "documents", collection.documents
 
 
-def text_batches(
-    collections: Iterable[Collection], batch_size: int, rank: int, world_size: int, most: int | None = None
-) -> list[TextBatch]:
-    """All that the student reads of some collections, in the batches of one rank.
-
-    Texts of similar length go together, the longest first, so that little is padded and too little memory shows
-    at once. Every rank has the same number of batches: the first ones are repeated where they do not come out
-    even, so a consumer merges by id.
-
-    Args:
-        collections: what to encode.
-        batch_size: texts in a batch; the last batch of a side may have fewer.
-        rank: this process, from 0.
-        world_size: number of processes.
-        most: of a collection with more documents than this, only the first batch of documents is given, to keep its
-            place; None is no limit.
-
-    Returns:
-        The batches of this rank.
-    """
-    batches = []
-    for collection in collections:
-        for side, texts in sides_of(collection, "student"):
-            is_large = side == "documents" and most is not None and len(texts) > most
-            given = islice(texts.items(), batch_size) if is_large else texts.items()
-            items = sorted(given, key=lambda item: (-len(item[1]), item[0]))
-            for start in range(0, len(items), batch_size):
-                ids, chunk = zip(*items[start : start + batch_size], strict=True)
-                batches.append(TextBatch(collection.name, side, list(ids), list(chunk)))
-    per_rank = -(-len(batches) // world_size)
-    return [batches[index % len(batches)] for index in range(rank, per_rank * world_size, world_size)]
-
-
 @dataclass
 class CandidateBatch:
     """The candidates of B pairs, at most N each, with each text once.
@@ -227,8 +155,8 @@ class CandidateBatch:
     Args:
         sources: texts for the teacher; U, at least one.
         targets: texts for the student; V.
-        source_index: place of a candidate in `sources`, 0 where none is listed; (B, N), int64.
-        target_index: place in `targets`, -1 where the student does not read it; (B, N), int64.
+        source_index: position of a candidate in `sources`, 0 where none is listed; (B, N), int64.
+        target_index: position in `targets`, -1 where the student does not read it; (B, N), int64.
         listed: True at candidates, which come first in a row; (B, N).
         ids: equal for the same text, in every batch; (B, N), int64.
         keys: such an id of each pair's own source; (B,), int64.
@@ -246,15 +174,14 @@ class CandidateBatch:
 
     def to(self, device: torch.device | str, **options: Any) -> CandidateBatch:
         """The batch with its tensors on a device."""
-        return replace(
-            self,
-            source_index=self.source_index.to(device, **options),
-            target_index=self.target_index.to(device, **options),
-            listed=self.listed.to(device, **options),
-            ids=self.ids.to(device, **options),
-            keys=self.keys.to(device, **options),
-            scores=None if self.scores is None else self.scores.to(device, **options),
-        )
+        return _moved(self, device, options)
+
+
+def _moved(batch: _Batch, device: torch.device | str, options: dict[str, Any]) -> _Batch:
+    """The batch with all that it has of tensors on a device."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    moved = {name: value.to(device, **options) for name, value in values.items() if hasattr(value, "to")}
+    return replace(batch, **moved)
 
 
 def collate_candidates(sources: Sequence[str], lists: Sequence[Sequence[Candidate]]) -> CandidateBatch | None:

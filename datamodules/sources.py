@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from datamodules.lines import LineIndex, TextStore
 from datamodules.pairs import Pair, pair_length
@@ -43,11 +45,7 @@ class PairSource(ABC):
 
     @abstractmethod
     def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk.
-
-        Args:
-            number: of the chunk, from 0.
-        """
+        """The rows of a chunk, which is given by its number from 0."""
 
     @abstractmethod
     def parse(self, row: Row) -> Pair:
@@ -58,12 +56,7 @@ class PairSource(ABC):
         return len(row) if isinstance(row, bytes) else 0
 
     def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
-        """The chunks of an epoch in the order in which they are read; by default a permutation of all of them.
-
-        Args:
-            epoch: from 0.
-            seed: of the run.
-        """
+        """The chunks of an epoch (from 0) in the order of reading; by default a permutation that the seed gives."""
         generator = np.random.default_rng([seed, epoch])
         order: list[int] = generator.permutation(len(self.chunk_sizes())).tolist()
         return order
@@ -109,11 +102,7 @@ class ListSource(PairSource):
 
 
 class WrappedSource(PairSource):
-    """What another source gives; a subclass changes some of it.
-
-    Args:
-        source: the other source.
-    """
+    """What another source gives; a subclass changes some of it."""
 
     def __init__(self, source: PairSource) -> None:
         self.source = source
@@ -167,8 +156,8 @@ class WithoutRows(WrappedSource):
 class SampledSource(WrappedSource):
     """Some pairs of a source: random rows of random chunks, the same for a seed.
 
-    They come from few chunks (at least 256, where there are as many), so that taking them from a file of tens of
-    gigabytes does not read all of it. An epoch reads the chunks in the order of the source's own epoch.
+    They come from few chunks (at least 256, where there are as many), so that a file of tens of gigabytes is not read
+    as a whole. An epoch reads the chunks in the order of the source's epoch.
 
     Args:
         source: the source.
@@ -209,6 +198,18 @@ class SampledSource(WrappedSource):
         positions = {int(chunk): position for position, chunk in enumerate(self._chunks)}
         order = [positions[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in positions]
         return order or PairSource.epoch_chunks(self, epoch, seed)
+
+
+def limited(pairs: Pairs, count: int | None, seed: int) -> Pairs:
+    """A random choice of pairs, in their order; all of them, with a warning, where there are fewer."""
+    if count is None:
+        return pairs
+    if count > len(pairs):
+        warnings.warn(f"limit_pairs is {count}, but there are {len(pairs)} pairs only", stacklevel=3)
+    if isinstance(pairs, PairSource):
+        return SampledSource(pairs, count, seed) if count < len(pairs) else pairs
+    chosen = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:count]
+    return [pairs[index] for index in sorted(chosen.tolist())]
 
 
 class LineSource(PairSource):

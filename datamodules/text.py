@@ -1,11 +1,11 @@
-"""Comparing texts in any script: one spelling of a text, and a split that never changes."""
+"""Texts in any script: one spelling to compare them by, hashes that never change, and their scripts."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 
 
@@ -38,7 +38,7 @@ def has_letter(text: str) -> bool:
 
 
 def hash_share(key: str, salt: str) -> float:
-    """A number in [0, 1) that depends on the key and the salt only: the same on every machine, for ever.
+    """A number in [0, 1) that depends on the key and the salt only: the same on every machine, now and later.
 
     A split made with ``hash_share(key, salt) < share`` does not move when items are added or the order changes.
     """
@@ -82,13 +82,6 @@ def script_shares(texts: Iterable[str]) -> dict[str, float]:
     >>> script_shares(["maji", "पानी"])
     {'Latin': 0.6666666666666666, 'Devanagari': 0.3333333333333333}
     """
-    counts = Counter(_scripts(texts))
-    total = sum(counts.values())
-    return {name: number / total for name, number in counts.most_common()}
-
-
-def _scripts(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        for character in text:
-            if (script := script_of(character)) is not None:
-                yield script
+    scripts = (script_of(character) for text in texts for character in text)
+    counts = Counter(script for script in scripts if script is not None)
+    return {name: number / counts.total() for name, number in counts.most_common()}

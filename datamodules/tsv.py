@@ -125,10 +125,7 @@ class TSVDataModule(PairsDataModule):
             )
         if self.candidates_file:
             return self._pairs_and_lists(self.candidates_file)
-        if self._stays_on_disk(self.pairs_file):
-            return PairFile(self.pairs_file)
-        rows = read_rows(self.pairs_file, PAIR_LINE)
-        return make_pairs((source, target) for _, (source, target) in rows)
+        return open_pairs(self.pairs_file, self.stream)
 
     def _pairs_and_lists(self, lists: Path) -> list[Pair]:
         """The pairs of the file if it is there, and the training queries with their lists."""
@@ -147,14 +144,17 @@ class TSVDataModule(PairsDataModule):
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the English texts are there, ``english``."""
         queries, documents = self._texts(self.queries_file), self._texts(self.documents_file)
-        qrels = read_judgments(self.qrels_file, queries, documents)
+        qrels = read_qrels(self.qrels_file)
+        check_judgments(qrels, self.qrels_file, queries, documents)
         if self.dev_queries_file and not self.dev_qrels_file:
             raise InputError("there are dev queries without judgments: write dev.qrels", self.dev_queries_file)
         if self.dev_qrels_file:
             dev_queries = self._texts(self.dev_queries_file) if self.dev_queries_file else queries
-            dev_qrels = read_judgments(self.dev_qrels_file, dev_queries, documents)
-            if not self.dev_queries_file:
-                _refuse_overlap(self.dev_qrels_file, qrels, dev_qrels)
+            dev_qrels = read_qrels(self.dev_qrels_file)
+            check_judgments(dev_qrels, self.dev_qrels_file, dev_queries, documents)
+            if not self.dev_queries_file and (both := qrels.keys() & dev_qrels.keys()):
+                message = f"query {min(both)!r} is in the test qrels as well ({len(both)} such queries)"
+                raise InputError(message, self.dev_qrels_file, _line_of(self.dev_qrels_file, min(both), None))
         else:
             dev_queries = queries
             dev_qrels, qrels = self._split(qrels)
@@ -165,14 +165,9 @@ class TSVDataModule(PairsDataModule):
         english = self._english(test)
         return collections | ({} if english is None else {"english": english})
 
-    def _stays_on_disk(self, path: Path) -> bool:
-        return require_file(path).stat().st_size > _IN_MEMORY if self.stream is None else self.stream
-
     def _texts(self, path: Path) -> Mapping[str, str]:
         """Texts by id, in memory or on disk."""
-        if self._stays_on_disk(path):
-            return TextStore.open(path, tsv_line(path), form="tsv")
-        return read_texts(path)
+        return TextStore.open(path, tsv_line(path), "tsv") if _is_streamed(path, self.stream) else read_texts(path)
 
     def _optional(self, chosen: str | None, default: str) -> Path | None:
         """The path of a file that need not exist, unless it was chosen."""
@@ -184,11 +179,8 @@ class TSVDataModule(PairsDataModule):
         dev = {query: grades for query, grades in qrels.items() if hash_share(query, "tsv dev") < self.dev_share}
         test = {query: grades for query, grades in qrels.items() if query not in dev}
         if not dev or not test:
-            raise InputError(
-                f"{len(qrels)} judged queries are too few to take {self.dev_share:.0%} of them for dev: "
-                "write dev.qrels with judgments of other queries",
-                self.qrels_file,
-            )
+            few = f"{len(qrels)} judged queries are too few to take {self.dev_share:.0%} of them for dev"
+            raise InputError(f"{few}: write dev.qrels with judgments of other queries", self.qrels_file)
         return dev, test
 
     def _collection(
@@ -219,6 +211,25 @@ class TSVDataModule(PairsDataModule):
         return Collection("english", sides[0], sides[1], test.qrels, "teacher", "teacher")
 
 
+def open_pairs(path: Path, stream: bool | None = None) -> Pairs:
+    """The pairs of a file of ``source<TAB>target``, in its order.
+
+    Args:
+        path: the file.
+        stream: leave the pairs on disk; by default those of a file above 256 MB.
+
+    Raises:
+        InputError: as `read_rows`.
+    """
+    if _is_streamed(path, stream):
+        return PairFile(path)
+    return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
+
+
+def _is_streamed(path: Path, stream: bool | None) -> bool:
+    return require_file(path).stat().st_size > _IN_MEMORY if stream is None else stream
+
+
 def read_rows(path: Path, expected: str) -> Iterator[tuple[int, tuple[str, str]]]:
     """The two columns of each line of a TSV file, without white space around them.
 
@@ -247,17 +258,6 @@ def read_texts(path: Path) -> dict[str, str]:
     return dict(unique(((number, *parse(line, number)) for number, _, line in scan_lines(path, TEXT_LINE)), path))
 
 
-def read_judgments(path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Qrels:
-    """Judgments, all of which name known queries and documents.
-
-    Raises:
-        InputError: as `read_qrels`; or an unknown query or document, with its line.
-    """
-    qrels = read_qrels(path)
-    check_judgments(qrels, path, queries, documents)
-    return qrels
-
-
 def check_judgments(qrels: Qrels, path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
     """Raise InputError where judgments of a file name an unknown query or document, with its line."""
     for query, grades in qrels.items():
@@ -274,27 +274,15 @@ def _line_of(path: Path, query: str, document: str | None) -> int | None:
     return next((line for line, row in rows if row[0] == query and document in (None, row[-2])), None)
 
 
-def _refuse_overlap(path: Path, qrels: Qrels, dev_qrels: Qrels) -> None:
-    """Raise InputError where a query of ``test`` is one of ``dev`` as well."""
-    if both := qrels.keys() & dev_qrels.keys():
-        query = min(both)
-        message = f"query {query!r} is in the test qrels as well ({len(both)} such queries)"
-        raise InputError(message, path, _line_of(path, query, None))
-
-
 _QUERY_LINE = "id<TAB>English text<TAB>text in the student's language"
 
 
 def _train_queries(
     queries: Path, lists: Path, sources: Mapping[str, str], targets: Mapping[str, str] | None
 ) -> list[Pair]:
-    """A pair for each line of the file of training queries, with the passages listed for it.
+    """A pair for each line of a file of training queries, with the passages that a file of scores lists for it.
 
-    Args:
-        queries: lines of `_QUERY_LINE`.
-        lists: teacher scores; see `datamodules.scored_lists`.
-        sources: passages for the teacher, by id.
-        targets: the same passages for the student; None where it reads no passages.
+    The sources are passages for the teacher by id, the targets the same for the student; None where it reads none.
 
     Raises:
         InputError: a malformed line, or a list of an unknown query or with an unknown passage; with file and line.

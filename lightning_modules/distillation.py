@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from itertools import chain
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,23 +15,35 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules.pairs import PairBatch, TextBatch
-from foundations.checks import check_choice
+from datamodules.base import PairsDataModule
+from datamodules.pairs import PairBatch
+from foundations.checks import check_choice, check_number
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.names import LOSS
 from lightning_modules.students.base import TextEncoder, TextSide
-from lightning_modules.teachers.online import Teacher
+from lightning_modules.teachers.base import Teacher
 from lightning_modules.vectors import projected, to_device
-from retrieval.collection import Collection
+from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
 Score = Literal["pooled", "maxsim", "both"]
 
 Projection = Literal["auto", "linear"]
 
+Schedule = Literal["linear", "cosine", "constant"]
+
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
+
+
+@runtime_checkable
+class AsksTeacher(Protocol):
+    """A callback that will ask the teacher for the vectors of more texts than those of the pairs."""
+
+    def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterable[tuple[TextSide, Mapping[str, str]]]:
+        """Texts by id, and what they will be read as."""
+        ...
 
 
 class DistillationModule(LightningModule):
@@ -90,16 +103,19 @@ class DistillationModule(LightningModule):
         check_choice("projection", projection, get_args(Projection))
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
-        if lr <= 0 or (embedding_lr is not None and embedding_lr < 0) or weight_decay < 0 or warmup_steps < 0:
-            raise ValueError("lr must be positive; embedding_lr, weight_decay and warmup_steps must not be negative")
+        check_number("lr", lr, above=0)
+        for name, value in (
+            ("embedding_lr", embedding_lr or 0), ("weight_decay", weight_decay), ("warmup_steps", warmup_steps)
+        ):  # fmt: skip
+            check_number(name, value, least=0)
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
         self.score: Score = score
         self.siamese, self.target_side = siamese, target_side
         self.lists = False  # whether the strategy is given candidates: `setup` looks at the data
-        other: TextSide = "documents" if target_side == "queries" else "queries"
-        self.source_side: TextSide = source_side or (other if siamese else target_side)
+        opposite: TextSide = "documents" if target_side == "queries" else "queries"
+        self.source_side: TextSide = source_side or (opposite if siamese else target_side)
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
@@ -107,43 +123,50 @@ class DistillationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
-        data: Any = data_of(self.trainer)
+        data = data_of(self.trainer)
         fits = stage == "fit"
-        if self.siamese:
-            data.collections = read_by_student(data.collections)
-        else:
+        if not self.siamese:
             data.check_teacher(self.teacher)
         sample = data.sample_pairs() if fits else []
         self.lists = fits and takes_candidates(self.distillation, sample)
         if fits:
-            others = [pair.source for pair in sample] if self.siamese else []
-            others += candidate_texts(sample, self.siamese) if self.lists else []
-            self.student.adapt_vocabulary([pair.target for pair in sample] + others)
+            texts = [pair.target for pair in sample] + ([pair.source for pair in sample] if self.siamese else [])
+            self.student.adapt_vocabulary(texts + (candidate_texts(sample, self.siamese) if self.lists else []))
             for table in self.student.token_tables():
                 table.requires_grad_(self.embedding_lr > 0)
             self.matrices = ids_of_matrices(self)
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            self.prepare_teacher(data, fits)
+            callbacks = [each for each in self.trainer.callbacks if isinstance(each, AsksTeacher)]  # type: ignore[attr-defined]
+            self.prepare_teacher(data, fits, chain(*(each.teacher_sides(data.collections) for each in callbacks)))
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)
             self.teacher.fit_idf([pair.source for pair in sample], self.source_side)
 
-    def prepare_teacher(self, data: Any, fits: bool) -> None:
+    def prepare_teacher(
+        self, data: PairsDataModule, fits: bool, collections: Iterable[tuple[TextSide, Mapping[str, str]]]
+    ) -> None:
         """Let the teacher encode all that it will be asked for and that is not in its cache.
 
         Args:
             data: the datamodule, after its setup.
             fits: whether there will be training.
+            collections: texts that evaluation will ask for, and what they are read as.
         """
+        if self.siamese:
+            return
         needs_tokens = (fits and self.distillation.needs_tokens) or self.score != "pooled"
-        sides: tuple[TextSide, ...] = () if self.siamese else self.teacher.sides
+        evaluated, sides = list(collections), self.teacher.sides
         for side in sides:
-            texts = data.teacher_texts(self.lists, side if len(sides) > 1 else None, self.source_side)
+            texts = teacher_texts(data, evaluated, self.lists, self.source_side, side if len(sides) > 1 else None)
             with torch.random.fork_rng(devices=[]):  # a run repeats whether or not the cache had to load the model
                 self.teacher.prepare(texts, tokens=needs_tokens, side=side)
+
+    def reader_of(self, collection: Collection, side: TextSide) -> Side:
+        """Who reads one side of a collection: a siamese student both sides of all but the English twins."""
+        return "student" if self.siamese and collection.split != "english" else collection.reader(side)
 
     def forward(self, texts: Sequence[str], tokens: bool = False, side: TextSide = "queries") -> Embeddings:
         """Encode texts into the teacher's space.
@@ -156,7 +179,7 @@ class DistillationModule(LightningModule):
         Returns:
             Pooled unit vectors (B, D) in the teacher's width D; with ``tokens`` also token states (B, T, D).
         """
-        inputs = {name: to_device(each, self.device) for name, each in self.student.tokenize(texts, side).items()}
+        inputs = {name: to_device(ids, self.device) for name, ids in self.student.tokenize(texts, side).items()}
         return projected(self.student(inputs, tokens=tokens), self.projection)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -215,13 +238,11 @@ class DistillationModule(LightningModule):
             longest = self.student.max_length
             rank_zero_warn(f"{share:.1%} of the student's texts were cut at max_length={longest} tokens")
 
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> Any:  # noqa: ARG002
-        """The vectors of some texts, as `Embeddings`; the retrieval callback ranks with them."""
-        return self(batch.texts, tokens=self.score != "pooled", side=batch.side)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: a callback encodes the collections; one empty batch makes Lightning call it."""
 
-    def test_step(self, batch: TextBatch, batch_idx: int) -> Any:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
-        return self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
@@ -261,15 +282,33 @@ class RunningMeans:
         self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
 
 
-def read_by_student(collections: dict[str, Collection]) -> dict[str, Collection]:
-    """The collections, with the student as the reader of both sides of all but the English twins."""
-    return {
-        key: each if each.split == "english" else replace(each, query_side="student", document_side="student")
-        for key, each in collections.items()
-    }
+def teacher_texts(
+    data: PairsDataModule,
+    collections: Iterable[tuple[TextSide, Mapping[str, str]]],
+    lists: bool = False,
+    source_side: TextSide = "queries",
+    side: TextSide | None = None,
+) -> Iterable[str]:
+    """Every text that the teacher is to encode before training, in an order that does not change.
 
+    Args:
+        data: gives the pairs, whose sources are among the texts unless ``cache_pairs`` says no.
+        collections: texts to evaluate with, and what they are read as.
+        lists: whether the sources of the pairs' candidates are among the texts; they are documents.
+        source_side: what the sources of the pairs are read as.
+        side: only the texts that are read as this; None is both.
 
-Schedule = Literal["linear", "cosine", "constant"]
+    Returns:
+        A list with each text once; where texts stay on disk, an iterable that reads them, repeats included.
+    """
+    pairs = data.pairs if data.caches_pairs else ()
+    sources = (pair.source for pair in (pairs if side in (None, source_side) else ()))
+    listing = pairs if lists and side in (None, "documents") else ()
+    candidates = (candidate.source for pair in listing for candidate in pair.candidates)
+    evaluated = [texts for name, texts in collections if side in (None, name)]
+    texts = chain(sources, candidates, chain.from_iterable(texts.values() for texts in evaluated))
+    in_memory = isinstance(data.pairs, list) and all(isinstance(texts, dict) for texts in evaluated)
+    return list(dict.fromkeys(texts)) if in_memory else texts
 
 
 def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, Any]:

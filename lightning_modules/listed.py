@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.pairs import CandidateBatch, Pair
 from foundations.errors import InputError
+from lightning_modules.vectors import joined, selected
 from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings
 
 Read = Callable[[list[str]], Embeddings]
@@ -72,16 +72,16 @@ def with_candidates(
     sources = read_source(batch.sources)
     theirs = ListEmbeddings(
         teacher.pooled,
-        candidates=_spread(sources, batch.source_index, batch.ids),
+        candidates=_candidates(sources, batch.source_index, batch.ids),
         listed=batch.listed,
         scores=batch.scores,
         keys=batch.keys,
     )
     ours = theirs
     if batch.targets:
-        texts = _joined(sources, read_target(batch.targets))
+        texts = joined([sources, read_target(batch.targets)])
         index = torch.where(batch.target_index < 0, batch.source_index, batch.target_index + len(batch.sources))
-        ours = replace(theirs, candidates=_spread(texts, index, batch.ids))
+        ours = replace(theirs, candidates=_candidates(texts, index, batch.ids))
     return _listed(student, ours), _listed(teacher, theirs)
 
 
@@ -91,30 +91,18 @@ def _listed(side: Embeddings, lists: ListEmbeddings) -> ListEmbeddings:
     return replace(lists, **own)
 
 
-def _spread(texts: Embeddings, index: Tensor, ids: Tensor) -> Embeddings:
-    """The texts at the places of an index (B, N)."""
-    tokens, mask = (None if part is None else part[index] for part in (texts.tokens, texts.mask))
-    return Embeddings(texts.pooled[index], tokens, mask, ids)
-
-
-def _joined(first: Embeddings, second: Embeddings) -> Embeddings:
-    """The texts of both, one after the other, padded to the same number of tokens."""
-    pooled = torch.cat([first.pooled, second.pooled])
-    if first.tokens is None:
-        return Embeddings(pooled)
-    sides = [side.require_tokens() for side in (first, second)]
-    length = max(tokens.shape[1] for tokens, _ in sides)
-    tokens = torch.cat([F.pad(tokens, (0, 0, 0, length - tokens.shape[1])) for tokens, _ in sides])
-    return Embeddings(pooled, tokens, torch.cat([F.pad(mask, (0, length - mask.shape[1])) for _, mask in sides]))
+def _candidates(texts: Embeddings, index: Tensor, ids: Tensor) -> Embeddings:
+    """The texts at the positions of an index (B, N)."""
+    return replace(selected(texts, index), ids=ids, weights=None)
 
 
 def _no_candidates(side: Embeddings) -> ListEmbeddings:
-    """Lists of one place where nothing is listed: other ranks may have candidates, and wait for this one's."""
+    """Lists of length one where nothing is listed: other ranks may have candidates, and wait for this one's."""
     zeros = Embeddings(torch.zeros_like(side.pooled))
     if side.tokens is not None and side.mask is not None:
         zeros = Embeddings(zeros.pooled, torch.zeros_like(side.tokens[:, :1]), torch.ones_like(side.mask[:, :1]))
     index = torch.arange(len(side.pooled), device=side.pooled.device)[:, None]
-    candidates = _spread(zeros, index, torch.full_like(index, -1))
+    candidates = _candidates(zeros, index, torch.full_like(index, -1))
     # No text has a negative id.
     return ListEmbeddings(
         side.pooled, candidates=candidates, listed=torch.zeros_like(index).bool(), keys=torch.full_like(index[:, 0], -2)

@@ -1,9 +1,9 @@
-"""Sums over token states: means, projections, and how rare a token is."""
+"""Vectors of texts: means and projections of token states, batches of them as one, and how rare a token is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,55 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """
     weights = mask.to(torch.float32)[..., None]
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """The texts of several batches, one after the other, padded with zeros to the same number of tokens.
+
+    Args:
+        parts: at least one; what any of them lacks is left out.
+    """
+    pooled = torch.cat([part.pooled for part in parts])
+    length = max((part.mask.shape[1] for part in parts if part.mask is not None), default=0)
+    columns: dict[str, Tensor] = {}
+    for name in ("tokens", "mask", "weights"):
+        values = [value for part in parts if (value := getattr(part, name)) is not None]
+        if len(values) == len(parts):
+            pads = [(0, 0) * (value.ndim - 2) + (0, length - value.shape[1]) for value in values]
+            columns[name] = torch.cat([F.pad(value, pad) for value, pad in zip(values, pads, strict=True)])
+    return Embeddings(pooled, **columns)
+
+
+def without_gaps(embeddings: Embeddings) -> Embeddings:
+    """The real tokens first, in their order, and zeros behind them; no longer than the longest text.
+
+    Args:
+        embeddings: with tokens (B, T, D) and mask; the mask may have gaps.
+    """
+    states, mask = embeddings.require_tokens()
+    order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
+    mask, rows = mask.gather(1, order), torch.arange(len(mask), device=mask.device)[:, None]
+    weights = None if embeddings.weights is None else embeddings.weights[rows, order] * mask
+    return replace(embeddings, tokens=states[rows, order] * mask[..., None], mask=mask, weights=weights)
+
+
+def selected(embeddings: Embeddings, rows: Tensor) -> Embeddings:
+    """Some of the texts, in the order given, or for an index (B, N) lists of them.
+
+    Args:
+        embeddings: N texts.
+        rows: their positions, on the same device.
+    """
+    columns: dict[str, Any] = {field.name: getattr(embeddings, field.name) for field in fields(Embeddings)}
+    columns = {name: None if value is None else value[rows] for name, value in columns.items()}
+    return Embeddings(**columns)
+
+
+def moved(embeddings: Embeddings, device: torch.device | str) -> Embeddings:
+    """The vectors on another device; see `to_device`."""
+    columns: dict[str, Any] = {field.name: getattr(embeddings, field.name) for field in fields(Embeddings)}
+    columns = {name: None if value is None else to_device(value, device) for name, value in columns.items()}
+    return Embeddings(**columns)
 
 
 def unit_token_matrix(embeddings: Embeddings) -> TokenMatrix:

@@ -55,6 +55,14 @@ class Collection:
     document_side: Side = "teacher"
     views: tuple[View, ...] = field(default=(), repr=False)
 
+    def texts(self, side: Literal["queries", "documents"]) -> Mapping[str, str]:
+        """The queries or the documents."""
+        return self.queries if side == "queries" else self.documents
+
+    def reader(self, side: Literal["queries", "documents"]) -> Side:
+        """Which encoder reads the queries, or the documents."""
+        return self.query_side if side == "queries" else self.document_side
+
     @property
     def split(self) -> str:
         """``dev``, ``test`` or ``english``: the name without the language."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,11 @@ class ScoredRun:
 
     Args:
         name: how tables call it.
-        per_query: metric -> query id -> value; empty for a run of several languages.
-        languages: language -> metric -> query id -> value, for a run of several languages.
+        groups: language -> metric -> query id -> value; the language of a run with a single one is ``""``.
     """
 
     name: str
-    per_query: PerQuery
-    languages: dict[str, PerQuery] = field(default_factory=dict)
-
-    @property
-    def groups(self) -> dict[str, PerQuery]:
-        """Language -> metric -> query id -> value; the single language of a run is ``""``."""
-        return self.languages or {"": self.per_query}
+    groups: dict[str, PerQuery]
 
     @property
     def metrics(self) -> list[str]:
@@ -148,10 +141,7 @@ def load_runs(
     scored = [_load(spec, judgments, metrics or DEFAULT_METRICS) for spec in specs]
     names = [_short(spec) for spec in specs]
     distinct = len(set(names)) == len(names)
-    return [
-        ScoredRun(name if distinct else spec, groups.get("", {}), {} if "" in groups else groups)
-        for name, spec, groups in zip(names, specs, scored, strict=True)
-    ]
+    return [ScoredRun(*run) for run in zip(names if distinct else specs, scored, strict=True)]
 
 
 def compare_runs(
@@ -261,7 +251,7 @@ def _holm_corrected(comparisons: list[Comparison]) -> list[Comparison]:
 def _check_languages(runs: Sequence[ScoredRun], baseline: ScoredRun) -> None:
     for run in runs:
         if run.groups.keys() != baseline.groups.keys():
-            theirs, ours = (", ".join(each.languages) or "a single language" for each in (baseline, run))
+            theirs, ours = (", ".join(each.groups) or "a single language" for each in (baseline, run))
             raise InputError(
                 f"the runs have different languages: {baseline.name} has {theirs}, {run.name} has {ours}; "
                 "name one language with FOLDER:test/LANGUAGE"

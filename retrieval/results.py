@@ -7,7 +7,7 @@ hold ``{row: ...}`` for one language and ``{"languages": {language: {row: ...}}}
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -122,4 +122,4 @@ class Result:
 
     means: dict[str, float]
     per_query: PerQuery
-    runs: dict[str, Run]
+    runs: dict[str, Run] = field(default_factory=dict)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -16,23 +15,11 @@ import numpy as np
 from foundations.errors import InputError
 from retrieval.collection import Collection, Run, View
 from retrieval.metrics import SUMMARIES, PerQuery, evaluate_run, mean_over_queries, parse_metric
+from retrieval.results import Result
 
 RSUM_CUTOFFS = ("success@1", "success@5", "success@10")
 Ranks = dict[str, float]
 """Id of who asks -> rank of the best relevant document, from 1; where none is ranked, the rank behind all others."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was measured.
-
-    Args:
-        means: metric -> value; also the median ranks, which are no means.
-        per_query: metric -> id of who asks -> value. That of ``rsum`` is by image (document).
-    """
-
-    means: dict[str, float]
-    per_query: PerQuery
 
 
 def views_of(collection: Collection) -> tuple[View, ...]:
@@ -87,7 +74,7 @@ def score_views(
     runs: Mapping[str, Run],
     metrics: Sequence[str],
     ranks: Callable[[View], Ranks],
-) -> Scores:
+) -> Result:
     """Score the ranked lists of all views.
 
     ``rsum`` is 100 times the sum over the views of success@1, 5 and 10, so at most 600 for two views. Its value of an
@@ -102,7 +89,8 @@ def score_views(
         ranks: gives the full ranks of a view; asked only for ``median_rank``.
 
     Returns:
-        Metrics named ``<view>/<metric>`` and, of a group, ``<view>/<group>/<metric>``, in the order of the metrics.
+        Metrics named ``<view>/<metric>`` and, of a group, ``<view>/<group>/<metric>``, in the order of the metrics; the
+        values of ``rsum`` are by image (document).
     """
     views = views_of(collection)
     names = list(dict.fromkeys(map(str, map(parse_metric, metrics))))
@@ -123,7 +111,7 @@ def score_views(
                 per_query |= dict(_named(view, metric, values[view.name][metric]))
             elif view.candidates is not None:
                 per_query |= dict(_named(view, metric, _upper_bound(view)))
-    return Scores(mean_over_queries(per_query) | medians, per_query)
+    return Result(mean_over_queries(per_query) | medians, per_query)
 
 
 def with_plain(metric: str, means: Mapping[str, float], collection: Collection) -> dict[str, float]:

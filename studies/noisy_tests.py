@@ -125,7 +125,6 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
     (folder / FOLDER).mkdir(exist_ok=True)
     for side, kind, severity in conditions:
         data.collections = noisy_collections(clean, EvaluationNoise(**spec.options(side, kind, severity)))
-        cli.evaluation.forget()
         cli.trainer.test(cli.model, datamodule=data, verbose=False)
         results = by_language(cli.evaluation.results)
         content = {

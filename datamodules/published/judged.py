@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from datamodules.base import PairsDataModule
-from datamodules.pairs import Pair, make_pairs
-from datamodules.sources import PAIR_LINE, PairFile, PairSource
+from datamodules.pairs import Pair
+from datamodules.sources import Pairs, PairSource
 from datamodules.text import hash_share, text_id
-from datamodules.tsv import read_rows
+from datamodules.tsv import open_pairs
 from foundations.errors import InputError
-from foundations.files import require_file
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection, Qrels, Side
 
@@ -200,19 +199,9 @@ class GradedPairs(PairSource):
         source, target = texts[self.document_first], texts[not self.document_first]
         return Pair(source, target, text_id(source))
 
-    def loaded(self) -> list[Pair] | PairSource:
+    def loaded(self) -> Pairs:
         """All pairs in memory where they are few, else the source."""
         return list(self) if len(self._rows) <= _IN_MEMORY else self
-
-
-_IN_MEMORY_BYTES = 2**28
-
-
-def bitext(path: Path) -> list[Pair] | PairSource:
-    """The pairs of a file of source<TAB>target; those of a large one stay on disk."""
-    if require_file(path).stat().st_size > _IN_MEMORY_BYTES:
-        return PairFile(path)
-    return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
 
 
 class JudgedDataModule(PairsDataModule):
@@ -288,10 +277,10 @@ class JudgedDataModule(PairsDataModule):
         """Which encoder reads the queries, and which the documents."""
         return self.query_side, self.document_side
 
-    def load_pairs(self) -> list[Pair] | PairSource:
+    def load_pairs(self) -> Pairs:
         """Pairs of the bitext, or judged pairs."""
         if self.pairs_file is not None:
-            return bitext(Path(str(self.pairs_file).replace("{language}", self.language)))
+            return open_pairs(Path(str(self.pairs_file).replace("{language}", self.language)))
         train = self.train_split()
         if train is None:
             raise InputError(

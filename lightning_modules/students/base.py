@@ -83,6 +83,12 @@ class TextEncoder(nn.Module, ABC):
     def dim(self) -> int:
         """Width of the vectors."""
 
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """The sides of which the vectors differ: only the first stands here where they do not."""
+        differ = len(set(self.prefixes.values())) > 1 or self.query_augmentation
+        return ("queries", "documents") if differ else ("queries",)
+
     @abstractmethod
     def forward(self, inputs: dict[str, Tensor], tokens: bool = False) -> Embeddings:
         """Encode tokenised texts.

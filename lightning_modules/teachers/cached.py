@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,14 +13,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from foundations.cache import cache_folder, locked
+from foundations.checks import check_choice
 from foundations.errors import InputError
+from foundations.files import write_json
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.vocabulary import chunks
-from lightning_modules.teachers.online import OnlineTeacher, Teacher, TeacherBatch, padded
-from lightning_modules.teachers.store import Array, TeacherStore, text_keys
-from lightning_modules.vectors import idf_of_ids, to_device
+from lightning_modules.teachers.base import Array, EncodedBatch, ModelTeacher, Teacher
+from lightning_modules.teachers.store import TeacherStore, text_keys
+from lightning_modules.vectors import host_zeros, idf_of_ids, to_device
 from strategies.base import Embeddings
 
 TokenDtype = Literal["float16", "float32"]
@@ -54,10 +57,9 @@ class CachedTeacher(Teacher):
     """
 
     def __init__(
-        self, teacher: OnlineTeacher, cache_dir: str | None = None, token_dtype: TokenDtype = "float16"
+        self, teacher: ModelTeacher, cache_dir: str | None = None, token_dtype: TokenDtype = "float16"
     ) -> None:
-        if token_dtype not in get_args(TokenDtype):
-            raise ValueError(f"token_dtype must be float16 or float32; got {token_dtype!r}")
+        check_choice("token_dtype", token_dtype, get_args(TokenDtype))
         self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
         self._folders: dict[TextSide, Path] = {}
         self._stores: dict[tuple[bool, TextSide], TeacherStore] = {}
@@ -71,11 +73,18 @@ class CachedTeacher(Teacher):
     def folder_of(self, side: TextSide) -> Path:
         """Where the vectors of one side lie."""
         if side not in self._folders:
-            from foundations.cache import cache_folder
-
             root = cache_folder() / "teacher" if self.cache_dir is None else Path(self.cache_dir).expanduser()
             self._folders[side] = root / self.teacher.fingerprint(side)
         return self._folders[side]
+
+    @property
+    def uncached(self) -> Teacher:
+        """The teacher whose vectors it keeps."""
+        return self.teacher
+
+    def fingerprint(self, side: TextSide = "queries") -> str:
+        """That of the teacher."""
+        return self.teacher.fingerprint(side)
 
     @property
     def reads_images(self) -> bool:
@@ -84,7 +93,7 @@ class CachedTeacher(Teacher):
 
     @property
     def sides(self) -> tuple[TextSide, ...]:
-        """See `Teacher.sides`."""
+        """See `Encoder.sides`."""
         return self.teacher.sides
 
     @property
@@ -186,22 +195,11 @@ class CachedTeacher(Teacher):
     @contextmanager
     def _locked(self, tokens: bool, side: TextSide) -> Iterator[TeacherStore]:
         """The store to write to, while no other process does."""
-        from filelock import FileLock, Timeout
-
         store = self._store(tokens, side)
-        store.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"waiting for another process that encodes with {self.teacher.model}", file=sys.stderr)
-            lock.acquire()
-        try:
+        with locked(store.folder / ".lock", f"encodes with {self.teacher.model}"):
             store.refresh()
             store.clean()
             yield store
-        finally:
-            lock.release()
 
     def _write(self, store: TeacherStore, blocks: Iterable[list[str]], tokens: bool, side: TextSide) -> None:
         """Encode what is missing of some blocks of texts, and write a segment for each gigabyte."""
@@ -227,10 +225,17 @@ class CachedTeacher(Teacher):
         if columns:
             store.write(**columns)
 
-    def _columns(self, batch: TeacherBatch, keys: Array) -> dict[str, Array]:
-        columns: dict[str, Array] = {"keys": keys[batch.rows], "pooled": batch.pooled}
-        if batch.lengths is not None and batch.tokens is not None and batch.ids is not None:
-            columns |= {"lengths": batch.lengths, "tokens": batch.tokens.astype(self.token_dtype), "ids": batch.ids}
+    def _columns(self, batch: EncodedBatch, keys: Array) -> dict[str, Array]:
+        """A batch in the format of a `Segment`, with ``lengths`` for the offsets."""
+        columns: dict[str, Array] = {
+            "keys": keys[batch.rows],
+            "pooled": batch.embeddings.pooled.float().cpu().numpy(),
+        }
+        if batch.ids is not None:
+            states, mask = batch.embeddings.require_tokens()
+            columns["lengths"] = mask.sum(1).cpu().numpy()
+            columns["tokens"] = states[mask].float().cpu().numpy().astype(self.token_dtype)
+            columns["ids"] = batch.ids[mask.cpu()].to(torch.int32).numpy()
         return columns
 
     def _check_room(self, texts: list[str], tokens: bool, side: TextSide) -> None:
@@ -255,6 +260,33 @@ class CachedTeacher(Teacher):
     def _describe(self, side: TextSide) -> None:
         """Say in ``about.json`` what the folder is for; it also holds the width, which needs no model then."""
         about: dict[str, Any] = self.teacher.settings(side) | {"dim": self.teacher.dim}
-        temporary = self.folder_of(side) / f".about-{os.getpid()}.json"
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.folder_of(side) / "about.json")
+        write_json(self.folder_of(side) / "about.json", about)
+
+
+def padded(
+    pooled: Tensor, states: Sequence[Array], weights: Sequence[Array] | None, device: torch.device | str | None
+) -> Embeddings:
+    """Token states of different number as one tensor.
+
+    Args:
+        pooled: (B, D).
+        states: B arrays of (tokens of the text, D), of any float type; they may be read-only.
+        weights: B arrays of (tokens of the text,), or None.
+        device: where the result goes; None is the CPU.
+
+    Returns:
+        Float32, zero at padding.
+    """
+    lengths = np.array([len(state) for state in states])
+    mask = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])
+    target, shape = device or "cpu", (len(states), int(lengths.max()))
+    dtype = torch.from_numpy(np.empty(0, dtype=states[0].dtype)).dtype
+    tokens = host_zeros(*shape, states[0].shape[1], dtype=dtype, device=target)
+    spread = None if weights is None else host_zeros(*shape, dtype=torch.float32, device=target)
+    for row, state in enumerate(states):
+        tokens.numpy()[row, : len(state)] = state
+        if spread is not None and weights is not None:
+            spread.numpy()[row, : len(state)] = weights[row]
+    idf = None if spread is None else to_device(spread, target)
+    pooled, mask = to_device(pooled, target), to_device(mask, target)
+    return Embeddings(pooled, to_device(tokens, target).float(), mask, weights=idf)

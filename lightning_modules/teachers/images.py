@@ -7,16 +7,16 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.images import is_image, load_image
+from foundations.progress import delayed_progress
 from lightning_modules.students.base import TextSide
-from lightning_modules.teachers.online import OnlineTeacher, TeacherBatch, progress
-from lightning_modules.vectors import idf_of_ids
+from lightning_modules.teachers.base import Array, EncodedBatch, ModelTeacher
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -24,27 +24,15 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 
-_PROGRESS_FROM = 200
-"""Images take longer than texts, so a bar is shown for fewer of them."""
-
 _PATCH_ID = 0
 
 
-class ImageTeacher(OnlineTeacher):
+class ImageTeacher(ModelTeacher):
     """A teacher that reads texts and images (`datamodules.images`), also in one list.
 
     The tokens of an image are its patches; all of them are real, and share the token id 0, which the IDF of texts does
     not matter to: padding has it. With `fit_idf` every patch has the same weight, 1 where all the texts are images.
     """
-
-    def __init__(self, model: str, **options: Any) -> None:
-        super().__init__(model, **options)
-        self._idf: np.ndarray[Any, Any] = np.empty(0, dtype=np.float32)
-
-    @property
-    def reads_images(self) -> bool:
-        """Yes."""
-        return True
 
     @property
     @abstractmethod
@@ -56,11 +44,15 @@ class ImageTeacher(OnlineTeacher):
         """Load what images need, before threads use it."""
 
     @abstractmethod
-    def _pixels(self, image: Image) -> Tensor:
+    def text_ids(self, texts: list[str], side: TextSide) -> list[Array]:
+        """The ids of the real tokens of texts, each (tokens of the text,)."""
+
+    @abstractmethod
+    def pixels(self, image: Image) -> Tensor:
         """An image as the model reads it, (3, H, W), float32; called in several threads."""
 
     @abstractmethod
-    def _see(self, pixels: Tensor, tokens: bool) -> Embeddings:
+    def encode_pixels(self, pixels: Tensor, tokens: bool) -> Embeddings:
         """The vectors of images.
 
         Args:
@@ -68,70 +60,55 @@ class ImageTeacher(OnlineTeacher):
             tokens: whether to give the patches as well, with a mask of True.
         """
 
-    @abstractmethod
-    def _ids(self, texts: list[str], side: TextSide) -> list[np.ndarray[Any, Any]]:
-        """The ids of the real tokens of texts, each (tokens of the text,)."""
+    def token_ids(self, texts: Sequence[str], side: TextSide = "queries") -> list[Array]:
+        """See `ModelTeacher.token_ids`."""
+        written = [text for text in texts if not is_image(text)]
+        ids = iter(self.text_ids(written, side) if written else [])
+        patches = np.full(self.patches if len(written) < len(texts) else 0, _PATCH_ID)
+        return [patches if is_image(text) else next(ids) for text in texts]
 
-    @property
-    def idf(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """See `OnlineTeacher.idf`."""
-        return self._idf
-
-    def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[TeacherBatch]:
-        """Encode many texts, then many images; see `OnlineTeacher.encode_batches`.
+    def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[EncodedBatch]:
+        """Encode many texts, then many images; see `ModelTeacher.encode_batches`.
 
         Raises:
             ValueError: there are no texts.
             InputError: an image is missing or damaged.
         """
-        if not texts:
-            raise ValueError("there are no texts to encode")
         images = [row for row, text in enumerate(texts) if is_image(text)]
         written = [row for row, text in enumerate(texts) if not is_image(text)]
-        if written:
+        if written or not images:
             for batch in super().encode_batches([texts[row] for row in written], tokens, side):
                 yield replace(batch, rows=[written[row] for row in batch.rows])
         if images:
             self.load_images()
-        for rows, pixels in self._read(texts, images):
-            yield self._image_batch(rows, pixels, tokens)
+        for rows, pixels in self.read(texts, images):
+            with torch.no_grad(), torch.autocast(self.model_device.type, enabled=False):
+                embeddings = self.encode_pixels(pixels.to(self.model_device), tokens)
+            ids = torch.full(embeddings.tokens.shape[:2], _PATCH_ID) if embeddings.tokens is not None else None
+            yield EncodedBatch(rows, embeddings, ids)
 
-    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
-        """Compute the IDF of each token; see `Teacher.fit_idf`."""
-        written = [text for text in texts if not is_image(text)]
-        patch = np.array([_PATCH_ID])
-        ids = self._ids(written, side) if written else []
-        self._idf = idf_of_ids(ids + [patch] * (len(texts) - len(written)), len(texts))
+    def read(self, texts: Sequence[str], rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of images, the next one read by other threads while one is used.
 
-    def mean_length(self, texts: Sequence[str], side: TextSide = "queries") -> float:
-        """Mean number of real tokens, or of patches."""
-        written = [text for text in texts if not is_image(text)]
-        words = sum(len(ids) for ids in self._ids(written, side)) if written else 0
-        return (words + self.patches * (len(texts) - len(written))) / len(texts)
+        Args:
+            texts: images, among others.
+            rows: the positions of those to read.
 
-    def _read(self, texts: Sequence[str], rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        """Batches of images, the next one read by other threads while one is used."""
-        starts = range(0, len(rows), self.batch_size)
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        Yields:
+            The positions of B images, and their pixels, (B, 3, H, W).
+        """
+        size = self.batch_size
+        with (
+            ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool,
+            delayed_progress("teacher: encode images", len(rows)) as advance,
+        ):
 
             def begin(start: int) -> list[Future[Tensor]]:
-                chosen = rows[start : start + self.batch_size]
-                return [pool.submit(lambda text: self._pixels(load_image(text)), texts[row]) for row in chosen]
+                chosen = rows[start : start + size]
+                return [pool.submit(lambda text: self.pixels(load_image(text)), texts[row]) for row in chosen]
 
             following = begin(0)
-            for start in progress(starts, "teacher", self.batch_size, len(rows), "images", _PROGRESS_FROM):
-                images, following = following, begin(start + self.batch_size)
-                yield rows[start : start + self.batch_size], torch.stack([image.result() for image in images])
-
-    @torch.no_grad()
-    def _image_batch(self, rows: list[int], pixels: Tensor, tokens: bool) -> TeacherBatch:
-        with torch.autocast(self.place.type, enabled=False):
-            found = self._see(pixels.to(self.place), tokens)
-        pooled = found.pooled.float().cpu().numpy()
-        if not tokens:
-            return TeacherBatch(rows, pooled)
-        states, _ = found.require_tokens()
-        patches = states.shape[1]
-        lengths = np.full(len(rows), patches, dtype=np.int64)
-        ids = np.full(len(rows) * patches, _PATCH_ID, dtype=np.int32)
-        return TeacherBatch(rows, pooled, lengths, states.flatten(0, 1).float().cpu().numpy(), ids)
+            for start in range(0, len(rows), size):
+                images, following = following, begin(start + size)
+                yield rows[start : start + size], torch.stack([image.result() for image in images])
+                advance(len(images))

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from datamodules.packages import PACKAGES
 from datamodules.starter.images import SPLITS, Picture, read_pictures
+from foundations.cache import cache_folder, content_hash, made_once
+from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
-from foundations.files import new_folder, remove_unfinished
-from lightning_modules.models.files import file_hash
 from lightning_modules.students.base import TextSide
+from lightning_modules.students.tokens import Tokenization
+from lightning_modules.teachers.base import Array
 from lightning_modules.teachers.image_head import Captioned, ImageHead, fit_head
 from lightning_modules.teachers.images import ImageTeacher
+from lightning_modules.teachers.online import OnlineTeacher
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -60,14 +63,18 @@ class LockedImageTeacher(ImageTeacher):
     """
 
     def __init__(self, split: str = "kind", *, size: int = 160, batch_size: int = 64, device: str = "auto") -> None:
-        super().__init__("starter/minilm", batch_size=batch_size, device=device)
-        if split not in SPLITS:
-            raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-        if size < _STRIDE:
-            raise ValueError(f"size must be at least {_STRIDE} pixels; got {size}")
+        super().__init__("starter/minilm", batch_size, device)
+        check_choice("split", split, SPLITS)
+        check_number("size", size, least=_STRIDE)
         self.split, self.size = split, size
+        self.texts = OnlineTeacher(self.model, batch_size=batch_size, device=device)
         self._backbone: nn.Module | None = None
         self._head: ImageHead | None = None
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors of the texts."""
+        return self.texts.dim
 
     @property
     def patches(self) -> int:
@@ -78,7 +85,7 @@ class LockedImageTeacher(ImageTeacher):
     def backbone(self) -> nn.Module:
         """The frozen EfficientNet-Lite0, loaded on first use."""
         if self._backbone is None:
-            self._backbone = load_backbone(weights_file()).to(self.place)
+            self._backbone = load_backbone(weights_file()).to(self.model_device)
         return self._backbone
 
     @property
@@ -88,26 +95,37 @@ class LockedImageTeacher(ImageTeacher):
             self._head = self._fitted()
         return self._head
 
+    def load(self) -> None:
+        """Load MiniLM."""
+        self.texts.load()
+
     def load_images(self) -> None:
         """Load backbone and layer."""
         _ = self.backbone, self.head
 
+    def tokenization(self) -> Tokenization:
+        """How queries become tokens, made without loading the model."""
+        return self.texts.tokenization()
+
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:
-        """All that the vectors depend on beside the models' files."""
+        """See `ModelTeacher.settings`."""
         learned = {name: PACKAGES[name].version for name in _LEARNED_FROM}
-        own = {"split": self.split, "size": self.size, "learned_from": learned, "recipe": _RECIPE}
-        return super().settings(side) | own
+        head = {"split": self.split, "size": self.size, "learned_from": learned, "recipe": _RECIPE}
+        return self.texts.settings(side) | head
 
-    def _model_key(self) -> str:
-        return f"{super()._model_key()} {file_hash(weights_file())}"
+    def model_key(self) -> str:
+        """See `ModelTeacher.model_key`."""
+        return f"{self.texts.model_key()} {content_hash(weights_file())}"
 
-    def _pixels(self, image: Image) -> Tensor:
+    def pixels(self, image: Image) -> Tensor:
+        """See `ImageTeacher.pixels`."""
         from PIL.Image import Resampling
 
         scaled = image.resize((self.size, self.size), Resampling.BICUBIC)
         return torch.from_numpy(np.array(scaled)).permute(2, 0, 1).float() / 127.5 - 1
 
-    def _see(self, pixels: Tensor, tokens: bool) -> Embeddings:
+    def encode_pixels(self, pixels: Tensor, tokens: bool) -> Embeddings:
+        """See `ImageTeacher.encode_pixels`."""
         head = self.head
         cells = self._features(pixels)
         pooled = F.normalize(head(cells.mean(1)), dim=-1)
@@ -115,12 +133,13 @@ class LockedImageTeacher(ImageTeacher):
             return Embeddings(pooled)
         return Embeddings(pooled, head(cells), torch.ones(cells.shape[:2], dtype=torch.bool, device=cells.device))
 
-    def _ids(self, texts: list[str], side: TextSide) -> list[np.ndarray[Any, Any]]:
-        found = []
-        for start in range(0, len(texts), self.batch_size):
-            inputs = self.encoder.tokenize(texts[start : start + self.batch_size], side)
-            found += [ids[mask].numpy() for ids, mask in zip(inputs["input_ids"], inputs["token_mask"], strict=True)]
-        return found
+    def text_ids(self, texts: list[str], side: TextSide) -> list[Array]:
+        """See `ImageTeacher.text_ids`."""
+        return self.texts.token_ids(texts, side)
+
+    def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:
+        """See `ModelTeacher.encode_batch`."""
+        return self.texts.encode_batch(texts, tokens, side)
 
     def _features(self, pixels: Tensor) -> Tensor:
         """The last feature map, (B, patches, 1280)."""
@@ -129,22 +148,16 @@ class LockedImageTeacher(ImageTeacher):
 
     def _fitted(self) -> ImageHead:
         """The layer, fitted by the first process that asks."""
-        from filelock import FileLock
-
-        from foundations.cache import cache_folder
-
         folder = cache_folder() / "models" / f"locked-image-{self.fingerprint()}"
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / f".{folder.name}.lock"):
-                if not folder.is_dir():
-                    remove_unfinished(folder)
-                    head = self._fit()
-                    with new_folder(folder) as unfinished:
-                        head.save(unfinished / "head.safetensors")
-                        about = self.settings() | {"strength": head.strength, "dev_mrr": head.dev}
-                        (unfinished / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        made_once(folder, self._write_head, "the layer of the locked-image teacher")
         return ImageHead.load(folder / "head.safetensors")
+
+    def _write_head(self, folder: Path) -> None:
+        head = self._fit()
+        folder.mkdir()
+        head.save(folder / "head.safetensors")
+        about = self.settings() | {"strength": head.strength, "dev_mrr": head.dev}
+        (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     def _fit(self) -> ImageHead:
         pictures = read_pictures(self.split)
@@ -155,8 +168,8 @@ class LockedImageTeacher(ImageTeacher):
     def _captioned(self, pictures: list[Picture]) -> Captioned:
         """The features of pictures, and the vectors of their English captions."""
         parts = [
-            self._features(pixels.to(self.place)).mean(1).cpu()
-            for _, pixels in self._read([each.image for each in pictures], list(range(len(pictures))))
+            self._features(pixels.to(self.model_device)).mean(1).cpu()
+            for _, pixels in self.read([each.image for each in pictures], list(range(len(pictures))))
         ]
         captions = [(row, text) for row, each in enumerate(pictures) for text in each.captions.values()]
         vectors = self.encode([text for _, text in captions]).pooled
@@ -171,7 +184,7 @@ def weights_file() -> Path:
 def load_backbone(path: Path) -> nn.Module:
     """EfficientNet-Lite0 by timm with the weights of another implementation, frozen, in eval mode.
 
-    Both list the same tensors in the same order under other names, so they are matched by their place.
+    Both list the same tensors in the same order under other names, so they are matched by position.
 
     Args:
         path: a state dict.

@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foundations.cache import content_hash
 from foundations.errors import InputError
-from lightning_modules.models.files import file_hash, folder_hash
-from lightning_modules.students.base import TextEncoder, TextSide
-from lightning_modules.students.tokens import Tokenization
+from lightning_modules.models.files import folder_hash
+from lightning_modules.students.base import TextSide
+from lightning_modules.teachers.base import Array
 from lightning_modules.teachers.images import ImageTeacher
-from lightning_modules.teachers.online import TeacherBatch
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class OpenClipTeacher(ImageTeacher):
     def __init__(
         self, model: str, pretrained: str | None = None, *, batch_size: int = 64, device: str = "auto"
     ) -> None:
-        super().__init__(model, batch_size=batch_size, device=device)
+        super().__init__(model, batch_size, device)
         self.folder = Path(model).expanduser() if _is_path(model) else None
         pretrained = pretrained or None
         self.checkpoint = _checkpoint(pretrained)
@@ -134,7 +133,7 @@ class OpenClipTeacher(ImageTeacher):
         except (RuntimeError, ValueError, OSError, ImportError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"open_clip cannot load this model: {reason}", self.model) from error
-        self._tower = model.requires_grad_(False).eval().float().to(self.place)
+        self._tower = model.requires_grad_(False).eval().float().to(self.model_device)
 
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:  # noqa: ARG002
         """All that the vectors depend on beside the weights: the architecture, and how images are prepared."""
@@ -152,13 +151,10 @@ class OpenClipTeacher(ImageTeacher):
         """As `load`: both towers come together."""
         self.load()
 
-    def tokenization(self) -> Tokenization | None:
-        """None: open_clip's tokenizers are not of the kind that `text_statistics` reads."""
-        return None
-
-    def _model_key(self) -> str:
+    def model_key(self) -> str:
+        """See `ModelTeacher.model_key`."""
         if self.checkpoint is not None:
-            return f"{self.model} {file_hash(self.checkpoint)}"
+            return f"{self.model} {content_hash(self.checkpoint)}"
         return self.model if self.folder is None else folder_hash(self.folder)
 
     def _published(self) -> dict[str, Any]:
@@ -181,14 +177,13 @@ class OpenClipTeacher(ImageTeacher):
         if self.checkpoint is None:
             _check_tag(self.model, self.pretrained)
 
-    def _load(self) -> TextEncoder:
-        raise NotImplementedError("this teacher's texts are read by open_clip's tower")
-
-    def _pixels(self, image: Image) -> Tensor:
+    def pixels(self, image: Image) -> Tensor:
+        """See `ImageTeacher.pixels`."""
         pixels: Tensor = self._transform(image)
         return pixels
 
-    def _see(self, pixels: Tensor, tokens: bool) -> Embeddings:
+    def encode_pixels(self, pixels: Tensor, tokens: bool) -> Embeddings:
+        """See `ImageTeacher.encode_pixels`."""
         model: Any = self.tower
         if not tokens:
             return Embeddings(model.encode_image(pixels, normalize=True))
@@ -200,22 +195,18 @@ class OpenClipTeacher(ImageTeacher):
         states = states if visual.proj is None else states @ visual.proj
         return Embeddings(pooled, states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
-    @torch.no_grad()
-    def _encode_batch(self, rows: list[int], texts: list[str], tokens: bool, side: TextSide) -> TeacherBatch:  # noqa: ARG002
+    def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:  # noqa: ARG002
+        """See `ModelTeacher.encode_batch`."""
         model: Any = self.tower
         ids = self._tokenize(texts)
-        with torch.autocast(self.place.type, enabled=False):
-            if not tokens:
-                return TeacherBatch(rows, model.encode_text(ids.to(self.place), normalize=True).cpu().numpy())
-            text = getattr(model, "text", model)
-            with _outputs(text.transformer) as found:
-                pooled = model.encode_text(ids.to(self.place), normalize=True)
-            states = _projected(text, found[0])[:, : ids.shape[1]].cpu()  # CoCa's class token stands last
-        mask = self._real(ids)
-        lengths = mask.sum(1).numpy()
-        return TeacherBatch(
-            rows, pooled.cpu().numpy(), lengths, states[mask].numpy(), ids[mask].to(torch.int32).numpy()
-        )
+        on_device = ids.to(self.model_device)
+        if not tokens:
+            return Embeddings(model.encode_text(on_device, normalize=True)), ids
+        text = getattr(model, "text", model)
+        with _outputs(text.transformer) as found:
+            pooled = model.encode_text(on_device, normalize=True)
+        states = _projected(text, found[0])[:, : ids.shape[1]]  # CoCa's class token stands last
+        return Embeddings(pooled, states, self._real(ids).to(states.device)), ids
 
     def _tokenize(self, texts: list[str]) -> Tensor:
         """Ids of texts, (B, context length)."""
@@ -232,11 +223,12 @@ class OpenClipTeacher(ImageTeacher):
             return torch.where(mask.any(1, keepdim=True), mask, torch.ones_like(mask))
         # CLIP's own: start, words, end, zeros; 0 is a word as well.
         ends = (ids == self._words.eot_token_id).int().argmax(1, keepdim=True)
-        places = torch.arange(ids.shape[1])
-        return torch.where(ends > 1, (places > 0) & (places < ends), places <= ends)
+        positions = torch.arange(ids.shape[1])
+        return torch.where(ends > 1, (positions > 0) & (positions < ends), positions <= ends)
 
-    def _ids(self, texts: list[str], side: TextSide) -> list[np.ndarray[Any, Any]]:  # noqa: ARG002
-        found = []
+    def text_ids(self, texts: list[str], side: TextSide) -> list[Array]:  # noqa: ARG002
+        """See `ImageTeacher.text_ids`."""
+        found: list[Array] = []
         for start in range(0, len(texts), self.batch_size):
             ids = self._tokenize(texts[start : start + self.batch_size])
             found += [row[mask].numpy() for row, mask in zip(ids, self._real(ids), strict=True)]

@@ -9,8 +9,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from foundations.cache import content_hash
 from foundations.errors import InputError
-from lightning_modules.models.files import file_hash, read_weights
+from lightning_modules.models.files import read_weights
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.teachers.online import OnlineTeacher
@@ -61,17 +62,18 @@ class RunTeacher(OnlineTeacher):
         return ("queries", "documents") if self.student["init_args"].get("query_augmentation") else super().sides
 
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:
-        """All that the vectors of one side depend on beside the checkpoint's bytes."""
+        """See `ModelTeacher.settings`."""
         options = dict(self.student["init_args"])
         augmentation = options.get("query_augmentation") if side == "queries" else None
         options = {name: value for name, value in options.items() if name not in _BY_SIDE}
         student = {"class_path": self.student["class_path"], "init_args": options}
-        own = {"student": student, "query_augmentation": augmentation or 0}
         inherited = super().settings(side)
-        return {name: inherited[name] for name in ("model", "prefix", "format")} | own
+        kept = {name: inherited[name] for name in ("model", "prefix", "format")}
+        return kept | {"student": student, "query_augmentation": augmentation or 0}
 
-    def _model_key(self) -> str:
-        return file_hash(self.checkpoint)
+    def model_key(self) -> str:
+        """See `ModelTeacher.model_key`."""
+        return content_hash(self.checkpoint)
 
     def tokenization(self) -> Tokenization:
         """How queries become tokens; this loads the model."""
@@ -94,9 +96,10 @@ class RunTeacher(OnlineTeacher):
             self._projection.load_state_dict(parts["projection"])
         return student
 
-    def _forward(self, inputs: dict[str, Tensor], tokens: bool) -> Embeddings:
-        embeddings = super()._forward(inputs, tokens)
-        return projected(embeddings, self._projection.to(embeddings.pooled.device))
+    def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:
+        """See `ModelTeacher.encode_batch`."""
+        embeddings, ids = super().encode_batch(texts, tokens, side)
+        return projected(embeddings, self._projection.to(embeddings.pooled.device)), ids
 
 
 def _student_config(run: Path) -> dict[str, Any]:

@@ -112,12 +112,12 @@ class TeacherStore:
             self.refresh()
         if len(self._sorted) == 0:
             return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
-        return np.where(self._sorted[places] == keys, self._order[places], -1)
+        positions = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
+        return np.where(self._sorted[positions] == keys, self._order[positions], -1)
 
     def pooled(self, rows: Array) -> Array:
         """Pooled vectors of rows, (N, D), float32."""
-        parts, local = self._place(rows)
+        parts, local = self._locate(rows)
         first = self._list[int(parts[0])]
         if (parts == parts[0]).all():
             return first.pooled[local]
@@ -130,7 +130,7 @@ class TeacherStore:
     def ragged(self, name: str, rows: Array) -> list[Array]:
         """The ``tokens`` or ``ids`` of rows: N views into the mapped files, of (tokens of the text, ...)."""
         views = []
-        for part, row in zip(*(array.tolist() for array in self._place(rows)), strict=True):
+        for part, row in zip(*(array.tolist() for array in self._locate(rows)), strict=True):
             segment = self._list[part]
             assert segment.offsets is not None
             start, end = segment.offsets[row : row + 2].tolist()
@@ -162,7 +162,7 @@ class TeacherStore:
         self._sorted = keys[self._order]
         self._ends = np.cumsum([len(segment.keys) for segment in self._list])
 
-    def _place(self, rows: Array) -> tuple[Array, Array]:
+    def _locate(self, rows: Array) -> tuple[Array, Array]:
         """Number of the segment, and row within it."""
         parts = np.searchsorted(self._ends, rows, side="right")
         return parts, rows - np.concatenate([[0], self._ends])[parts]

@@ -37,15 +37,10 @@ _MIB = 2**20
 
 
 def on_grid(vectors: Tensor, grid: float, normalise: bool = True) -> tuple[Tensor, Tensor]:
-    """Vectors scaled to at most unit length, in double precision, rounded to multiples of 1 / grid.
+    """Vectors (n, D) scaled to at most unit length, rounded to multiples of 1 / grid, and what divided them (n, 1).
 
-    Args:
-        vectors: (n, D).
-        grid: a power of two.
-        normalise: divide by the norm; otherwise by the next power of two, so that the scale can be undone exactly.
-
-    Returns:
-        The vectors (n, D), and what they were divided by (n, 1).
+    Both are in double precision. The grid is a power of two. Without `normalise` the divisor is not the norm but the
+    next power of two, so that the scale can be undone exactly.
     """
     if vectors.device.type == "cpu" and len(vectors) > _ROWS_IN_CACHE:
         result, scales = torch.empty(vectors.shape, dtype=torch.float64), torch.empty(len(vectors), 1).double()
@@ -75,13 +70,7 @@ def blocks(parts: Sequence[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def check_finite(vectors: Tensor, name: str, first: int = 0) -> None:
-    """Raise ValueError where a vector is not finite.
-
-    Args:
-        vectors: (n, D).
-        name: what they are, for the message.
-        first: number of the first one.
-    """
+    """Raise ValueError where one of some vectors, (n, D), is not finite; `first` is the number of the first of them."""
     for rows in spans(len(vectors), _ROWS_PER_CHECK):
         wrong = torch.nonzero(~torch.isfinite(vectors[rows]).all(dim=1))
         if len(wrong):
@@ -125,12 +114,9 @@ class TopDocuments:
         self._positions = torch.full((queries, k), documents, device=device, dtype=torch.int32)
 
     def add(self, rows: slice, scores: Tensor, documents: Tensor) -> None:
-        """Take in the scores of a block; a query meets each document once.
+        """Take in the scores of a block: of the queries `rows` (q), and of `documents`, indices (d,), int64.
 
-        Args:
-            rows: the queries.
-            scores: above minus infinity; (queries of the block, documents of the block), float32.
-            documents: index of each document of the block; (documents of the block,), int64.
+        Scores are above minus infinity; (q, d), float32. A query meets each document once.
         """
         position = self._position[documents.to(self._position.device)].expand(len(scores), -1)
         kept = self._scores.shape[1]
@@ -188,14 +174,9 @@ def kept_documents(k: int) -> int:
 
 
 class Preselection:
-    """All documents that may be among the k best of Q queries, from approximate scores that come in blocks.
+    """All of N documents that may be among the k <= N best of Q queries, from approximate scores that come in blocks.
 
-    Args:
-        queries: Q.
-        k: number of documents to find, at most N.
-        documents: N.
-        error: largest distance of an approximate score from the exact one.
-        device: where the scores are.
+    The `error` is the largest distance of an approximate score from the exact one.
     """
 
     def __init__(self, queries: int, k: int, documents: int, error: float, device: torch.device) -> None:
@@ -242,14 +223,9 @@ def preselect(
     block_rows: tuple[int, int],
     advance: Callable[[float], None],
 ) -> None:
-    """Run all approximate scores past a selection.
+    """Run the approximate scores of queries (Q, D) and of all parts of the documents, (n, D) each, past a selection.
 
-    Args:
-        queries: (Q, D).
-        parts: the documents, N of them together; (n, D) each.
-        selection: takes in the scores.
-        block_rows: largest number of queries and of documents in a block.
-        advance: is told the number of scores that were computed.
+    A block has at most `block_rows` queries and documents; `advance` is told the number of scores that were computed.
     """
     device = selection.scores.device
     query_rows, document_rows = block_rows
@@ -266,14 +242,9 @@ def preselect(
 def exact_result(
     queries: Tensor, parts: Sequence[Tensor], selection: Preselection, positions: Tensor, memory_mb: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the exact scores of what was selected, and rank.
+    """Compute the exact scores of what `preselect` selected of the same queries and parts, and rank.
 
-    Args:
-        queries: (Q, D).
-        parts: the documents, as they were given to `preselect`.
-        selection: what that selected.
-        positions: of each document in the order of ties; (N,).
-        memory_mb: memory for blocks, in MiB.
+    Positions are those of the N documents in the order of ties, (N,).
 
     Returns:
         On the selection's device: scores (Q, k), float32, and document indices (Q, k), int64; and which queries have
@@ -299,12 +270,8 @@ def exact_result(
 def _products(vectors: Tensor, query: Tensor, parts: Sequence[Tensor], numbers: Tensor, size: int) -> Tensor:
     """Exact scores of P pairs of a query and a document, at most `size` at once; (P,), float32.
 
-    Args:
-        vectors: queries on the grid; (q, D).
-        query: row of each pair's query, ascending for each document; (P,).
-        parts: the documents.
-        numbers: each pair's document, ascending; (P,).
-        size: pairs to compute at once.
+    A pair's query is the row `query` of the vectors on the grid, (q, D), ascending for each document; its document has
+    the number `numbers`, ascending.
     """
     scores = torch.empty(len(numbers), device=vectors.device)
     first = start = 0

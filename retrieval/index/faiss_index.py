@@ -78,12 +78,9 @@ def require_faiss() -> Any:
 
 
 def build_index(parts: Sequence[Tensor], options: FaissOptions, seed: int = 0) -> Any:
-    """A FAISS index of documents for cosine; it holds all vectors in memory, 4 D bytes each, and more for the graph.
+    """A FAISS index for cosine of documents in parts, (n, D) each; the seed draws those that the clusters are made of.
 
-    Args:
-        parts: the documents, one part after the other; (n, D) each.
-        options: what kind of index.
-        seed: chooses the documents that the clusters are made of.
+    It holds all vectors in memory, 4 D bytes each, and more for the graph.
     """
     faiss = require_faiss()
     total, width = sum(map(len, parts)), parts[0].shape[1]
@@ -168,10 +165,10 @@ def _sample(parts: Sequence[Tensor], count: int, seed: int) -> Any:
     """Random documents, unit length; (at most ``count``, D)."""
     sizes = torch.tensor([len(part) for part in parts])
     total = int(sizes.sum())
-    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    sample = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
     ends = sizes.cumsum(0)
     rows = [
-        part[chosen[(chosen >= end - len(part)) & (chosen < end)] - (end - len(part))]
+        part[sample[(sample >= end - len(part)) & (sample < end)] - (end - len(part))]
         for part, end in zip(parts, ends.tolist(), strict=True)
     ]
     return _unit(torch.cat(rows))

@@ -47,7 +47,11 @@ _BYTES = 8
 
 _MAX_QUERY_ROWS = 4096
 
-_MAX_FAST_QUERY_ROWS = 1024
+_BLOCK = (_MAX_QUERY_ROWS, 32, 16, 16)
+"""Most queries in a block; bytes for each number of a query, each score, and each number of a document."""
+
+_FAST_BLOCK = (1024, 64, 6, 10)
+"""The same where scores are computed in single precision."""
 
 _FAST_FROM = 4
 
@@ -186,7 +190,7 @@ def _search_fast(
     """Cosine search by candidates in single precision; see `retrieval.index.exact`."""
     width = queries.shape[1]
     selection = Preselection(len(queries), k, total, error_bound(width), device)
-    preselect(queries, parts, selection, _fast_block_rows(len(queries), width, memory_mb), advance)
+    preselect(queries, parts, selection, _block_rows(len(queries), width, memory_mb, _FAST_BLOCK), advance)
     scores, indices, wrong = exact_result(queries, parts, selection, tie_positions(document_ids), memory_mb)
     scores, indices = scores.cpu(), indices.cpu()
     if wrong.any():
@@ -210,7 +214,7 @@ def _search_slowly(
     """Search by computing all scores in double precision."""
     normalise = similarity == "cosine"
     top = TopDocuments(len(queries), k, document_ids, total, device)
-    query_rows, document_rows = _block_rows(len(queries), queries.shape[1], memory_mb)
+    query_rows, document_rows = _block_rows(len(queries), queries.shape[1], memory_mb, _BLOCK)
     for first, part in blocks(parts, document_rows):
         check_finite(part, "document", first)
         block, block_scale = on_grid(part.to(device), POOLED_GRID, normalise)
@@ -258,18 +262,12 @@ def _token_columns(texts: TokenMatrix, device: torch.device) -> list[Tensor]:
     return [values[starts[lengths > t] + t] for t in range(int(lengths.max()))]
 
 
-def _block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
+def _block_rows(queries: int, width: int, memory_mb: int, sizes: tuple[int, int, int, int]) -> tuple[int, int]:
     """Rows of a query block and of a document block: vectors, scores and their copies stay within the memory."""
-    numbers = memory_mb * 2**20 // _BYTES
-    query_rows = max(1, min(queries, _MAX_QUERY_ROWS, numbers // (4 * width)))
-    return query_rows, max(1, numbers // (2 * (query_rows + width)))
-
-
-def _fast_block_rows(queries: int, width: int, memory_mb: int) -> tuple[int, int]:
-    """Rows of a query block and of a document block in single precision."""
+    most, per_query, per_score, per_document = sizes
     memory = memory_mb * 2**20
-    query_rows = max(1, min(queries, _MAX_FAST_QUERY_ROWS, memory // (64 * width)))
-    return query_rows, max(1, memory // (6 * query_rows + 10 * width))
+    query_rows = max(1, min(queries, most, memory // (per_query * width)))
+    return query_rows, max(1, memory // (per_score * query_rows + per_document * width))
 
 
 def _text_blocks(lengths: Tensor, tokens: int) -> Iterator[slice]:

@@ -9,7 +9,6 @@ encoder and the manifest only: not on the number of ranks, nor on whether the wo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from foundations.cache import Array, write_array
 from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
-from foundations.files import new_folder, remove_unfinished, unfinished, write_json
+from foundations.files import new_folder, read_json, remove_unfinished, unfinished, write_json
 from foundations.progress import delayed_progress
 from retrieval.index.stored_ids import StoredIds, load_mapped
 from retrieval.index.tokens import TokenMatrix
@@ -195,13 +194,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         InputError: there is none, or it is of another format.
     """
     path = Path(folder) / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        form = manifest["format"]
-    except FileNotFoundError:
-        raise InputError("no manifest.json there, expected a folder that search.py index wrote", folder) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot be read as the manifest of an index ({error})", path) from error
+    if not path.is_file():
+        raise InputError("no manifest.json there, expected a folder that search.py index wrote", folder)
+    manifest: dict[str, Any] = read_json(path, "the manifest of an index")
+    form = manifest.get("format") if isinstance(manifest, dict) else None
     if form != _FORMAT:
         raise InputError(f"the format of the index is {form}, expected {_FORMAT}: index again", path)
     return manifest

@@ -20,27 +20,26 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foundations.checks import check_choice, check_number
 from strategies.functional import at_least_float32, without_autocast
-from strategies.transport.cpu_solver import FINE, NEWTON_LIMIT
 from strategies.transport.problem import (
-    LONGEST,
-    Potentials,
+    FINE,
+    NEWTON_LIMIT,
+    TRITON_LIMIT,
     Transport,
     check_marginals,
     check_problem,
     marginal_violation,
-    potentials_of_dummies,
     with_dummies,
     without_dummies,
 )
 
-__all__ = ["SOLVERS", "Potentials", "Solver", "Transport", "marginal_violation", "solve"]
+__all__ = ["SOLVERS", "Solver", "Transport", "marginal_violation", "solve"]
 
 Solver = Literal["auto", "fused", "torch", "reference", "triton", "exact", "ipot"]
 
@@ -54,12 +53,11 @@ SOLVERS: dict[str, str] = {
 }
 """The module of each solver, imported when it is used; its ``solve`` takes what `solve` gives it."""
 
-ENTROPIC = {"fused", "torch", "reference", "triton"}
-"""Solvers with potentials, which therefore do unbalanced plans and warm starts."""
-NATIVE = {"fused", "triton"}
-"""Solvers that check and normalise masses themselves, and care for no autocast."""
-SYNC_FREE = {"torch", "triton"}
-"""Solvers with a mode of fixed iterations."""
+ENTROPIC = ("fused", "reference", "torch", "triton")
+"""Solvers with potentials, which therefore do unbalanced plans."""
+
+NATIVE = ("fused", "triton")
+"""Solvers that check and normalise masses themselves, and that autocast does not affect."""
 
 
 def solve(
@@ -73,8 +71,6 @@ def solve(
     tolerance: float = 1e-3,
     relaxation: float | None = None,
     mass: float | None = None,
-    potentials: Potentials | None = None,
-    fixed_iterations: int | None = None,
 ) -> Transport:
     """Solve B transport problems.
 
@@ -93,12 +89,9 @@ def solve(
             ``fused`` aims at a third of it, ``torch`` at two fifths. Float32 reaches about 1e-5; give a float64 cost
             for less.
         relaxation: None, or rho of unbalanced transport, in units of the cost: instead of meeting the marginals the
-            plan pays rho KL(P 1, source) + rho KL(P' 1, target), beside epsilon KL(P, source target').
+            plan pays rho KL(P 1, source) + rho KL(P' 1, target), in addition to epsilon KL(P, source target').
         mass: None, or the share of the mass that partial transport moves, 0 < mass <= 1: no token gives or takes more
             than it has. The entropy covers also the mass that each token keeps.
-        potentials: those of a similar problem, to start from; only the target's are read.
-        fixed_iterations: None, or the number of iterations to make without ever waiting for the device, as CUDA
-            graphs need it. Nothing is checked and nothing warns then: look at ``converged``.
 
     Returns:
         The plans, and how good they are.
@@ -118,28 +111,26 @@ def solve(
     """
     check_problem(cost, source, target)
     options = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance}
-    name = _chosen(solver, cost, options, relaxation, mass, potentials, fixed_iterations)
-    more = {"relaxation": relaxation, "potentials": potentials, "fixed_iterations": fixed_iterations}
-    given = {option: value for option, value in more.items() if value is not None}
+    if relaxation is not None:
+        options["relaxation"] = relaxation
+    name = _chosen(solver, cost, options, mass)
     run: Callable[..., Transport] = import_module(SOLVERS[name]).solve
-    moved = 1.0 if mass is None else mass
-    if name in NATIVE and moved == 1:  # these do in one loop what is done below
-        transport = run(at_least_float32(cost), source, target, **options, **given, normalise=True)
+    if name in NATIVE and mass in (None, 1):  # these do in one loop what is done below
+        transport = run(at_least_float32(cost), source, target, **options, normalise=True)
     else:
-        if fixed_iterations is None:
-            check_marginals(source, target)
+        check_marginals(source, target)
         with torch.no_grad(), without_autocast(cost):
             cost = at_least_float32(cost)
-            source, target = (_normalise(marginal.to(cost.dtype)) for marginal in (source, target))
-            problem = cost, source, target
-            if moved < 1:
-                problem = with_dummies(*problem, moved, epsilon)
-                if potentials is not None:
-                    given["potentials"] = potentials_of_dummies(*problem[1:], potentials, epsilon)
-            transport = run(*problem, **options, **given)
-            if moved < 1:
+            # Rows that sum to one as nearly as the number format allows: otherwise no plan could meet both marginals.
+            source, target = (
+                marginal / marginal.sum(1, keepdim=True) for marginal in (source.to(cost.dtype), target.to(cost.dtype))
+            )
+            if mass is None or mass == 1:
+                transport = run(cost, source, target, **options)
+            else:
+                transport = run(*with_dummies(cost, source, target, mass, epsilon), **options)
                 transport = without_dummies(transport, cost)
-    if fixed_iterations is None and not bool(transport.converged.all()):
+    if not bool(transport.converged.all()):
         # No figures of this batch: Python shows an equal warning once, not at every step.
         warnings.warn(
             f"{name} did not converge for some pairs (epsilon {epsilon:g}, {iterations} iterations, tolerance "
@@ -149,56 +140,33 @@ def solve(
     return transport
 
 
-def _chosen(
-    solver: str,
-    cost: Tensor,
-    options: dict[str, float],
-    relaxation: float | None,
-    mass: float | None,
-    potentials: Potentials | None,
-    fixed_iterations: int | None,
-) -> str:
+def _chosen(solver: str, cost: Tensor, options: dict[str, float], mass: float | None) -> str:
     """The solver for ``auto``, after a look at the options."""
     check_choice("solver", solver, ("auto", *SOLVERS))
-    for option, value in {**options, "relaxation": relaxation, "fixed_iterations": fixed_iterations}.items():
-        if value is not None:
-            check_number(option, value, above=0)
+    for option, value in options.items():
+        check_number(option, value, above=0)
     if mass is not None:
         check_number("mass", mass, above=0, most=1)
-    if mass is not None and relaxation is not None:
-        raise ValueError("give relaxation (unbalanced) or mass (partial transport), not both")
-    chosen = solver
-    if solver == "auto":
-        chosen = _fastest(cost, tolerance=options["tolerance"], fixed=fixed_iterations is not None)
-    asked: list[tuple[str, Any, set[str]]] = [
-        ("relaxation", relaxation, ENTROPIC),
-        ("potentials", potentials, ENTROPIC),
-        ("fixed_iterations", fixed_iterations, SYNC_FREE),
-    ]
-    for option, value, able in asked:
-        if value is not None and chosen not in able:
-            raise ValueError(f"solver {chosen!r} has no {option}: use one of auto, {', '.join(sorted(able))}")
+        if "relaxation" in options:
+            raise ValueError("relaxation and mass are both given, expected one: unbalanced or partial transport")
+    chosen = _fastest(cost, options["tolerance"]) if solver == "auto" else solver
+    if "relaxation" in options and chosen not in ENTROPIC:
+        raise ValueError(f"solver is {chosen!r}, which has no relaxation, expected one of auto, {', '.join(ENTROPIC)}")
     return chosen
 
 
-def _fastest(cost: Tensor, *, tolerance: float, fixed: bool) -> str:
-    """The fastest solver for this device, size and mode."""
+def _fastest(cost: Tensor, tolerance: float) -> str:
+    """The fastest solver for this device, size and tolerance."""
     _, length, width = cost.shape
     if cost.device.type == "cpu":
         # Numba is a dependency, but not every platform has it. The native loop needs float64 matrices for tolerances
         # beyond single precision, by pair and on one thread.
-        native = not fixed and _has("numba") and (width <= NEWTON_LIMIT or tolerance >= FINE)
-        return "fused" if native else "torch"
-    # Under the tolerance of single precision Newton steps are needed, which the torch solver has.
-    native = cost.is_cuda and _has("triton") and max(length, width) <= LONGEST
+        return "fused" if _has("numba") and (width <= NEWTON_LIMIT or tolerance >= FINE) else "torch"
+    # Below the tolerance of single precision Newton steps are needed, which the torch solver has.
+    native = cost.is_cuda and _has("triton") and max(length, width) <= TRITON_LIMIT
     return "triton" if native and tolerance >= FINE and cost.dtype != torch.float64 else "torch"
 
 
 @cache
 def _has(package: str) -> bool:
     return find_spec(package) is not None
-
-
-def _normalise(marginal: Tensor) -> Tensor:
-    """Rows that sum to one as nearly as the number format allows; otherwise no plan could meet both marginals."""
-    return marginal / marginal.sum(1, keepdim=True)

@@ -12,40 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from strategies.transport.compiled import compiled, inlined
-from strategies.transport.cpu_solver import HALVINGS, LONGEST, ROUGH
-from strategies.transport.cpu_vectors import double_power_of_two
-
-
-@inlined
-def exponential(x: Any) -> Any:
-    """e^x in float64 for x <= 700, zero under 1e-300: 2^n times a series, without branches, for fast loops."""
-    t = max(x, -690.0) * 1.4426950408889634
-    n = np.floor(t + 0.5)
-    r = (t - n) * 0.6931471805599453
-    p = 1 / 479001600.0
-    p = p * r + 1 / 39916800.0
-    p = p * r + 1 / 3628800.0
-    p = p * r + 1 / 362880.0
-    p = p * r + 1 / 40320.0
-    p = p * r + 1 / 5040.0
-    p = p * r + 1 / 720.0
-    p = p * r + 1 / 120.0
-    p = p * r + 1 / 24.0
-    p = p * r + 1 / 6.0
-    p = ((p * r + 0.5) * r + 1.0) * r + 1.0
-    return p * double_power_of_two(n) if x > -690.0 else 0.0
+from strategies.transport.cpu_pairs import (
+    Problem,
+    Results,
+    crop,
+    finish,
+    normalising_factors,
+    real_tokens,
+    write_potential,
+)
+from strategies.transport.cpu_vectors import Array, compiled, double_exponential, kept, source_stamp
+from strategies.transport.problem import HALVINGS, LARGEST_STEP, ROUGH
 
 
 @compiled
-def plan_of(cost: Any, a: Any, g: Any, share: float, f: Any, plan: Any) -> None:
+def plan_of(cost: Array, a: Array, g: Array, share: float, f: Array, plan: Array) -> None:
     """The best f for these g, and the plan of both."""
     for i in range(cost.shape[0]):
         price, row, top = cost[i], plan[i], -np.inf
         for j in range(cost.shape[1]):
             top = max(top, g[j] - price[j])
         for j in range(cost.shape[1]):
-            row[j] = exponential(g[j] - price[j] - top)
+            row[j] = double_exponential(g[j] - price[j] - top)
         total = 0.0
         for j in range(cost.shape[1]):
             total += row[j]
@@ -56,7 +44,7 @@ def plan_of(cost: Any, a: Any, g: Any, share: float, f: Any, plan: Any) -> None:
 
 
 @compiled
-def scale_target(cost: Any, b: Any, f: Any, share: float, g: Any) -> None:
+def scale_target(cost: Array, b: Array, f: Array, share: float, g: Array) -> None:
     """The best g for these f: half a Sinkhorn iteration, which also gives columns without any mass theirs."""
     top, total = np.full(b.shape[0], -np.inf), np.zeros(b.shape[0])
     for i in range(cost.shape[0]):
@@ -66,13 +54,13 @@ def scale_target(cost: Any, b: Any, f: Any, share: float, g: Any) -> None:
     for i in range(cost.shape[0]):
         price = cost[i]
         for j in range(cost.shape[1]):
-            total[j] += exponential(f[i] - price[j] - top[j])
+            total[j] += double_exponential(f[i] - price[j] - top[j])
     for j in range(cost.shape[1]):
         g[j] = math.log(b[j]) - share * (top[j] + math.log(total[j]))
 
 
 @compiled
-def residual(plan: Any, b: Any, g: Any, weight: float, column: Any, wanted: Any, error: Any) -> float:
+def residual(plan: Array, b: Array, g: Array, weight: float, column: Array, expected: Array, error: Array) -> float:
     """The columns' sums, what they should be, and the difference; return its L1 norm."""
     column[:] = 0.0
     for i in range(plan.shape[0]):
@@ -81,15 +69,15 @@ def residual(plan: Any, b: Any, g: Any, weight: float, column: Any, wanted: Any,
             column[j] += row[j]
     total = 0.0
     for j in range(b.shape[0]):
-        wanted[j] = b[j] * math.exp(weight * (math.log(b[j]) - g[j])) if weight > 0 else b[j]
-        error[j] = wanted[j] - column[j]
+        expected[j] = b[j] * math.exp(weight * (math.log(b[j]) - g[j])) if weight > 0 else b[j]
+        error[j] = expected[j] - column[j]
         total += abs(error[j])
         column[j] = max(column[j], 1e-200)
     return total
 
 
 @compiled
-def value(plan: Any, a: Any, b: Any, f: Any, g: Any, weight: float) -> float:
+def value(plan: Array, a: Array, b: Array, f: Array, g: Array, weight: float) -> float:
     """The dual objective, up to a constant."""
     total = 0.0
     for potential, marginal in ((f, a), (g, b)):
@@ -106,7 +94,7 @@ def value(plan: Any, a: Any, b: Any, f: Any, g: Any, weight: float) -> float:
 
 
 @compiled
-def curvature(plan: Any, column: Any, wanted: Any, weight: float, ridge: float, matrix: Any) -> None:
+def curvature(plan: Array, column: Array, expected: Array, weight: float, ridge: float, matrix: Array) -> None:
     """The lower half of the second derivative, scaled to a diagonal of about one, without its null space."""
     width = plan.shape[1]
     scaled, mass = np.empty((plan.shape[0], width)), 0.0
@@ -130,11 +118,11 @@ def curvature(plan: Any, column: Any, wanted: Any, weight: float, ridge: float, 
                 for q in range(p + 1):
                     matrix[p, q] -= times * row[q]
     for p in range(width):
-        matrix[p, p] += 1 + weight * wanted[p] / column[p] + ridge
+        matrix[p, p] += 1 + weight * expected[p] / column[p] + ridge
 
 
 @compiled
-def cholesky_solve(matrix: Any, x: Any) -> None:
+def cholesky_solve(matrix: Array, x: Array) -> None:
     """Solve in place; the lower half of the matrix becomes its factor."""
     n = x.shape[0]
     for p in range(n):
@@ -156,27 +144,29 @@ def cholesky_solve(matrix: Any, x: Any) -> None:
 
 
 @compiled
-def newton(cost: Any, a: Any, b: Any, weight: float, steps: int, tolerance: float, f: Any, g: Any, plan: Any) -> int:
+def newton(
+    cost: Array, a: Array, b: Array, weight: float, steps: int, tolerance: float, f: Array, g: Array, plan: Array
+) -> int:
     """Improve g, f and the plan until the columns are right to the tolerance; return the steps made.
 
     A step is halved until it raises the dual, or lowers the violation by a tenth of what it promised.
     """
     share = 1 / (1 + weight)
     width = b.shape[0]
-    column, wanted, error = np.empty(width), np.empty(width), np.empty(width)
+    column, expected, error = np.empty(width), np.empty(width), np.empty(width)
     new_g, direction, matrix = np.empty(width), np.empty(width), np.empty((width, width))
     length = 0.0
     plan_of(cost, a, g, share, f, plan)
-    violation = residual(plan, b, g, weight, column, wanted, error)
+    violation = residual(plan, b, g, weight, column, expected, error)
     for step in range(steps):
         if violation <= tolerance:
             return step
         if length < ROUGH:
             scale_target(cost, b, f, share, g)
             plan_of(cost, a, g, share, f, plan)
-            violation = residual(plan, b, g, weight, column, wanted, error)
+            violation = residual(plan, b, g, weight, column, expected, error)
         dual = value(plan, a, b, f, g, weight)
-        curvature(plan, column, wanted, weight, 0.1 * min(violation, 1.0), matrix)
+        curvature(plan, column, expected, weight, 0.1 * min(violation, 1.0), matrix)
         for j in range(width):
             column[j] = math.sqrt(column[j])
             error[j] /= column[j]
@@ -189,13 +179,13 @@ def newton(cost: Any, a: Any, b: Any, weight: float, steps: int, tolerance: floa
             slope += error[j] * direction[j]
             direction[j] /= column[j]
             longest = max(longest, abs(direction[j]))
-        length = min(1.0, LONGEST / longest) if longest > 0 else 1.0
+        length = min(1.0, LARGEST_STEP / longest) if longest > 0 else 1.0
         before = violation
         for _ in range(HALVINGS):
             for j in range(width):
                 new_g[j] = g[j] + length * direction[j]
             plan_of(cost, a, new_g, share, f, plan)
-            violation = residual(plan, b, new_g, weight, column, wanted, error)
+            violation = residual(plan, b, new_g, weight, column, expected, error)
             gain = value(plan, a, b, f, new_g, weight) - dual
             if violation <= (1 - 0.1 * length) * before or gain >= 1e-4 * length * slope:
                 break
@@ -203,3 +193,41 @@ def newton(cost: Any, a: Any, b: Any, weight: float, steps: int, tolerance: floa
         for j in range(width):
             g[j] = new_g[j]
     return steps
+
+
+@compiled
+def refine_pair(problem: Problem, pair: int, results: Results) -> None:
+    """Newton steps from the pair's g, until they and its iterations are as many as allowed."""
+    source, target, epsilon = problem.source[pair], problem.target[pair], problem.epsilon
+    times_a, times_b = normalising_factors(source, target) if problem.normalise else (1.0, 1.0)
+    rows, columns = real_tokens(source), real_tokens(target)
+    m, k = rows.shape[0], columns.shape[0]
+    cost, plan = np.empty((m, k)), np.empty((m, k))
+    crop(problem.cost[pair], rows, columns, 1 / epsilon, cost)
+    a, b, f, g = np.empty(m), np.empty(k), np.empty(m), np.empty(k)
+    for i in range(m):
+        a[i] = source[rows[i]] * times_a
+    for j in range(k):
+        b[j], g[j] = target[columns[j]] * times_b, results.g[pair, columns[j]] / epsilon
+    if problem.weight == 0:  # masses rounded to single precision do not sum to the same
+        b *= a.sum() / b.sum()
+    left = problem.iterations - results.iterations[pair]
+    results.iterations[pair] += newton(cost, a, b, problem.weight, left, 0.5 * problem.tolerance, f, g, plan)
+    finish(plan, cost, a, b, f, g, rows, columns, problem, pair, results)
+    write_potential(f, rows, epsilon, results.f[pair])
+    write_potential(g, columns, epsilon, results.g[pair])
+
+
+def _entry(stamp: int) -> Any:
+    @kept
+    def refine_pairs(pairs: Array, problem: Problem, results: Results) -> None:
+        """Go on with these pairs; compiled when the first comes up."""
+        if stamp < 0:  # never: see `source_stamp`
+            return
+        for pair in pairs:
+            refine_pair(problem, pair, results)
+
+    return refine_pairs
+
+
+refine_pairs = _entry(source_stamp())

@@ -1,42 +1,79 @@
-"""The loop over pairs of the fused solver."""
+"""The loop over pairs of the fused solver: from the cost and masses of a pair to its plan, by `iterate`."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from strategies.transport.compiled import compiled, kept, source_stamp
-from strategies.transport.cpu_loop import F32, FAR, ZERO, copy, fill, iterate, logarithm, start
-from strategies.transport.cpu_solver import HARD, SOLVED, WRONG
-from strategies.transport.cpu_vectors import LANES
+from strategies.transport.cpu_loop import FAR, iterate, start
+from strategies.transport.cpu_vectors import (
+    F32,
+    LANES,
+    ZERO,
+    Array,
+    compiled,
+    copy,
+    fill,
+    kept,
+    logarithm,
+    source_stamp,
+)
+
+SOLVED, HARD, WRONG = 0, 1, 2
+"""States of a pair: solved as well as it can be here, left to Newton steps, masses that are no distributions."""
 
 NEAR_ONE = 1e-3
 """Masses that are to be normalised sum to one as nearly as this; more is a mistake of the caller."""
 
 
+class Problem(NamedTuple):
+    """What the loops over pairs are given; float32 or float64."""
+
+    cost: Array  # (B, S, T)
+    source: Array  # (B, S)
+    target: Array  # (B, T)
+    normalise: bool  # whether masses are to sum to about one, and are made to do so exactly
+    epsilon: float
+    weight: float  # epsilon / rho; 0 for balanced plans
+    iterations: int
+    tolerance: float
+
+
+class Results(NamedTuple):
+    """Where they write; potentials in units of the cost."""
+
+    plan: Array  # (B, S, T)
+    f: Array  # (B, S)
+    g: Array  # (B, T)
+    iterations: Array  # (B,), int64
+    value: Array  # (B,)
+    violation: Array  # (B,)
+    state: Array  # (B,), int64
+
+
 @compiled
-def real_tokens(marginal: Any) -> Any:
-    """Places of the tokens that have mass."""
-    places = np.empty(marginal.shape[0], np.int64)
+def real_tokens(marginal: Array) -> Array:
+    """Positions of the tokens that have mass."""
+    positions = np.empty(marginal.shape[0], np.int64)
     count = 0
     for i in range(marginal.shape[0]):
         if marginal[i] > 0:
-            places[count] = i
+            positions[count] = i
             count += 1
-    return places[:count]
+    return positions[:count]
 
 
 @compiled
-def is_run(places: Any) -> bool:
-    """Whether no place is left out between the first and the last, as it is where padding is at the end."""
-    count = places.shape[0]
-    return bool(places[count - 1] - places[0] == count - 1)
+def is_run(positions: Array) -> bool:
+    """Whether no position is left out between the first and the last, as it is where padding is at the end."""
+    count = positions.shape[0]
+    return bool(positions[count - 1] - positions[0] == count - 1)
 
 
 @compiled
-def total_mass(marginal: Any) -> float:
+def total_mass(marginal: Array) -> float:
     """The sum of the masses, NaN if one of them is no mass."""
     total = 0.0
     for i in range(marginal.shape[0]):
@@ -45,7 +82,7 @@ def total_mass(marginal: Any) -> float:
 
 
 @compiled
-def crop(cost: Any, rows: Any, columns: Any, times: Any, out: Any) -> None:
+def crop(cost: Array, rows: Array, columns: Array, times: Any, out: Array) -> None:
     """The cost of the real tokens, multiplied, into the upper left corner of an array; FAR into the rest."""
     count, run = columns.shape[0], is_run(columns)
     for i in range(out.shape[0]):
@@ -64,17 +101,17 @@ def crop(cost: Any, rows: Any, columns: Any, times: Any, out: Any) -> None:
 
 
 @compiled
-def padded(marginal: Any, places: Any, times: float, length: int) -> Any:
-    """The masses at these places, multiplied, then zeros, in single precision."""
+def padded(marginal: Array, positions: Array, times: float, length: int) -> Array:
+    """The masses at these positions, multiplied, then zeros, in single precision."""
     out = np.zeros(length, np.float32)
-    for i in range(places.shape[0]):
-        out[i] = marginal[places[i]] * times
+    for i in range(positions.shape[0]):
+        out[i] = marginal[positions[i]] * times
     return out
 
 
 @compiled
-def scale(kernel: Any, u: Any, v: Any) -> None:
-    """The plan, in the place of the kernel."""
+def scale(kernel: Array, u: Array, v: Array) -> None:
+    """The plan, written over the kernel."""
     for i in range(kernel.shape[0]):
         row, times = kernel[i], u[i]
         for j in range(kernel.shape[1]):
@@ -82,7 +119,7 @@ def scale(kernel: Any, u: Any, v: Any) -> None:
 
 
 @compiled
-def inner_product(x: Any, y: Any) -> float:
+def inner_product(x: Array, y: Array) -> float:
     """The sum of the products of two matrices."""
     total = 0.0
     for i in range(x.shape[0]):
@@ -94,16 +131,16 @@ def inner_product(x: Any, y: Any) -> float:
 
 
 @compiled
-def off(marginal: Any, potential: Any, weight: float, sums: Any, count: int) -> float:
+def off(marginal: Array, potential: Array, weight: float, sums: Array, count: int) -> float:
     """The L1 error of the first sums."""
     total = 0.0
     for i in range(count):
-        total += abs(sums[i] - wanted_mass(marginal[i], potential[i], weight))
+        total += abs(sums[i] - expected_mass(marginal[i], potential[i], weight))
     return total
 
 
 @compiled
-def write_rows(part: Any, rows: Any, columns: Any, plan: Any) -> None:
+def write_rows(part: Array, rows: Array, columns: Array, plan: Array) -> None:
     """Write a pair's plan where its tokens are, and zeros where there are none."""
     count, run, at = columns.shape[0], is_run(columns), 0
     for row in range(plan.shape[0]):
@@ -125,7 +162,7 @@ def write_rows(part: Any, rows: Any, columns: Any, plan: Any) -> None:
 
 
 @compiled
-def wanted_mass(marginal: Any, potential: Any, weight: float) -> float:
+def expected_mass(marginal: Any, potential: Any, weight: float) -> float:
     """The sum that the plan must have: see `optimal_marginal`."""
     if weight > 0:
         return float(marginal * math.exp(weight * (math.log(marginal) - potential)))
@@ -134,9 +171,10 @@ def wanted_mass(marginal: Any, potential: Any, weight: float) -> float:
 
 @compiled
 def finish(
-    part: Any, cost: Any, a: Any, b: Any, f: Any, g: Any, rows: Any, columns: Any, weight: float, plan: Any
-) -> tuple[float, float]:  # fmt: skip
-    """Write a pair's plan; return <P, C> in units of epsilon and its violation."""
+    part: Array, cost: Array, a: Array, b: Array, f: Array, g: Array, rows: Array, columns: Array, problem: Problem,
+    pair: int, results: Results,
+) -> None:  # fmt: skip
+    """Write a pair's plan, its <P, C> and its violation, from numbers in units of epsilon."""
     totals, sums = np.zeros(part.shape[0], part.dtype), np.zeros(part.shape[1], part.dtype)
     for i in range(part.shape[0]):
         row, total = part[i], totals[i]
@@ -145,21 +183,22 @@ def finish(
         totals[i] = total
         for j in range(part.shape[1]):
             sums[j] += row[j]
-    write_rows(part, rows, columns, plan)
-    violation = max(off(a, f, weight, totals, rows.shape[0]), off(b, g, weight, sums, columns.shape[0]))
-    return inner_product(part, cost), violation
+    write_rows(part, rows, columns, results.plan[pair])
+    off_rows = off(a, f, problem.weight, totals, rows.shape[0])
+    results.violation[pair] = max(off_rows, off(b, g, problem.weight, sums, columns.shape[0]))
+    results.value[pair] = inner_product(part, cost) * problem.epsilon
 
 
 @compiled
-def write_potential(potential: Any, places: Any, epsilon: float, out: Any) -> None:
+def write_potential(potential: Array, positions: Array, epsilon: float, out: Array) -> None:
     """The potential in units of the cost, zero at padding."""
     fill(out, 0)
-    for i in range(places.shape[0]):
-        out[places[i]] = potential[i] * epsilon
+    for i in range(positions.shape[0]):
+        out[positions[i]] = potential[i] * epsilon
 
 
 @compiled
-def normalising_factors(source: Any, target: Any) -> tuple[float, float]:
+def normalising_factors(source: Array, target: Array) -> tuple[float, float]:
     """What makes the masses sum to one; zeros if they are no distributions."""
     of_source, of_target = total_mass(source), total_mass(target)
     if abs(of_source - 1) < NEAR_ONE and abs(of_target - 1) < NEAR_ONE:
@@ -168,60 +207,48 @@ def normalising_factors(source: Any, target: Any) -> tuple[float, float]:
 
 
 @compiled
-def solve_pair(
-    cost: Any, source: Any, target: Any, normalise: bool, given: bool, epsilon: float, weight: float, iterations: int,
-    tolerance: float, kernel_space: Any, cost_space: Any, plan: Any, f_out: Any, g_out: Any,
-) -> tuple[int, float, float, int]:  # fmt: skip
-    """Solve one pair, in spaces that are large enough; return iterations, <P, C>, the violation, and what remains."""
-    times_a, times_b = normalising_factors(source, target) if normalise else (1.0, 1.0)
+def solve_pair(problem: Problem, pair: int, results: Results, kernel_space: Array, cost_space: Array) -> int:
+    """Solve one pair, in spaces that are large enough, and write its results; return its state."""
+    source, target, epsilon = problem.source[pair], problem.target[pair], problem.epsilon
+    times_a, times_b = normalising_factors(source, target) if problem.normalise else (1.0, 1.0)
     if times_a == 0:
-        return 0, 0.0, 0.0, WRONG
+        return WRONG
     rows, columns = real_tokens(source), real_tokens(target)
     m, k = rows.shape[0], columns.shape[0]
     height, width = (m + LANES - 1) // LANES * LANES, (k + LANES - 1) // LANES * LANES
-    costs = cost_space[: height * width].reshape((height, width))
+    cost = cost_space[: height * width].reshape((height, width))
     kernel = kernel_space[: height * width].reshape((height, width))
-    crop(cost, rows, columns, F32(1 / epsilon), costs)
+    crop(problem.cost[pair], rows, columns, F32(1 / epsilon), cost)
     a, b = padded(source, rows, times_a, height), padded(target, columns, times_b, width)
     f, g, u, v = np.zeros_like(a), np.zeros_like(b), np.ones_like(a), np.ones_like(b)
-    if given:
-        for j in range(k):
-            g[j] = g_out[columns[j]] / epsilon
-    start(costs, given, a, b, f, g)
-    share = F32(1 / (1 + weight))
-    used, hard = iterate(costs, a, b, f, g, kernel, u, v, share, iterations, F32(tolerance / 3), m, k, given)
+    start(cost, a, b, f, g)
+    share, tolerance = F32(1 / (1 + problem.weight)), F32(problem.tolerance / 3)
+    used, hard = iterate(cost, a, b, f, g, kernel, u, v, share, problem.iterations, tolerance, m, k)
+    results.iterations[pair] = used
     for j in range(k):
         g[j] += logarithm(v[j]) if v[j] > ZERO else ZERO
-    write_potential(g, columns, epsilon, g_out)
+    write_potential(g, columns, epsilon, results.g[pair])
     if hard:
-        return used, 0.0, np.inf, HARD
+        return HARD
     for i in range(m):
         f[i] += logarithm(u[i]) if u[i] > ZERO else ZERO
-    write_potential(f, rows, epsilon, f_out)
+    write_potential(f, rows, epsilon, results.f[pair])
     scale(kernel, u, v)
-    value, violation = finish(kernel, costs, a, b, f, g, rows, columns, weight, plan)
-    return used, value * epsilon, violation, SOLVED
+    finish(kernel, cost, a, b, f, g, rows, columns, problem, pair, results)
+    return SOLVED
 
 
 def _entry(stamp: int) -> Any:
     @kept
-    def solve_pairs(
-        pairs: Any, cost: Any, source: Any, target: Any, normalise: bool, given: bool, epsilon: float, weight: float,
-        iterations: int, tolerance: float, plan: Any, f: Any, g: Any, used: Any, value: Any, violation: Any, state: Any,
-    ) -> None:  # fmt: skip
-        """Solve these pairs; those whose state is HARD then need `refine_pairs`, which goes on from the g written here.
-
-        g holds the potentials to start from, if they are given.
-        """
-        if stamp < 0:  # never; but what a function closes over is part of the key under which it is kept
+    def solve_pairs(pairs: Array, problem: Problem, results: Results) -> None:
+        """Solve these pairs; those whose state is HARD then need `refine_pairs`, which goes on from the g written."""
+        if stamp < 0:  # never: see `source_stamp`
             return
-        space = (cost.shape[1] + LANES - 1) // LANES * LANES * ((cost.shape[2] + LANES - 1) // LANES * LANES)
+        _, longest, widest = problem.cost.shape
+        space = (longest + LANES - 1) // LANES * LANES * ((widest + LANES - 1) // LANES * LANES)
         kernel_space, cost_space = np.empty(space, np.float32), np.empty(space, np.float32)
         for pair in pairs:
-            used[pair], value[pair], violation[pair], state[pair] = solve_pair(
-                cost[pair], source[pair], target[pair], normalise, given, epsilon, weight, iterations, tolerance,
-                kernel_space, cost_space, plan[pair], f[pair], g[pair],
-            )  # fmt: skip
+            results.state[pair] = solve_pair(problem, pair, results, kernel_space, cost_space)
 
     return solve_pairs
 

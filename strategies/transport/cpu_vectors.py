@@ -1,204 +1,196 @@
-"""Products of a matrix with a vector, eight rows at once: the inner loops of the fused solver, written as LLVM vectors.
+"""What the native loops of the fused solver are made of: how they are compiled, and their innermost loops.
 
-Left to itself the compiler checks at every call whether the arrays overlap, and adds up the lanes of each row alone;
-on matrices of 16 to 128 tokens a side that takes longer than the products. Vectors of eight numbers are one register
-with AVX, half of one with AVX-512 and two with NEON: LLVM cuts them as the processor needs it.
-
-Matrices are C-contiguous float32, and their heights and widths multiples of `LANES`.
+Matrices are C-contiguous float32, and their heights and widths multiples of `LANES`. Products with a vector take eight
+rows at once, in eight sums that do not wait for each other. Indices are unsigned: Numba would otherwise test each for
+being negative, and the loops over short rows would not vectorise.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.transport.problem import DROP
+
+Array: TypeAlias = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Sums may be reordered, so that they vectorise; infinities and NaN keep their meaning.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+
+
+def compiled(function: F) -> F:
+    """Compile a function as a part of those that call it."""
+    wrapper: F = numba.njit(**OPTIONS)(function)
+    return wrapper
+
+
+def inlined(function: F) -> F:
+    """Compile a function into those that call it: a call with many arrays takes longer than a short loop."""
+    wrapper: F = numba.njit(forceinline=True, **OPTIONS)(function)
+    return wrapper
+
+
+def kept(function: F) -> F:
+    """Compile a function at its first call, and keep the machine code on disk if there is a place for it."""
+    try:
+        wrapper: F = numba.njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # neither the folder of the function's file nor the user's cache can be written
+        return compiled(function)
+    return wrapper
+
+
+def source_stamp() -> int:
+    """A number that changes with the source of the native loops.
+
+    Numba compiles again when the file of a function changes, but not when that of a function that it calls does. What
+    a function closes over is part of the key under which it is kept: so the entry points close over this number.
+    """
+    files = [*sorted(Path(__file__).parent.glob("cpu_*.py")), Path(__file__).with_name("problem.py")]
+    return zlib.crc32(b"".join(file.read_bytes() for file in files))
+
+
+# Single precision is typed throughout: a plain literal would make it double.
+F32: Any = np.float32
+ZERO, ONE, TWO, HALF = F32(0), F32(1), F32(2), F32(0.5)
+LOG2E, LN2, LOWEST, DROPPED = F32(1.4426950408889634), F32(0.6931471805599453), F32(-80), F32(DROP)
 
 LANES = 8
-"""Numbers in a vector, and rows that are worked on together."""
+"""Rows that are worked on together."""
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-
-_INT, _BITS = ir.IntType(64), ir.IntType(32)
-
-_FUSE = ("contract", "nsz")
-"""A product and a sum may become one instruction."""
-
-# Which lanes of two vectors a and b (b's count on from a's) go into the two sides of a sum. Three rounds of such sums,
-# over eight vectors, four and two, leave the sum of vector r in lane r, and no lane crosses a register half but once.
-_NEIGHBOURS = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
-
-_HALVES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
-
-Operation = Callable[[Any, Any, Any], Any]
+_1, _2, _3, _4, _5, _6, _7 = (np.uintp(row) for row in range(1, LANES))
 
 
-def _add(builder: Any, x: Any, y: Any) -> Any:
-    return builder.fadd(x, y, flags=_FUSE)
+@inlined
+def exponential(x: Any) -> Any:
+    """e^x in single precision for x <= 80, by 2^n p(f), and zero below DROP; without branches, for fast loops."""
+    t = max(x, LOWEST) * LOG2E
+    n = np.floor(t + HALF)
+    f = t - n
+    p = F32(1.5403530393381606e-4)
+    p = p * f + F32(1.3333558146428443e-3)
+    p = p * f + F32(9.618129107628477e-3)
+    p = p * f + F32(5.550410866482158e-2)
+    p = p * f + F32(2.402265069591007e-1)
+    p = p * f + F32(6.931471805599453e-1)
+    p = (p * f + ONE) * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return p if p > DROPPED else ZERO
 
 
-def _least(builder: Any, x: Any, y: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
+@inlined
+def logarithm(x: Any) -> Any:
+    """Natural logarithm in single precision of normal x > 0, by 2 atanh((m - 1) / (m + 1)) of the mantissa m."""
+    bits = F32(x).view(np.int32)
+    n = (bits - np.int32(0x3F3504F3)) >> np.int32(23)  # x / 2^n is between sqrt(1/2) and sqrt(2)
+    m = np.int32(bits - (n << np.int32(23))).view(np.float32)
+    t = (m - ONE) / (m + ONE)
+    s = t * t
+    p = F32(0.2222222222)
+    p = p * s + F32(0.2857142857)
+    p = p * s + F32(0.4)
+    p = p * s + F32(0.6666666667)
+    p = p * s + TWO
+    return F32(n) * LN2 + t * p
 
 
-def _address(builder: Any, data: Any, index: Any) -> Any:
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+@inlined
+def double_exponential(x: Any) -> Any:
+    """e^x in float64 for x <= 700, zero below 1e-300: 2^n times a series, without branches, for fast loops."""
+    t = max(x, -690.0) * 1.4426950408889634
+    n = np.floor(t + 0.5)
+    r = (t - n) * 0.6931471805599453
+    p = 1 / 479001600.0
+    p = p * r + 1 / 39916800.0
+    p = p * r + 1 / 3628800.0
+    p = p * r + 1 / 362880.0
+    p = p * r + 1 / 40320.0
+    p = p * r + 1 / 5040.0
+    p = p * r + 1 / 720.0
+    p = p * r + 1 / 120.0
+    p = p * r + 1 / 24.0
+    p = p * r + 1 / 6.0
+    p = ((p * r + 0.5) * r + 1.0) * r + 1.0
+    return p * np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64) if x > -690.0 else 0.0
 
 
-def _load(builder: Any, data: Any, index: Any) -> Any:
-    return builder.load(_address(builder, data, index), align=4)
+@inlined
+def fill(x: Array, number: Any) -> None:
+    """Set all entries of a vector (Numba compiles a loop much faster than the assignment to a slice)."""
+    for i in range(x.shape[0]):
+        x[i] = number
 
 
-def _store(builder: Any, value: Any, data: Any, index: Any) -> None:
-    builder.store(value, _address(builder, data, index), align=4)
+@inlined
+def copy(x: Array, out: Array) -> None:
+    """Copy a vector."""
+    for i in range(x.shape[0]):
+        out[i] = x[i]
 
 
-def _lanes(places: tuple[int, ...]) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places))
+@inlined
+def row_sums(matrix: Array, first: int, vector: Array, out: Array) -> None:
+    """out[first + r] = sum_j matrix[first + r, j] vector[j], for eight rows r."""
+    i = np.uintp(first)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = ZERO
+    for j in range(np.uintp(matrix.shape[1])):
+        x = vector[j]
+        s0 += matrix[i, j] * x
+        s1 += matrix[i + _1, j] * x
+        s2 += matrix[i + _2, j] * x
+        s3 += matrix[i + _3, j] * x
+        s4 += matrix[i + _4, j] * x
+        s5 += matrix[i + _5, j] * x
+        s6 += matrix[i + _6, j] * x
+        s7 += matrix[i + _7, j] * x
+    out[i], out[i + _1], out[i + _2], out[i + _3] = s0, s1, s2, s3
+    out[i + _4], out[i + _5], out[i + _6], out[i + _7] = s4, s5, s6, s7
 
 
-def _fold(builder: Any, vectors: list[Any], operation: Operation) -> Any:
-    """Eight vectors become one, whose lane r is vector r reduced by the operation."""
-    for left, right in (_NEIGHBOURS, _NEIGHBOURS, _HALVES):
-        vectors = [
-            operation(builder, *(builder.shuffle_vector(x, y, _lanes(side)) for side in (left, right)))
-            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
-        ]
-    return vectors[0]
+@inlined
+def add_rows(matrix: Array, first: int, vector: Array, out: Array) -> None:
+    """out[j] += sum_r matrix[first + r, j] vector[first + r], over eight rows r."""
+    i = np.uintp(first)
+    x0, x1, x2, x3 = vector[i], vector[i + _1], vector[i + _2], vector[i + _3]
+    x4, x5, x6, x7 = vector[i + _4], vector[i + _5], vector[i + _6], vector[i + _7]
+    for j in range(np.uintp(matrix.shape[1])):
+        low = (matrix[i, j] * x0 + matrix[i + _1, j] * x1) + (matrix[i + _2, j] * x2 + matrix[i + _3, j] * x3)
+        high = (matrix[i + _4, j] * x4 + matrix[i + _5, j] * x5) + (matrix[i + _6, j] * x6 + matrix[i + _7, j] * x7)
+        out[j] += low + high
 
 
-def _splat(builder: Any, number: Any) -> Any:
-    """A vector of equal lanes."""
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, undefined, _lanes((0,) * LANES))
+@inlined
+def lesser(x: Any, y: Any) -> Any:
+    """The lesser of two numbers, without the care for NaN that keeps `min` from being vectorised."""
+    return y if y < x else x
 
 
-def _parts(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[list[Any], Any, Any, Any, Any]:
-    """The addresses of eight rows, the first row's number, the width, and the data of the two vectors."""
-    matrix, width, first, *vectors = arguments
-    kinds = [signature.args[place] for place in (0, 3, 4)]
-    arrays = [
-        context.make_array(kind)(context, builder, value).data
-        for kind, value in zip(kinds, [matrix, *vectors], strict=True)
-    ]
-    rows = [
-        builder.gep(arrays[0], [builder.mul(builder.add(first, ir.Constant(_INT, row)), width)]) for row in range(LANES)
-    ]
-    return rows, first, width, arrays[1], arrays[2]
+@inlined
+def row_minima(matrix: Array, first: int, out: Array) -> None:
+    """out[first + r] = min_j matrix[first + r, j], for eight rows r."""
+    i = np.uintp(first)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = F32(np.inf)
+    for j in range(np.uintp(matrix.shape[1])):
+        s0, s1 = lesser(s0, matrix[i, j]), lesser(s1, matrix[i + _1, j])
+        s2, s3 = lesser(s2, matrix[i + _2, j]), lesser(s3, matrix[i + _3, j])
+        s4, s5 = lesser(s4, matrix[i + _4, j]), lesser(s5, matrix[i + _5, j])
+        s6, s7 = lesser(s6, matrix[i + _6, j]), lesser(s7, matrix[i + _7, j])
+    out[i], out[i + _1], out[i + _2], out[i + _3] = s0, s1, s2, s3
+    out[i + _4], out[i + _5], out[i + _6], out[i + _7] = s4, s5, s6, s7
 
 
-def _reduction(start: float, term: Operation, operation: Operation) -> Any:
-    """out[first + r] = the reduction over j of term(matrix[first + r, j], vector[j]), for eight rows r."""
-
-    def typed(_typing: Any, matrix: Any, width: Any, first: Any, vector: Any, out: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            rows, at, length, data, written = _parts(context, builder, signature, arguments)
-            first_lanes = ir.Constant(_VECTOR, [start] * LANES)
-            alloca: Any = cgutils.alloca_once_value
-            reduced = [alloca(builder, first_lanes) for _ in rows]
-            with cgutils.for_range(builder, builder.udiv(length, ir.Constant(_INT, LANES))) as loop:
-                place = builder.mul(loop.index, ir.Constant(_INT, LANES))
-                other = _load(builder, data, place)
-                for row, so_far in zip(rows, reduced, strict=True):
-                    new = term(builder, _load(builder, row, place), other)
-                    builder.store(operation(builder, builder.load(so_far), new), so_far)
-            _store(builder, _fold(builder, [builder.load(each) for each in reduced], operation), written, at)
-            return context.get_dummy_value()
-
-        return types.none(matrix, width, first, vector, out), generate
-
-    return intrinsic(typed)
-
-
-def _accumulation(term: Operation, operation: Operation) -> Any:
-    """out[j] = operation(out[j], the operation over eight rows r of term(matrix[first + r, j], vector[first + r]))."""
-
-    def typed(_typing: Any, matrix: Any, width: Any, first: Any, vector: Any, out: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            rows, at, length, data, written = _parts(context, builder, signature, arguments)
-            others = [
-                _splat(builder, builder.load(builder.gep(data, [builder.add(at, ir.Constant(_INT, row))])))
-                for row in range(LANES)
-            ]
-            with cgutils.for_range(builder, builder.udiv(length, ir.Constant(_INT, LANES))) as loop:
-                place = builder.mul(loop.index, ir.Constant(_INT, LANES))
-                so_far = [_load(builder, written, place)]
-                for row, other in zip(rows, others, strict=True):
-                    new = term(builder, _load(builder, row, place), other)
-                    # Two chains, since each operation waits for the one before it.
-                    so_far = [*so_far[1:], operation(builder, so_far[0], new)] if len(so_far) > 1 else [*so_far, new]
-                _store(builder, operation(builder, *so_far), written, place)
-            return context.get_dummy_value()
-
-        return types.none(matrix, width, first, vector, out), generate
-
-    return intrinsic(typed)
-
-
-def _number(code: Callable[[Any, Any], Any], kind: Any = types.float32) -> Any:
-    """An intrinsic from a number to one of its kind, of few enough bits in between that loops over it vectorise."""
-
-    def typed(_typing: Any, _x: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return code(builder, arguments[0])
-
-        return kind(kind), generate
-
-    return intrinsic(typed)
-
-
-def _exponent(builder: Any, x: Any) -> Any:
-    """The n for which x / 2^n is between sqrt(1/2) and sqrt(2), as an int32."""
-    above = builder.sub(builder.bitcast(x, _BITS), ir.Constant(_BITS, 0x3F3504F3))
-    return builder.ashr(above, ir.Constant(_BITS, 23))
-
-
-def _mantissa(builder: Any, x: Any) -> Any:
-    raised = builder.shl(_exponent(builder, x), ir.Constant(_BITS, 23))
-    return builder.bitcast(builder.sub(builder.bitcast(x, _BITS), raised), ir.FloatType())
-
-
-def _power_of_two(builder: Any, x: Any) -> Any:
-    raised = builder.add(builder.fptosi(x, _BITS), ir.Constant(_BITS, 127))
-    return builder.bitcast(builder.shl(raised, ir.Constant(_BITS, 23)), ir.FloatType())
-
-
-def _double_power_of_two(builder: Any, x: Any) -> Any:
-    raised = builder.zext(builder.add(builder.fptosi(x, _BITS), ir.Constant(_BITS, 1023)), _INT)
-    return builder.bitcast(builder.shl(raised, ir.Constant(_INT, 52)), ir.DoubleType())
-
-
-def _product(builder: Any, x: Any, y: Any) -> Any:
-    return builder.fmul(x, y, flags=_FUSE)
-
-
-def _difference(builder: Any, x: Any, y: Any) -> Any:
-    return builder.fsub(x, y)
-
-
-row_sums: Any = _reduction(0.0, _product, _add)
-"""row_sums(matrix, width, first, vector, out): out[first + r] = sum_j matrix[first + r, j] vector[j]."""
-
-row_minima: Any = _reduction(float("inf"), _difference, _least)
-"""row_minima(matrix, width, first, vector, out): out[first + r] = min_j matrix[first + r, j] - vector[j]."""
-
-add_rows: Any = _accumulation(_product, _add)
-"""add_rows(matrix, width, first, vector, out): out[j] += sum_r matrix[first + r, j] vector[first + r]."""
-
-lower_to_rows: Any = _accumulation(_difference, _least)
-"""lower_to_rows(...): out[j] = the least of out[j] and all matrix[first + r, j] - vector[first + r]."""
-
-power_of_two: Any = _number(_power_of_two)
-"""2^n for whole n between -126 and 127."""
-
-double_power_of_two: Any = _number(_double_power_of_two, types.float64)
-"""2^n for whole n between -1022 and 1023, in float64."""
-
-exponent: Any = _number(lambda builder, x: builder.sitofp(_exponent(builder, x), ir.FloatType()))
-"""The n for which x / 2^n is between sqrt(1/2) and sqrt(2), of normal x > 0."""
-
-mantissa: Any = _number(_mantissa)
-"""x / 2^n for that n."""
+@inlined
+def lower_to_rows(matrix: Array, first: int, vector: Array, out: Array) -> None:
+    """out[j] = the least of out[j] and all matrix[first + r, j] - vector[first + r], over eight rows r."""
+    i = np.uintp(first)
+    x0, x1, x2, x3 = vector[i], vector[i + _1], vector[i + _2], vector[i + _3]
+    x4, x5, x6, x7 = vector[i + _4], vector[i + _5], vector[i + _6], vector[i + _7]
+    for j in range(np.uintp(matrix.shape[1])):
+        p = lesser(lesser(matrix[i, j] - x0, matrix[i + _1, j] - x1), matrix[i + _2, j] - x2)
+        q = lesser(lesser(matrix[i + _3, j] - x3, matrix[i + _4, j] - x4), matrix[i + _5, j] - x5)
+        out[j] = lesser(lesser(out[j], lesser(p, q)), lesser(matrix[i + _6, j] - x6, matrix[i + _7, j] - x7))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import LONGEST, Potentials, Transport, check_marginals, start_potential
+from strategies.transport.problem import (
+    ABSORB,
+    AIM,
+    CLAMP,
+    LARGEST_OMEGA,
+    LEAST,
+    TINY,
+    TRITON_LIMIT,
+    Transport,
+    check_marginals,
+)
 
 try:
     import triton
@@ -17,20 +28,15 @@ except ImportError as error:
         "solver triton needs the package triton, which exists for Linux alone: take solver auto"
     ) from error
 
-CHECK_EVERY, WARM = tl.constexpr(6), tl.constexpr(2)
-"""Iterations between two looks at the violation, and at first from given potentials."""
+CHECK_EVERY = tl.constexpr(6)
+"""Iterations between two looks at the violation."""
 
-AIM = tl.constexpr(0.4)
-"""Iterations end at this share of the tolerance, as in the torch solver."""
+# The shared constants as a kernel takes them; LARGE is the logarithm, since a kernel compares those.
+_AIM, _LARGEST_OMEGA, _CLAMP = tl.constexpr(AIM), tl.constexpr(LARGEST_OMEGA), tl.constexpr(CLAMP)
+_TINY, _LEAST, _LARGE = tl.constexpr(TINY), tl.constexpr(LEAST), tl.constexpr(math.log(ABSORB))
 
 ENTRIES_PER_WARP, MOST_WARPS = 1024, 8
 """Entries of the kernel that a warp holds, 32 in each thread, and more where there are many: as measured on an H100."""
-
-ABSORB = tl.constexpr(13.8)
-"""Scalings move into the potentials when one of their logarithms is beyond this, either way."""
-
-SOLVED, UNSOLVED, WRONG = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-"""States of a pair: within the tolerance, not so, masses that are no distributions."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -39,14 +45,14 @@ def _scale(old, sums, mass, log_mass, potential, share, omega, balanced: tl.cons
     if balanced:  # the power by its first Pade approximant, in a form with one division: see the fused loop
         got = old * sums
         above = mass * (mass * omega + got * (2 - omega))
-        new = above / tl.maximum(sums * (mass * (2 - omega) + got * omega), 1e-37)
-        return tl.minimum(new, 1e8)
-    wanted = log_mass - share * tl.log(tl.maximum(sums, 1e-30)) + (share - 1) * potential
-    return tl.where(mass > 0, tl.exp(tl.minimum(tl.maximum(wanted, -18.0), 18.0)), 0.0)
+        new = above / tl.maximum(sums * (mass * (2 - omega) + got * omega), _LEAST)
+        return tl.minimum(new, _CLAMP)
+    log_new = log_mass - share * tl.log(tl.maximum(sums, _TINY)) + (share - 1) * potential
+    return tl.where(mass > 0, tl.exp(tl.minimum(tl.maximum(log_new, -18.0), 18.0)), 0.0)
 
 
 @triton.jit
-def _wanted(mass, log_mass, potential, softness):  # type: ignore[no-untyped-def]
+def _expected(mass, log_mass, potential, softness):  # type: ignore[no-untyped-def]
     """The sums that the plan must have: see `optimal_marginal`; softness is epsilon / relaxation, 0 if balanced."""
     return mass * tl.exp(-softness * (potential - log_mass))
 
@@ -56,18 +62,16 @@ def _next_omega(omega, fall, steps):  # type: ignore[no-untyped-def]
     """As in the torch solver: the plain rate from the fall of the violation, and from that the best omega."""
     rate = tl.exp(tl.log(tl.maximum(fall, 1e-30)) / steps)
     plain = tl.minimum((rate + omega - 1) * (rate + omega - 1) / (rate * omega * omega), 1.0)
-    best = tl.minimum(2 / (1 + tl.sqrt(1 - plain)), 1.9)
+    best = tl.minimum(2 / (1 + tl.sqrt(1 - plain)), _LARGEST_OMEGA)
     best = tl.where(rate > omega - 1, tl.maximum(best, omega), omega)
     return tl.where(rate > 1, (1 + omega) / 2, best)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _start(cost, a, b, g, given: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Potentials that make the largest entry of every row and column 1, or near to the given g."""
-    f = tl.where(a > 0, tl.min(cost - g[None, :], 1), 0.0)
+@triton.jit
+def _start(cost, a, b):  # type: ignore[no-untyped-def]
+    """Potentials that make the largest entry of every row and column 1."""
+    f = tl.where(a > 0, tl.min(cost, 1), 0.0)
     least = tl.min(tl.where((a > 0)[:, None], cost - f[:, None], 1e30), 0)
-    if given:
-        least = tl.maximum(g, least - 20.0)
     return f, tl.where(b > 0, least, 0.0)
 
 
@@ -79,11 +83,11 @@ def _log(scaling):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _sinkhorn(  # type: ignore[no-untyped-def]  # noqa: PLR0915 (one kernel: its state is in registers)
-    cost_ptr, source_ptr, target_ptr, f_ptr, g_ptr, plan_ptr, value_ptr, violation_ptr, used_ptr, state_ptr,
+    cost_ptr, source_ptr, target_ptr, f_ptr, g_ptr, plan_ptr, value_ptr, violation_ptr, used_ptr, wrong_ptr,
     source_length, target_length, epsilon, tolerance, iterations, share, softness,
-    balanced: tl.constexpr, given: tl.constexpr, normalise: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
+    balanced: tl.constexpr, normalise: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """One pair. Potentials are in units of epsilon here; those at g_ptr are read first if they are given."""
+    """One pair. Potentials are in units of epsilon here."""
     pair = tl.program_id(0).to(tl.int64)
     i, j = tl.arange(0, height), tl.arange(0, width)
     a = tl.load(source_ptr + pair * source_length + i, mask=i < source_length, other=0.0)
@@ -98,38 +102,34 @@ def _sinkhorn(  # type: ignore[no-untyped-def]  # noqa: PLR0915 (one kernel: its
     at = pair * source_length * target_length + i[:, None] * target_length + j[None, :]
     inside = (i < source_length)[:, None] & (j < target_length)[None, :]
     cost = tl.load(cost_ptr + at, mask=real, other=1e30) / epsilon
-    g = tl.zeros((width,), tl.float32)
-    if given:
-        g = tl.load(g_ptr + pair * target_length + j, mask=j < target_length, other=0.0) / epsilon
-    f, g = _start(cost, a, b, g, given)
+    f, g = _start(cost, a, b)
     kernel = tl.where(real, tl.exp(f[:, None] + g[None, :] - cost), 0.0)
     u, v = tl.where(a > 0, 1.0, 0.0), tl.where(b > 0, 1.0, 0.0)
     rows = tl.sum(kernel * v[None, :], 1)
     done, omega, before, violation = 0, 1.0, 1e30, 1e30
-    first = WARM if given else CHECK_EVERY
-    while (done < iterations) & (violation > AIM * tolerance):
-        steps = tl.minimum(tl.where(done < 2 * first, first, CHECK_EVERY), iterations - done)
+    while (done < iterations) & (violation > _AIM * tolerance):
+        steps = tl.minimum(CHECK_EVERY, iterations - done)
         for step in range(steps):
             ahead = tl.where(step < steps - 1, omega, 1.0)  # the last is plain, so that the target marginal holds
             u = _scale(u, rows, a, log_a, f, share, ahead, balanced)
             v = _scale(v, tl.sum(kernel * u[:, None], 0), b, log_b, g, share, ahead, balanced)
             rows = tl.sum(kernel * v[None, :], 1)
         log_u, log_v = _log(u), _log(v)
-        violation = tl.sum(tl.abs(u * rows - _wanted(a, log_a, f + log_u, softness)), 0)
+        violation = tl.sum(tl.abs(u * rows - _expected(a, log_a, f + log_u, softness)), 0)
         omega = tl.where(done > 0, _next_omega(omega, violation / before, steps), 1.0)
         before = violation
         done += steps
-        if tl.maximum(tl.max(tl.abs(log_u), 0), tl.max(tl.abs(log_v), 0)) > ABSORB:
+        if tl.maximum(tl.max(tl.abs(log_u), 0), tl.max(tl.abs(log_v), 0)) > _LARGE:
             f, g = f + log_u, g + log_v
             cost = tl.load(cost_ptr + at, mask=real, other=1e30) / epsilon  # again: registers are for the kernel
             kernel = tl.where(real, tl.exp(f[:, None] + g[None, :] - cost), 0.0)
             u, v = tl.where(a > 0, 1.0, 0.0), tl.where(b > 0, 1.0, 0.0)
             rows = tl.sum(kernel * v[None, :], 1)
-            violation = tl.where(violation > AIM * tolerance, violation, 1e30)  # a clamped scaling says nothing
+            violation = tl.where(violation > _AIM * tolerance, violation, 1e30)  # a clamped scaling says nothing
     f, g = f + _log(u), g + _log(v)
     kernel = kernel * u[:, None] * v[None, :]
-    off_a = tl.sum(tl.abs(tl.sum(kernel, 1) - _wanted(a, log_a, f, softness)), 0)
-    off_b = tl.sum(tl.abs(tl.sum(kernel, 0) - _wanted(b, log_b, g, softness)), 0)
+    off_a = tl.sum(tl.abs(tl.sum(kernel, 1) - _expected(a, log_a, f, softness)), 0)
+    off_b = tl.sum(tl.abs(tl.sum(kernel, 0) - _expected(b, log_b, g, softness)), 0)
     violation = tl.maximum(off_a, off_b)
     tl.store(plan_ptr + at, kernel, mask=inside)
     tl.store(f_ptr + pair * source_length + i, f * epsilon, mask=i < source_length)
@@ -138,7 +138,7 @@ def _sinkhorn(  # type: ignore[no-untyped-def]  # noqa: PLR0915 (one kernel: its
     tl.store(value_ptr + pair, tl.sum(tl.sum(kernel * cost, 1), 0))
     tl.store(violation_ptr + pair, violation)
     tl.store(used_ptr + pair, done)
-    tl.store(state_ptr + pair, tl.where(right != 0, tl.where(violation <= tolerance, SOLVED, UNSOLVED), WRONG))
+    tl.store(wrong_ptr + pair, right == 0)
 
 
 def solve(
@@ -150,8 +150,6 @@ def solve(
     iterations: int,
     tolerance: float,
     relaxation: float | None = None,
-    potentials: Potentials | None = None,
-    fixed_iterations: int | None = None,
     normalise: bool = False,
 ) -> Transport:
     """Balanced and unbalanced entropic transport in float32, for up to 128 tokens on a side.
@@ -166,27 +164,24 @@ def solve(
             distributions.
     """
     batch, length, width = cost.shape
-    if max(length, width) > LONGEST:
-        raise ValueError(f"solver triton takes up to {LONGEST} tokens on a side, not {length} x {width}")
+    if max(length, width) > TRITON_LIMIT:
+        raise ValueError(f"solver triton takes up to {TRITON_LIMIT} tokens on a side, not {length} x {width}")
     if not cost.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(f"solver triton runs on a GPU, and the cost is on {cost.device}: take solver auto")
     costs, a, b = (tensor.detach().float().contiguous() for tensor in (cost, source, target))
     plan, value, violation = torch.empty_like(costs), costs.new_empty(batch), costs.new_empty(batch)
     f, g = torch.empty_like(a), torch.empty_like(b)
-    if potentials is not None:
-        g.copy_(start_potential(potentials[1], costs.nan_to_num(0.0, 0.0, 0.0)))
-    used, state = costs.new_empty(batch, dtype=torch.int64), costs.new_empty(batch, dtype=torch.int32)
+    used, wrong = costs.new_empty(batch, dtype=torch.int64), costs.new_empty(batch, dtype=torch.int32)
     rows, columns = (max(16, triton.next_power_of_2(size)) for size in (length, width))
     share, softness = (1.0, 0.0) if relaxation is None else (relaxation / (relaxation + epsilon), epsilon / relaxation)
     if batch:
         _sinkhorn[(batch,)](
-            costs, a, b, f, g, plan, value, violation, used, state,
-            length, width, epsilon, tolerance if fixed_iterations is None else -1.0,
-            iterations if fixed_iterations is None else fixed_iterations, share, softness,
-            balanced=relaxation is None, given=potentials is not None, normalise=normalise,
+            costs, a, b, f, g, plan, value, violation, used, wrong,
+            length, width, epsilon, tolerance, iterations, share, softness,
+            balanced=relaxation is None, normalise=normalise,
             height=rows, width=columns, num_warps=min(MOST_WARPS, max(1, rows * columns // ENTRIES_PER_WARP)),
         )  # fmt: skip
-    if normalise and fixed_iterations is None and bool((state == WRONG.value).any()):
+    if normalise and bool(wrong.any()):
         check_marginals(source, target)
     return Transport(
         plan=plan.to(cost),

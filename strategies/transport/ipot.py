@@ -54,7 +54,7 @@ def solve(
 
 
 def _duality_gap(plan: Tensor, cost: Tensor, source: Tensor, target: Tensor, potential: Tensor) -> Tensor:
-    """<P, C> less the dual value of the source's potential and its c-transform; (B,)."""
+    """<P, C> minus the dual value of the source's potential and its c-transform; (B,)."""
     transformed = (cost - potential[:, :, None]).amin(1)  # padding has potential -inf, so it is never the minimum
     dual = (source * potential.masked_fill(source == 0, 0.0)).sum(1) + (target * transformed).sum(1)
     return (plan * cost).sum((1, 2)) - dual

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from strategies.transport.cpu_solver import HALVINGS, LONGEST, ROUGH
+from strategies.transport.problem import HALVINGS, LARGEST_STEP, ROUGH
 
 
 @dataclass
@@ -23,13 +23,13 @@ class _Dual:
     f: Tensor  # (A, S), the best for these g, -inf at padding
     plan: Tensor  # (A, S, T)
     column: Tensor  # (A, T), sums of the plan
-    wanted: Tensor  # (A, T), what they should be
+    expected: Tensor  # (A, T), what they should be
     value: Tensor  # (A,), the dual objective up to a constant
 
     @property
     def violation(self) -> Tensor:
         """L1 error of the columns; the rows are right; (A,)."""
-        return (self.wanted - self.column).abs().sum(1)
+        return (self.expected - self.column).abs().sum(1)
 
     def keep(self, position: Tensor) -> _Dual:
         """The pairs at these positions."""
@@ -40,15 +40,15 @@ def _dual(cost: Tensor, source: Tensor, target: Tensor, g: Tensor, weight: float
     """The best f for these g, and the plans of both."""
     f = source.log() - (g[:, None, :] - cost).logsumexp(2) / (1 + weight)
     plan = (f[:, :, None] + g[:, None, :] - cost).exp_()
-    wanted, value = target, -plan.sum((1, 2))
+    expected, value = target, -plan.sum((1, 2))
     if weight > 0:
-        wanted = target * torch.where(target > 0, (target.log() - g) * weight, 0.0).exp()
+        expected = target * torch.where(target > 0, (target.log() - g) * weight, 0.0).exp()
         penalty = source * torch.where(source > 0, (source.log() - f) * weight, 0.0).exp()
-        value = value - (wanted.sum(1) + penalty.sum(1)) / weight
+        value = value - (expected.sum(1) + penalty.sum(1)) / weight
     else:
         for marginal, potential in ((source, f), (target, g)):
             value = value + (marginal * potential.masked_fill(marginal == 0, 0.0)).sum(1)
-    return _Dual(cost, source, target, g, f, plan, plan.sum(1), wanted, value)
+    return _Dual(cost, source, target, g, f, plan, plan.sum(1), expected, value)
 
 
 def _direction(dual: _Dual, weight: float) -> tuple[Tensor, Tensor]:
@@ -57,12 +57,12 @@ def _direction(dual: _Dual, weight: float) -> tuple[Tensor, Tensor]:
     r, q = (torch.where(mass > 0, mass, math.inf).rsqrt() for mass in (rows, dual.column))
     scaled = dual.plan * r[:, :, None] * q[:, None, :]
     ridge = 0.1 * dual.violation.clamp(max=1.0)[:, None]
-    diagonal = 1 + ridge + weight * dual.wanted * q.square()
+    diagonal = 1 + ridge + weight * dual.expected * q.square()
     matrix = torch.diag_embed(diagonal) - scaled.mT @ scaled
     if weight == 0:  # without penalty, a constant moved from f to g changes nothing
         null = dual.column.sqrt() / dual.column.sum(1, keepdim=True).sqrt()
         matrix += null[:, :, None] * null[:, None, :]
-    error = (dual.wanted - dual.column) * q
+    error = (dual.expected - dual.column) * q
     solution = torch.cholesky_solve(error[:, :, None], torch.linalg.cholesky_ex(matrix)[0])[:, :, 0]
     return solution.nan_to_num(0.0) * q, (error * solution).sum(1)
 
@@ -70,7 +70,7 @@ def _direction(dual: _Dual, weight: float) -> tuple[Tensor, Tensor]:
 def _step(dual: _Dual, weight: float) -> tuple[_Dual, Tensor]:
     """A step that raises the dual or lowers the violation, and its length as a share of Newton's; (A,)."""
     direction, slope = _direction(dual, weight)
-    length = (LONGEST / direction.abs().amax(1).clamp(min=1e-30)).clamp(max=1.0)
+    length = (LARGEST_STEP / direction.abs().amax(1).clamp(min=1e-30)).clamp(max=1.0)
     for _ in range(HALVINGS):
         new = _dual(dual.cost, dual.source, dual.target, dual.g + length[:, None] * direction, weight)
         good = new.violation <= (1 - 0.1 * length) * dual.violation

@@ -1,16 +1,47 @@
-"""What a transport solver is given and what it gives back."""
+"""What a transport solver is given and gives back, and the constants that the solvers share."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-Potentials = tuple[Tensor, Tensor]
+AIM = 0.4
+"""Iterations end at this share of the tolerance, so that gradients are within half of it."""
 
-LONGEST = 128
+FINE = 3e-5
+"""Tolerances below this are beyond single precision, and left to Newton steps."""
+
+LARGEST_OMEGA = 1.9
+"""Over-relaxation goes up to here; it must stay below 2."""
+
+CLAMP = 1e8
+"""No scaling is larger than this."""
+
+ABSORB = 1e6
+"""Scalings move into the potentials when one of them, or its inverse, is beyond this."""
+
+DROP = 1e-25
+"""Smaller kernel entries are zero, so that no denormal numbers slow the products; times CLAMP^2 it is negligible."""
+
+TINY, LEAST = 1e-30, 1e-37
+"""Sums and denominators are at least this, so that no division is by zero."""
+
+NEWTON_LIMIT = 512
+"""Target tokens up to which Newton steps are made: their work grows with the cube."""
+
+HALVINGS = 12
+"""How often a Newton step that does not help is halved."""
+
+ROUGH = 0.1
+"""After a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next."""
+
+LARGEST_STEP = 8.0
+"""No potential changes by more than this, in units of epsilon, in one Newton step."""
+
+TRITON_LIMIT = 128
 """Tokens on a side that one program of the triton solver can hold in its registers."""
 
 
@@ -26,7 +57,7 @@ class Transport:
         iterations: iterations that were made; 0 where the solver does not count them; (B,), int64.
         converged: whether the solver's stopping criterion was met; (B,), bool.
         potentials: f (B, S) and g (B, T) of P = exp((f + g - C) / epsilon), in units of the cost, zero at padding;
-            None from solvers that have none. They start the next solve of a similar problem.
+            None from solvers that have none.
     """
 
     plan: Tensor
@@ -34,33 +65,24 @@ class Transport:
     violation: Tensor
     iterations: Tensor
     converged: Tensor
-    potentials: Potentials | None = None
+    potentials: tuple[Tensor, Tensor] | None = None
 
 
 def check_problem(cost: Tensor, source: Tensor, target: Tensor) -> None:
     """Refuse shapes that do not belong together.
 
-    Args:
-        cost: (B, S, T).
-        source: (B, S).
-        target: (B, T).
-
     Raises:
-        ValueError: wrong shapes.
+        ValueError: they are not (B, S, T), (B, S) and (B, T).
     """
     if cost.ndim != 3 or source.shape != cost.shape[:2] or target.shape != cost.shape[::2]:
         raise ValueError(
-            "cost, source and target must be (B, S, T), (B, S) and (B, T), "
-            f"not {tuple(cost.shape)}, {tuple(source.shape)} and {tuple(target.shape)}"
+            f"cost, source and target are {tuple(cost.shape)}, {tuple(source.shape)} and {tuple(target.shape)}, "
+            "expected (B, S, T), (B, S) and (B, T)"
         )
 
 
 def check_marginals(source: Tensor, target: Tensor) -> None:
-    """Refuse marginals that are not distributions. On a GPU this waits for the device.
-
-    Args:
-        source: (B, S).
-        target: (B, T).
+    """Refuse marginals (B, S) and (B, T) that are not distributions. On a GPU this waits for the device.
 
     Raises:
         ValueError: a negative or non-finite mass, or a row that does not sum to one.
@@ -68,23 +90,12 @@ def check_marginals(source: Tensor, target: Tensor) -> None:
     for name, marginal in (("source", source), ("target", target)):
         # Written so that NaN fails too.
         if not bool((((marginal.sum(1) - 1).abs() < 1e-3) & (marginal >= 0).all(1)).all()):
-            raise ValueError(f"each row of {name} must be masses >= 0 that sum to one")
+            raise ValueError(f"a row of {name} is no distribution, expected masses of at least 0 that sum to one")
 
 
 def without_padding(cost: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """The cost with zeros wherever a token has no mass, so that nothing that stands there (NaN too) is read."""
     return torch.where((source > 0)[:, :, None] & (target > 0)[:, None, :], cost, 0.0)
-
-
-def start_potential(potential: Tensor, cost: Tensor) -> Tensor:
-    """A given potential, with what cannot be one of this cost (NaN, and values far beyond its range) made harmless.
-
-    Args:
-        potential: in units of the cost; (B, T).
-        cost: finite everywhere; (B, S, T).
-    """
-    largest = 4 * cost.abs().amax((1, 2))[:, None]
-    return potential.to(cost).nan_to_num(0.0).clamp(-largest, largest)
 
 
 def with_dummies(
@@ -98,44 +109,19 @@ def with_dummies(
     Returns:
         cost (B, S + 1, T + 1), source (B, S + 1), target (B, T + 1); the masses sum to 2 - mass.
     """
-    cost = torch.nn.functional.pad(without_padding(cost, source, target), (0, 1, 0, 1))
+    cost = pad(without_padding(cost, source, target), (0, 1, 0, 1))
     cost[:, -1, -1] = 100 * (cost.abs().amax((1, 2)) + epsilon)
-    pad = torch.nn.functional.pad
     return cost, pad(source, (0, 1), value=1 - mass), pad(target, (0, 1), value=1 - mass)
-
-
-def potentials_of_dummies(source: Tensor, target: Tensor, potentials: Potentials, epsilon: float) -> Potentials:
-    """Potentials of the problem with dummies from those without: the dummies' follow from their masses.
-
-    Args:
-        source: with the dummy; (B, S + 1).
-        target: likewise; (B, T + 1).
-        potentials: (B, S) and (B, T).
-        epsilon: strength of the entropy.
-
-    Returns:
-        (B, S + 1) and (B, T + 1).
-    """
-    f, g = (
-        (potential / epsilon).masked_fill(mass[:, :-1] == 0, -math.inf)
-        for potential, mass in zip(potentials, (source, target), strict=True)
-    )
-    of_source = source[:, -1:].log() - g.logsumexp(1, keepdim=True)
-    of_target = target[:, -1:].log() - f.logsumexp(1, keepdim=True)
-    f, g = torch.cat([f, of_source], 1) * epsilon, torch.cat([g, of_target], 1) * epsilon
-    return f.masked_fill(source == 0, 0.0), g.masked_fill(target == 0, 0.0)
 
 
 def without_dummies(transport: Transport, cost: Tensor) -> Transport:
     """The plans without their last row and column; cost is that of the problem before the dummies came."""
-    plan = transport.plan[:, :-1, :-1].contiguous()
-    return Transport(
+    plan, potentials = transport.plan[:, :-1, :-1].contiguous(), transport.potentials
+    return replace(
+        transport,
         plan=plan,
         value=(plan * torch.where(plan > 0, cost, 0.0)).sum((1, 2)),
-        violation=transport.violation,
-        iterations=transport.iterations,
-        converged=transport.converged,
-        potentials=transport.potentials and (transport.potentials[0][:, :-1], transport.potentials[1][:, :-1]),
+        potentials=potentials and (potentials[0][:, :-1], potentials[1][:, :-1]),
     )
 
 
@@ -150,9 +136,6 @@ def optimal_marginal(marginal: Tensor, potential: Tensor, epsilon: float, relaxa
         potential: f, in units of the cost; (B, S).
         epsilon: strength of the entropy.
         relaxation: rho, in units of the cost; None is balanced.
-
-    Returns:
-        (B, S).
     """
     if relaxation is None:
         return marginal
@@ -176,12 +159,12 @@ def marginal_violation(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.maximum(rows, columns)
 
 
-def finished(
+def transport_of(
     plan: Tensor,
     cost: Tensor,
     source: Tensor,
     target: Tensor,
-    potentials: Potentials,
+    potentials: tuple[Tensor, Tensor],
     iterations: Tensor,
     *,
     epsilon: float,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Potentials, Transport, finished, start_potential, without_padding
+from strategies.transport.problem import Transport, transport_of, without_padding
 
 CHECK_EVERY = 10
 """Iterations between two looks at the violation."""
@@ -22,7 +22,6 @@ def solve(
     iterations: int,
     tolerance: float,
     relaxation: float | None = None,
-    potentials: Potentials | None = None,
 ) -> Transport:
     """Alternate f = log a - s lse(g - C / epsilon) and the same for g, in units of epsilon (Chizat et al. 2018).
 
@@ -33,25 +32,17 @@ def solve(
     costs = without_padding(cost, source, target).to(exact)
     scaled, a, b = costs / epsilon, source.to(exact), target.to(exact)
     share = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
-    g = torch.zeros_like(b) if potentials is None else start_potential(potentials[1], costs) / epsilon
-    g = g.masked_fill(b == 0, -math.inf)
+    g = torch.zeros_like(b).masked_fill(b == 0, -math.inf)
     used = torch.full((len(cost),), iterations, device=cost.device)
     for step in range(1, iterations + 1):
         f = a.log() - share * (g[:, None, :] - scaled).logsumexp(2)
         g = b.log() - share * (f[:, :, None] - scaled).logsumexp(1)
         if step % CHECK_EVERY == 0 or step == iterations:
             plan = (f[:, :, None] + g[:, None, :] - scaled).exp()
-            result = finished(
-                plan,
-                costs,
-                a,
-                b,
-                (f * epsilon, g * epsilon),
-                used,
-                epsilon=epsilon,
-                tolerance=tolerance,
-                relaxation=relaxation,
-            )
+            result = transport_of(
+                plan, costs, a, b, (f * epsilon, g * epsilon), used,
+                epsilon=epsilon, tolerance=tolerance, relaxation=relaxation,
+            )  # fmt: skip
             used = torch.where(result.converged, used.clamp(max=step), used)
             if bool(result.converged.all()):
                 break

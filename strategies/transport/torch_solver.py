@@ -11,27 +11,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from strategies.transport.cpu_solver import FINE, NEWTON_LIMIT
 from strategies.transport.newton import newton
-from strategies.transport.problem import Potentials, Transport, finished, start_potential, without_padding
+from strategies.transport.problem import (
+    ABSORB,
+    AIM,
+    CLAMP,
+    DROP,
+    FINE,
+    LARGEST_OMEGA,
+    LEAST,
+    NEWTON_LIMIT,
+    TINY,
+    Transport,
+    transport_of,
+    without_padding,
+)
 
-CHECK_EVERY, WARM = 8, 3
-"""Iterations between two looks at the violation, and at first from given potentials; converged pairs leave there."""
-
-AIM = 0.4
-"""Iterations end at this share of the tolerance, so that gradients are within half of it."""
+CHECK_EVERY = 8
+"""Iterations between two looks at the violation; converged pairs leave there."""
 
 CPU_GROUP = 5 * 2**16
 """On a CPU, pairs are solved in groups of about this many cost entries, whose kernels fit its cache."""
-
-LARGEST_OMEGA = 1.9
-"""Over-relaxation goes up to here; it must stay below 2."""
-
-# Scalings stay within CLAMP, and leave for the potentials beyond ABSORB. Kernel entries under DROP are set to zero,
-# so that no denormal numbers slow the products: DROP * CLAMP**2 is far below float32's precision.
-CLAMP, ABSORB, DROP, TINY, LEAST = 1e8, 1e6, 1e-25, 1e-30, 1e-37
-
-SPREAD = 20.0
 
 
 def solve(
@@ -43,8 +43,6 @@ def solve(
     iterations: int,
     tolerance: float,
     relaxation: float | None = None,
-    potentials: Potentials | None = None,
-    fixed_iterations: int | None = None,
 ) -> Transport:
     """Minimise <P, C> - epsilon * H(P) over plans with the given marginals (Cuturi 2013, eq. 2).
 
@@ -52,51 +50,28 @@ def solve(
     are absorbed into log-domain potentials (Schmitzer 2019). What makes it fast: converged pairs leave the
     batch, and each pair has its own over-relaxation omega = 2 / (1 + sqrt(1 - rate)) (Lehmann et al. 2022), with
     the rate of plain Sinkhorn estimated from the fall of the violation; where the violation grows, omega goes half
-    of the way back to 1. Pairs that are left after some iterations are finished by Newton steps. With
-    ``fixed_iterations`` no pair leaves, scalings move into the potentials after every block, and there are no Newton
-    steps, so that the host never waits for a value.
+    of the way back to 1. Pairs that are left after some iterations are finished by Newton steps.
 
     `strategies.transport.solve` documents the arguments.
     """
 
-    def solve_group(clean: Tensor, a: Tensor, b: Tensor, given: Potentials | None) -> Transport:
-        return _solve(clean.div_(epsilon), a, b, given, epsilon, relaxation, iterations, tolerance, fixed_iterations)
+    def solve_group(clean: Tensor, a: Tensor, b: Tensor) -> Transport:
+        scaled = clean.div_(epsilon)
+        active = _start(scaled, a, b, 0.0 if relaxation is None else epsilon / relaxation)
+        out = _Output(
+            torch.empty_like(scaled), torch.empty_like(a), torch.empty_like(b), torch.empty_like(active.index)
+        )
+        _iterate(active, out, iterations, tolerance)
+        del active
+        transport = transport_of(
+            out.plan, scaled, a, b, (out.f * epsilon, out.g * epsilon), out.used,
+            epsilon=epsilon, tolerance=tolerance, relaxation=relaxation,
+        )  # fmt: skip
+        return replace(transport, value=transport.value * epsilon)
 
-    if cost.device.type == "cpu" and fixed_iterations is None:
-        return in_groups(solve_group, cost, source, target, potentials, entries=CPU_GROUP)
-    return solve_group(without_padding(cost, source, target), source, target, potentials)
-
-
-def _solve(
-    scaled: Tensor,
-    source: Tensor,
-    target: Tensor,
-    potentials: Potentials | None,
-    epsilon: float,
-    relaxation: float | None,
-    iterations: int,
-    tolerance: float,
-    fixed: int | None,
-) -> Transport:
-    """All pairs at once; the cost is divided by epsilon, and zero at padding."""
-    g = None if potentials is None else start_potential(potentials[1] / epsilon, scaled)
-    active = _start(scaled, source, target, g, 0.0 if relaxation is None else epsilon / relaxation)
-    out = _Output(
-        plan=torch.empty_like(scaled),
-        f=torch.empty_like(source),
-        g=torch.empty_like(target),
-        used=torch.empty_like(active.index),
-    )
-    if fixed is None:
-        _iterate(active, out, iterations=iterations, tolerance=tolerance, first=CHECK_EVERY if g is None else WARM)
-    else:
-        _iterate_fixed(active, out, fixed)
-    del active
-    transport = finished(
-        out.plan, scaled, source, target, (out.f * epsilon, out.g * epsilon), out.used,
-        epsilon=epsilon, tolerance=tolerance, relaxation=relaxation,
-    )  # fmt: skip
-    return replace(transport, value=transport.value * epsilon)
+    if cost.device.type == "cpu":
+        return in_groups(solve_group, cost, source, target, entries=CPU_GROUP)
+    return solve_group(without_padding(cost, source, target), source, target)
 
 
 @dataclass
@@ -133,7 +108,7 @@ class _Output:
 class _Active:
     """The A pairs that have not converged. Their plans are diag(u) K diag(v), K = exp(f + g - cost / epsilon)."""
 
-    index: Tensor  # (A,), their places in the batch
+    index: Tensor  # (A,), their positions in the batch
     cost: Tensor  # (A, S, T), divided by epsilon
     source: Tensor  # (A, 1, S)
     target: Tensor  # (A, 1, T)
@@ -197,12 +172,11 @@ class _Active:
 
     def measure(self, steps: int, adapt: bool) -> Tensor:
         """Update the violation and, from its fall, the over-relaxation; return the scalings' size |log|, (A,)."""
-        before = self.violation
-        wanted = self.source
+        before, expected = self.violation, self.source
         if self.weight > 0:
-            wanted = wanted * (wanted.log() - self.f[:, None] - self.u.log()).mul_(self.weight).exp_()
-            wanted = torch.where(self.source > 0, wanted, 0.0)
-        self.violation = (self.u * self.rows - wanted).abs_().sum((1, 2))
+            expected = expected * (expected.log() - self.f[:, None] - self.u.log()).mul_(self.weight).exp_()
+            expected = torch.where(self.source > 0, expected, 0.0)
+        self.violation = (self.u * self.rows - expected).abs_().sum((1, 2))
         if adapt:
             rate = (self.violation / before).clamp_(min=1e-6).pow_(1 / steps)
             self.omega = _next_omega(self.omega[:, 0, 0], rate)[:, None, None]
@@ -223,10 +197,10 @@ class _Active:
             above = torch.addcmul(plain * rates.omega, old, rates.short).mul_(plain)
             below = torch.addcmul(plain * rates.short, old, rates.omega).clamp_(min=LEAST)
         else:  # the same, numerator and denominator times the sums
-            more, less = relaxed
+            more, rest = relaxed
             got = old * sums
             above = torch.addcmul(more, got, rates.short).mul_(marginal)
-            below = torch.addcmul(less, got, rates.omega).mul_(sums).clamp_(min=LEAST)
+            below = torch.addcmul(rest, got, rates.omega).mul_(sums).clamp_(min=LEAST)
         return above.div_(below).clamp_(max=CLAMP)
 
 
@@ -244,20 +218,11 @@ class _Rates(NamedTuple):
         return cls(omega, short, (source * omega, source * short), (target * omega, target * short))
 
 
-def _start(cost: Tensor, source: Tensor, target: Tensor, g: Tensor | None, weight: float) -> _Active:
-    """All pairs, with potentials that make the largest entry of every row and every column of the kernel 1.
-
-    If there are potentials g of the targets to start with, the largest entry of a row is 1, and that of a column is
-    at least exp(-SPREAD), so that even potentials of another problem do no harm.
-    """
+def _start(cost: Tensor, source: Tensor, target: Tensor, weight: float) -> _Active:
+    """All pairs, with potentials that make the largest entry of every row and every column of the kernel 1."""
     padding = torch.zeros_like(target).masked_fill_(target == 0, math.inf)
-    if g is None:
-        f = (cost + padding[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
-        g = (cost - f[:, :, None]).amin(1).masked_fill_(target == 0, -math.inf)
-    else:
-        g = g - padding
-        f = (cost - g[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
-        g = torch.maximum(g, (cost - f[:, :, None]).amin(1) - SPREAD).masked_fill_(target == 0, -math.inf)
+    f = (cost + padding[:, None, :]).amin(2).masked_fill_(source == 0, -math.inf)
+    g = (cost - f[:, :, None]).amin(1).masked_fill_(target == 0, -math.inf)
     batch, later = len(cost), cost.new_empty(0)
     active = _Active(
         index=torch.arange(batch, device=cost.device),
@@ -275,8 +240,8 @@ def _start(cost: Tensor, source: Tensor, target: Tensor, g: Tensor | None, weigh
     return active
 
 
-def _iterate(active: _Active, out: _Output, *, iterations: int, tolerance: float, first: int) -> None:
-    """Iterate until no pair is active, and write what came of each. The first two blocks have their own length."""
+def _iterate(active: _Active, out: _Output, iterations: int, tolerance: float) -> None:
+    """Iterate until no pair is active, and write what came of each."""
     done = 0
     newton_from = _newton_from(active, tolerance)
     # What single precision says of finer tolerances means nothing: Newton steps then finish all pairs.
@@ -285,33 +250,22 @@ def _iterate(active: _Active, out: _Output, *, iterations: int, tolerance: float
         if newton_from <= done < iterations:
             out.refine(active, done, iterations - done, tolerance)
             return
-        steps = min(first if done < 2 * first else CHECK_EVERY, iterations - done)
+        steps = min(CHECK_EVERY, iterations - done)
         # The first block is far from its asymptotic rate: the second gives the first estimate.
-        active.step(steps, relaxed=done >= 2 * first)
-        size = active.measure(steps, adapt=done >= first)
+        active.step(steps, relaxed=done >= 2 * CHECK_EVERY)
+        size = active.measure(steps, adapt=done >= CHECK_EVERY)
         done += steps
         # A scaling at its clamp breaks the target marginal: such a pair is absorbed and goes on.
-        done_with = (active.violation <= (-1 if beyond else AIM * tolerance)) & (size < math.log(ABSORB))
-        done_with |= done >= iterations
+        finished = (active.violation <= (-1 if beyond else AIM * tolerance)) & (size < math.log(ABSORB))
+        finished |= done >= iterations
         if beyond and bool((active.violation <= FINE / 3).all()):
             newton_from = done
         # Copying costs as much as some iterations: drop pairs when there are some to drop.
-        if 4 * int(done_with.sum()) >= len(done_with):
-            out.write(active, done_with.nonzero()[:, 0], done)
-            active.keep((~done_with).nonzero()[:, 0])
+        if 4 * int(finished.sum()) >= len(finished):
+            out.write(active, finished.nonzero()[:, 0], done)
+            active.keep((~finished).nonzero()[:, 0])
         if bool((size >= math.log(ABSORB)).any()):
             active.absorb()
-
-
-def _iterate_fixed(active: _Active, out: _Output, iterations: int) -> None:
-    """Make this many iterations on all pairs, without a look at any value."""
-    for done in range(0, iterations, CHECK_EVERY):
-        steps = min(CHECK_EVERY, iterations - done)
-        active.step(steps, relaxed=done >= 2 * CHECK_EVERY)
-        active.measure(steps, adapt=done >= CHECK_EVERY)
-        if done + steps < iterations:
-            active.absorb()
-    out.write(active, active.index - active.index[0], iterations)
 
 
 def _newton_from(active: _Active, tolerance: float) -> float:
@@ -336,27 +290,16 @@ def _next_omega(omega: Tensor, rate: Tensor) -> Tensor:
 
 
 def in_groups(
-    solve: Callable[[Tensor, Tensor, Tensor, Potentials | None], Transport],
-    cost: Tensor,
-    source: Tensor,
-    target: Tensor,
-    potentials: Potentials | None,
-    *,
-    entries: int,
+    solve: Callable[[Tensor, Tensor, Tensor], Transport], cost: Tensor, source: Tensor, target: Tensor, *, entries: int
 ) -> Transport:
     """Solve groups of pairs, the longest first, and put the results where the pairs were.
 
     Args:
-        solve: solves one group, given its cost (a copy of its own, zero at padding), masses, and potentials to start
-            from.
+        solve: solves one group, given its cost (a copy of its own, zero at padding) and masses.
         cost: (B, S, T).
         source: (B, S).
         target: (B, T).
-        potentials: of all pairs, or None.
-        entries: a group has about so many cost entries, and at least one pair.
-
-    Returns:
-        The transport of all pairs.
+        entries: a group has about this many cost entries, and at least one pair.
     """
     ends = [_ends(marginal) for marginal in (source, target)]
     longest, order = torch.maximum(*ends).sort(descending=True, stable=True)
@@ -374,23 +317,17 @@ def in_groups(
         group = order[start : start + count]
         start += count
         s, t = (int(end[group].max()) for end in ends)
-        given = None if potentials is None else (potentials[0][group, :s], potentials[1][group, :t])
         a, b = source[group, :s], target[group, :t]
-        _put(solve(without_padding(cost[group, :s, :t], a, b), a, b, given), out, group)
+        part = solve(without_padding(cost[group, :s, :t], a, b), a, b)
+        out.plan[:, :s, :t].index_copy_(0, group, part.plan)
+        for name in ("value", "violation", "iterations", "converged"):
+            getattr(out, name).index_copy_(0, group, getattr(part, name))
+        for own, whole, length in zip(part.potentials or (), out.potentials or (), (s, t), strict=True):
+            whole[:, :length].index_copy_(0, group, own)
     return out
 
 
 def _ends(marginal: Tensor) -> Tensor:
-    """The place after each row's last mass."""
-    places = torch.arange(1, marginal.shape[1] + 1, device=marginal.device)
-    return torch.where(marginal > 0, places, 1).amax(1)
-
-
-def _put(part: Transport, out: Transport, group: Tensor) -> None:
-    """Write a group's results to their places."""
-    _, s, t = part.plan.shape
-    out.plan[:, :s, :t].index_copy_(0, group, part.plan)
-    for name in ("value", "violation", "iterations", "converged"):
-        getattr(out, name).index_copy_(0, group, getattr(part, name))
-    for mine, whole, length in zip(part.potentials or (), out.potentials or (), (s, t), strict=True):
-        whole[:, :length].index_copy_(0, group, mine)
+    """The position after each row's last mass."""
+    positions = torch.arange(1, marginal.shape[1] + 1, device=marginal.device)
+    return torch.where(marginal > 0, positions, 1).amax(1)

@@ -159,6 +159,15 @@ def test_a_store_is_the_dictionary_of_the_file(tmp_path: Path) -> None:
     assert again["0-\u00e9"] == expected["0-\u00e9"]
 
 
+def test_a_store_whose_keys_were_removed_makes_them_again(tmp_path: Path) -> None:
+    path = put(tmp_path, b"b\tone\n\na\ttwo\nc\tthree\nd\tfour\n")
+    texts = dict(stored(path))
+    (keys,) = (each for each in (cache_folder() / "index").glob("*.npy") if np.load(each).shape == (2, 4))
+    keys.unlink()
+    again = stored(path)
+    assert {name: again[name] for name in texts} == texts == {"b": "one", "a": "two", "c": "three", "d": "four"}
+
+
 def test_texts_are_normalised_as_in_memory(tmp_path: Path) -> None:
     store = stored(put(tmp_path, "d1\t  cafe\u0301  au\u00a0lait \n".encode()))
     assert store["d1"] == "caf\u00e9 au lait"

@@ -11,9 +11,11 @@ import torch
 from datamodules import DATAMODULES
 from datamodules.base import PairsDataModule
 from datamodules.loading import PairSampler
-from datamodules.pairs import Pair, PairBatch, TextBatch, make_pairs, text_batches, without_repeats
+from datamodules.pairs import Pair, PairBatch, make_pairs, without_repeats
 from datamodules.text import fold, hash_share
 from foundations.errors import InputError
+from lightning_modules.distillation import teacher_texts
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 from retrieval.collection import Collection
 
 
@@ -102,34 +104,11 @@ def test_training_batches(workers: int) -> None:
         assert [f"source {i}" for i in batch.ids.tolist()] == batch.source
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 50])
-@pytest.mark.parametrize(
-    "sides", [{}, {"query_side": "teacher", "document_side": "student"}, {"document_side": "student"}]
-)
-def test_evaluation_covers_the_side_of_the_student(world_size: int, sides: dict[str, Any]) -> None:
-    given = collection("test", **sides)
-    shares = [text_batches([given], 3, rank, world_size) for rank in range(world_size)]
-    assert len({len(share) for share in shares}) == 1
-    found: dict[str, dict[str, str]] = {"queries": {}, "documents": {}}
-    for batch in (batch for share in shares for batch in share):
-        assert batch.collection == "test"
-        found[batch.side].update(zip(batch.ids, batch.texts, strict=True))
-    assert found["queries"] == (given.queries if given.query_side == "student" else {})
-    assert found["documents"] == (given.documents if given.document_side == "student" else {})
-
-
-def test_one_process_encodes_each_text_once_and_sorted_by_length() -> None:
-    batches = text_batches([collection("a"), collection("b")], 3, 0, 1)
-    assert sum(len(batch) for batch in batches) == 14
-    assert [batch.collection for batch in batches] == ["a"] * 3 + ["b"] * 3
-    lengths = [len(text) for batch in batches[:3] for text in batch.texts]
-    assert lengths == sorted(lengths, reverse=True)
-
-
-def test_dev_is_validated_and_test_is_tested() -> None:
+def test_there_is_one_empty_batch_to_validate_and_to_test() -> None:
     data = built(eval_batch_size=4)
-    assert {batch.collection for batch in data.val_dataloader()} == {"dev"}
-    assert {batch.collection for batch in data.test_dataloader()} == {"test"}
+    assert len(list(data.val_dataloader())) == len(list(data.test_dataloader())) == 1
+    del data.collections["dev"]
+    assert list(data.val_dataloader()) == []
 
 
 def test_batches_move_to_a_device_as_lightning_does_it() -> None:
@@ -139,8 +118,6 @@ def test_batches_move_to_a_device_as_lightning_does_it() -> None:
     moved = move_data_to_device(batch, torch.device("meta"))
     assert moved.ids.device.type == "meta"
     assert moved.source == ["a"]
-    texts = TextBatch("test", "queries", ["q"], ["x"])
-    assert move_data_to_device(texts, torch.device("meta")) == texts
 
 
 def test_setup_reads_once() -> None:
@@ -167,7 +144,14 @@ def test_teacher_texts_are_unique_and_in_order() -> None:
         "english": Collection("english", {"q": "in English"}, {"d": "doc"}, {"q": {"d": 1}}, "teacher", "teacher"),
     }
     data = built(count=4, collections=collections, batch_size=2)
-    assert data.teacher_texts() == ["source 0", "source 1", "doc", "test query", "in English"]
+    sides = RetrievalEvaluation().teacher_sides(data.collections)
+    assert teacher_texts(data, sides) == [
+        "source 0",
+        "source 1",
+        "doc",
+        "test query",
+        "in English",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from datamodules.base import PairsDataModule
 from datamodules.mixture import MixtureDataModule
-from datamodules.noise.options import TestNoise, TrainingNoise
+from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.starter.emoji import StarterDataModule
 from datamodules.starter.english import StarterEnglishDataModule
 from datamodules.starter.help import StarterHelpDataModule
@@ -32,7 +32,7 @@ def test_the_hooks_need_no_order(tiny, kind) -> None:
 def test_a_mixture_writes_nothing_to_its_parts(tsv_folder, stream) -> None:
     parts = {"sw": TSVDataModule(str(tsv_folder), stream=stream, limit_pairs=50)}
     before = {name: dict(vars(part)) for name, part in parts.items()}
-    noise, test_noise = TrainingNoise("keyboard", 5), TestNoise("delete", 5)
+    noise, test_noise = TrainingNoise("keyboard", 5), EvaluationNoise("delete", 5)
     options = {"batch_size": 4, "seed": 3, "remove_leaks": True, "noise": noise, "test_noise": test_noise}
     data = MixtureDataModule(parts, **options)
     data.prepare_data()

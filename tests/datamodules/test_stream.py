@@ -21,6 +21,8 @@ from datamodules.pairs import Pair, PairBatch, make_pairs
 from datamodules.sources import PairFile, PairSource, SampledSource, stream_pair
 from datamodules.text import fold, text_id
 from foundations.errors import InputError
+from lightning_modules.distillation import teacher_texts
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 from retrieval.collection import Collection
 
 ROOT = Path(__file__).parents[2]
@@ -277,11 +279,11 @@ def test_the_teacher_reads_streamed_sources_only_on_demand() -> None:
     collections = ["s 1", "dev text", "s 1", "test text", "t 1"]
     data = built()
     assert not data.caches_pairs
-    assert list(data.teacher_texts()) == collections
+    assert list(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections))) == collections
     data = built(cache_pairs=True)
     assert data.caches_pairs
     data.pairs.parsed.clear()  # type: ignore[union-attr]
-    texts = iter(data.teacher_texts())
+    texts = iter(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections)))
     assert next(texts) == "s 0"
     assert data.pairs.parsed == [0]  # type: ignore[union-attr]
     assert list(texts) == [f"s {n}" for n in range(1, 143)] + collections
@@ -336,5 +338,5 @@ def test_pairs_in_memory_need_not_be_encoded_before_training() -> None:
         data = ListData(batch_size=2, cache_pairs=cache_pairs)
         data.setup()
         assert data.caches_pairs == expected
-        assert (sources <= set(data.teacher_texts())) == expected
+        assert (sources <= set(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections)))) == expected
         assert len(data.sample_pairs()) == 5

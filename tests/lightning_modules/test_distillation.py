@@ -145,10 +145,10 @@ def test_the_loss_falls(make, teacher, tiny_unigram, name, kind):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0}, "lr must be positive"),
-        ({"embedding_lr": -1}, "must not be negative"),
-        ({"weight_decay": -1}, "must not be negative"),
-        ({"warmup_steps": -1}, "must not be negative"),
+        ({"lr": 0}, "lr is 0, expected a number above 0"),
+        ({"embedding_lr": -1}, "embedding_lr is -1, expected at least 0"),
+        ({"weight_decay": -1}, "weight_decay is -1, expected at least 0"),
+        ({"warmup_steps": -1}, "warmup_steps is -1, expected at least 0"),
         ({"score": "cosine"}, "score is 'cosine', expected one of pooled, maxsim, both"),
         ({"schedule": "linea"}, "schedule is 'linea', expected one of .*did you mean 'linear'"),
         ({"projection": "none"}, "projection is 'none', expected one of auto, linear"),

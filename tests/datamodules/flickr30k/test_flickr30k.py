@@ -44,6 +44,15 @@ def test_english_pairs_are_in_the_order_of_the_split_five_captions_an_image(root
     assert all((a.id == b.id) == (a.source == b.source) for a in data.pairs for b in data.pairs)
 
 
+def test_the_collections_do_not_hang_on_the_pairs(root):
+    alone = Flickr30kDataModule(str(root)).load_collections()
+    data = loaded(root)
+    assert {name: dict(each.queries) for name, each in alone.items()} == {
+        name: dict(each.queries) for name, each in data.collections.items()
+    }
+    assert data.load_pairs() == data.pairs
+
+
 def test_without_the_token_file_captions_are_those_of_the_split(root):
     (root / "results_20130124.token").unlink()
     (root / "flickr30k-images").rename(root / "images")

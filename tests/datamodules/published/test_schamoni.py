@@ -56,6 +56,18 @@ def load(root: Path, **options) -> SchamoniDataModule:
     return data
 
 
+def test_prepare_data_leaves_nothing_to_unpack_or_to_check(copy: Path, own_cache: Path) -> None:
+    for path in copy.iterdir():
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    options = {"dev_documents": 0}
+    SchamoniDataModule(str(copy), **options).prepare_data()
+    made = {path for path in own_cache.rglob("*") if path.is_file()}
+    assert made
+    assert len(load(copy, **options).pairs)
+    assert {path for path in own_cache.rglob("*") if path.is_file()} == made
+
+
 def everything(data: SchamoniDataModule) -> list:
     collections = [(name, dict(it.queries), dict(it.documents), it.qrels) for name, it in data.collections.items()]
     return [list(data.pairs), collections]

@@ -5,6 +5,8 @@ import pytest
 from datamodules.starter.emoji import EmojiSearch, StarterDataModule, is_dev, locale_name_pairs
 from datamodules.text import fold
 from foundations.errors import InputError
+from lightning_modules.distillation import teacher_texts
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 
 ALL = {"mnyama", "paka mkubwa", "nyumba", "Mlinzi", "pet", "joto", "maji", "baridi", "anga"}
 
@@ -116,8 +118,8 @@ def test_teacher_reads_test_queries_too(tiny) -> None:
     data = built()
     wanted = {pair.source for pair in data.pairs} | set(data.collections["test"].documents.values())
     wanted |= set(data.collections["test"].queries.values()) | set(data.collections["english"].queries.values())
-    assert set(data.teacher_texts()) == wanted
-    assert len(data.teacher_texts()) == len(wanted)
+    assert set(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections))) == wanted
+    assert len(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections))) == len(wanted)
 
 
 def test_wrong_options(tiny) -> None:

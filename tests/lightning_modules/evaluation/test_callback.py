@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from datamodules.pairs import TextBatch, text_batches
 from lightning_modules.distillation import DistillationModule
-from lightning_modules.evaluation import callback as retrieval_evaluation
+from lightning_modules.evaluation import encoding
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.evaluation.encoding import EncodedTexts
+from lightning_modules.evaluation.encoding import EncodedTexts, StudentEncoder, encode
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.students.transformer import TransformerEncoder
+from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.online import OnlineTeacher
 from retrieval.collection import Collection
 from strategies.base import Embeddings
@@ -34,31 +33,12 @@ def module(tiny_bert, tiny_unigram) -> DistillationModule:
     return DistillationModule(student, OnlineTeacher(tiny_bert, max_length=32), MSE(), score="both").eval()
 
 
-def trainer_with(*collections: Collection) -> SimpleNamespace:
-    return SimpleNamespace(datamodule=SimpleNamespace(collections={each.name: each for each in collections}))
-
-
-def evaluate(callback: RetrievalEvaluation, module: DistillationModule, data: Collection, batches=None, test=True):
-    """What the trainer does in a test, or in a validation."""
-    logged: dict[str, float] = {}
-    module.log = lambda name, value, **_: logged.update({name: value})
-    trainer = trainer_with(data)
-    stage = "test" if test else "validation"
-    getattr(callback, f"on_{stage}_epoch_start")(trainer, module)
-    for number, batch in enumerate(batches or text_batches([data], 2, 0, 1)):
-        with torch.no_grad():
-            outputs = module.validation_step(batch, number)
-        getattr(callback, f"on_{stage}_batch_end")(trainer, module, outputs, batch, number)
-    getattr(callback, f"on_{stage}_epoch_end")(trainer, module)
-    return logged
-
-
-def vectors(encode, texts: dict[str, str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def vectors(read, texts: dict[str, str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Pooled vector and unit token vectors of each text, encoded alone."""
     result = {}
     for name, text in texts.items():
         with torch.no_grad():
-            found = encode([text], tokens=True)
+            found = read([text], tokens=True)
         tokens = torch.nn.functional.normalize(found.tokens[0][found.mask[0]], dim=-1)
         result[name] = found.pooled[0], tokens
     return result
@@ -85,7 +65,7 @@ def by_hand(queries, documents, maxsim: bool) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("sides", [("student", "teacher"), ("teacher", "student"), ("student", "student")])
-def test_equals_the_definitions(module, sides):
+def test_equals_the_definitions(module, evaluate, sides):
     data = collection(query_side=sides[0], document_side=sides[1])
     callback = RetrievalEvaluation(METRICS)
     logged = evaluate(callback, module, data)
@@ -102,14 +82,14 @@ def test_equals_the_definitions(module, sides):
 
 
 @pytest.mark.parametrize("score", ["pooled", "maxsim"])
-def test_one_score_alone_has_plain_names(module, score):
+def test_one_score_alone_has_plain_names(module, evaluate, score):
     module.score = score
     callback = RetrievalEvaluation(["map"])
     assert list(evaluate(callback, module, collection())) == ["test/map"]
     assert list(callback.results["test"].runs) == [score]
 
 
-def test_undistilled_is_the_teacher_on_both_sides(module):
+def test_undistilled_is_the_teacher_on_both_sides(module, evaluate):
     callback = RetrievalEvaluation(["map"])
     evaluate(callback, module, collection())
     read = module.teacher.encode
@@ -118,28 +98,88 @@ def test_undistilled_is_the_teacher_on_both_sides(module):
     assert "teacher" not in callback.results
 
 
-def test_teacher_row_is_the_english_twin(module):
+def test_teacher_row_is_the_english_twin(module, evaluate):
     english = Collection("english", {q: DOCUMENTS[f"d{i}"] for i, q in enumerate(QUERIES)}, DOCUMENTS, QRELS, "teacher")
     callback = RetrievalEvaluation(["mrr"])
-    module.log = lambda *_, **__: None
-    callback.on_test_epoch_end(trainer_with(collection(), english), module)
+    evaluate(callback, module, collection(), english)
     assert callback.results["teacher"].per_query["mrr"]["q1"] == 1.0  # the query is the document
-    assert set(callback.results) == {"undistilled", "teacher"}
+    assert set(callback.results) == {"test", "undistilled", "teacher"}
 
 
-def test_items_that_come_twice_count_once(module):
-    """Ranks pad their share by repeating: the same texts in other batches, some of them twice, give the same."""
-    plain, repeated = RetrievalEvaluation(METRICS), RetrievalEvaluation(METRICS)
-    data = collection()
-    first = evaluate(plain, module, data)
-    shares = [batch for rank_ in (0, 1, 2) for batch in text_batches([data], 1, rank_, 3)]
-    assert len(shares) > len(QUERIES)
-    assert evaluate(repeated, module, data, shares[::-1]) == first
-    assert repeated.results["test"].per_query == plain.results["test"].per_query
-    assert len(repeated.results["test"].runs["pooled"]) == len(QUERIES)
+LIMITS = [{"limit_test_batches": 1}, {"limit_test_batches": 0.3}, {"fast_dev_run": True}, {"overfit_batches": 0.1}]
 
 
-def test_each_validation_starts_anew(module):
+@pytest.mark.parametrize("test", [True, False])
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_trainer_with_limits_evaluates_whole_collections(module, evaluate, limits, test):
+    if not test:
+        limits = {name.replace("test", "val"): value for name, value in limits.items()}
+    data = collection("test" if test else "dev")
+    limited, whole = RetrievalEvaluation(METRICS), RetrievalEvaluation(METRICS)
+    assert evaluate(limited, module, data, test=test, **limits) == evaluate(whole, module, data, test=test)
+    assert limited.results == whole.results
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_nothing_is_evaluated_where_nothing_is_asked_for(module, evaluate, test):
+    callback = RetrievalEvaluation(METRICS)
+    limits = {"limit_test_batches" if test else "limit_val_batches": 0}
+    assert evaluate(callback, module, collection("test" if test else "dev"), test=test, **limits) == {}
+    assert callback.results == {}
+
+
+def test_the_student_encodes_in_eval_mode_and_in_the_precision_of_the_trainer(module, evaluate):
+    seen = []
+    forward = module.student.forward
+    module.student.forward = lambda *args, **options: (
+        seen.append((torch.is_autocast_enabled("cpu"), module.student.training)) or forward(*args, **options)
+    )
+    module.train()
+    evaluate(RetrievalEvaluation(["map"]), module, collection(), precision="bf16-mixed")
+    assert set(seen) == {(True, False)}
+    assert module.student.training
+    seen.clear()
+    result = StudentEncoder(module).encode(["maji"])
+    assert seen == [(False, False)]
+    assert module.student.training
+    assert not result.pooled.requires_grad
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 50])
+@pytest.mark.parametrize("reader", ["student", "teacher"])
+def test_ranks_share_the_work_and_each_text_counts_once(module, monkeypatch, world_size, reader):
+    encoder = StudentEncoder(module) if reader == "student" else module.teacher
+    whole = encode(encoder, QUERIES, "queries", tokens=True, batch_size=1)
+    shares = []
+    monkeypatch.setattr(encoding, "gathered", lambda parts: shares.append(parts) or [parts])
+    for number in range(world_size):
+        monkeypatch.setattr(encoding, "rank_and_world_size", lambda number=number: (number, world_size))
+        encode(encoder, QUERIES, "queries", tokens=True, batch_size=1)
+    assert len({len(share) for share in shares}) == 1, "sharded models wait for each other in each batch"
+    merged = EncodedTexts.concatenate([part for share in shares[::-1] for part in share])
+    assert merged.ids == whole.ids == sorted(QUERIES)
+    assert merged.pooled.equal(whole.pooled)
+    assert merged.tokens.values.equal(whole.tokens.values)
+
+
+def test_texts_of_similar_length_go_together_longest_first():
+    class Counting(Teacher):
+        dim = 1
+        seen: list[list[str]] = []  # noqa: RUF012
+        prepare = fit_idf = lambda *_, **__: None
+
+        def encode(self, texts, tokens=False, device=None, side="queries"):
+            self.seen.append(texts)
+            return Embeddings(torch.ones(len(texts), 1))
+
+    texts = {f"d{number}": "x" * length for number, length in enumerate([3, 9, 1, 9, 5])}
+    encoded = encode(Counting(), texts, "documents", tokens=False, batch_size=2)
+    assert [list(map(len, batch)) for batch in Counting.seen] == [[9, 9], [5, 3], [1]]
+    assert encoded.ids == list(texts)
+    assert encoded.of(["d3", "d0"]).ids == ["d3", "d0"]
+
+
+def test_each_validation_starts_anew(module, evaluate):
     callback = RetrievalEvaluation(["map"])
     data = collection("dev")
     first = evaluate(callback, module, data, test=False)
@@ -153,19 +193,23 @@ def test_each_validation_starts_anew(module):
     assert set(callback.results) == {"dev"}
 
 
-def test_the_teacher_reads_the_documents_once(module, monkeypatch):
-    calls = []
-    encode = retrieval_evaluation.encode_with_teacher
-    monkeypatch.setattr(
-        retrieval_evaluation, "encode_with_teacher", lambda *args: calls.append(len(args[1])) or encode(*args)
-    )
+def test_the_teacher_reads_the_documents_once(module, evaluate, monkeypatch):
+    read: list[str] = []
+    original = module.teacher.encode
+    monkeypatch.setattr(module.teacher, "encode", lambda texts, *args, **options: (
+        read.extend(texts) or original(texts, *args, **options)
+    ))  # fmt: skip
     callback = RetrievalEvaluation(["map"])
     for _ in range(3):
         evaluate(callback, module, collection("dev"), test=False)
-    assert calls == [len(DOCUMENTS)]
+    assert sorted(read) == sorted(DOCUMENTS.values())
+    read.clear()
     evaluate(callback, module, collection())
     evaluate(callback, module, collection())
-    assert sorted(calls) == sorted([len(DOCUMENTS), len(DOCUMENTS), len(QUERIES)])
+    assert sorted(read) == sorted([*DOCUMENTS.values(), *QUERIES.values()])
+    other = Collection("test", QUERIES | {"q1": "mbwa"}, DOCUMENTS, QRELS)
+    evaluate(callback, module, other)
+    assert sorted(read[-4:]) == sorted(other.queries.values()), "these queries are new"
 
 
 def test_concatenated_texts_are_sorted_and_unique():
@@ -181,7 +225,7 @@ def test_concatenated_texts_are_sorted_and_unique():
     assert merged.tokens.values.dtype == torch.float16
 
 
-def test_k_bounds_the_lists(module):
+def test_k_bounds_the_lists(module, evaluate):
     callback = RetrievalEvaluation(["map"], k=2)
     evaluate(callback, module, collection())
     assert {len(found) for found in callback.results["test"].runs["pooled"].values()} == {2}
@@ -196,8 +240,3 @@ def test_maxsim_without_tokens_is_refused():
 def test_wrong_metric():
     with pytest.raises(ValueError, match="did you mean 'map'"):
         RetrievalEvaluation(["mapp"])
-
-
-def test_batch_of_texts_moves_nowhere():
-    batch = TextBatch("test", "queries", ["a"], ["b"])
-    assert batch.to("cpu") is batch

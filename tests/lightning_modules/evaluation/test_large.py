@@ -7,7 +7,8 @@ import yaml
 from lightning.pytorch import Trainer
 
 from lightning_modules.commands.evaluate import load_weights, open_run
-from lightning_modules.evaluation.reader import Reader
+from lightning_modules.evaluation.encoding import StudentEncoder
+from lightning_modules.teachers.online import OnlineTeacher
 
 SIDES = [("student", "teacher"), ("teacher", "student"), ("student", "student")]
 
@@ -29,14 +30,18 @@ def evaluated(finished_run, sides, score, folder, shard_texts):
 @pytest.mark.parametrize("sides", SIDES)
 def test_equals_the_small_path(finished_run, tmp_path, sides, monkeypatch):
     small = evaluated(finished_run, sides, "both", tmp_path, 200_000).results
-    read: list[tuple[str, int]] = []
-    original = Reader.__call__
-    monkeypatch.setattr(
-        Reader, "__call__", lambda self, texts: read.append((self.reader, len(texts))) or original(self, texts)
-    )
+    read: list[tuple[str, str, int]] = []
+    for kind, reader in ((StudentEncoder, "student"), (OnlineTeacher, "teacher")):
+        original = kind.encode
+
+        def watched(self, texts, tokens=False, device=None, side="queries", reader=reader, original=original):
+            read.append((reader, side, len(texts)))
+            return original(self, texts, tokens, device, side)
+
+        monkeypatch.setattr(kind, "encode", watched)
     evaluation = evaluated(finished_run, sides, "both", tmp_path, 50)
-    assert {reader for reader, _ in read} == {"teacher", sides[1]}
-    assert max(count for _, count in read) == 7
+    assert {reader for reader, side, _ in read if side == "documents"} == {"teacher", sides[1]}
+    assert max(count for *_, count in read) == 7
     large = evaluation.results
     assert large.keys() == small.keys() >= {"test", "undistilled"}
     for row, result in small.items():

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from datamodules.pairs import PairBatch
 from foundations.errors import InputError
 from lightning_modules.cli.front_door import teacher_options
-from lightning_modules.distillation import DistillationModule, read_by_student
+from lightning_modules.distillation import DistillationModule
+from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.students.transformer import TransformerEncoder
 from lightning_modules.teachers.cached import CachedTeacher
 from lightning_modules.teachers.online import OnlineTeacher
@@ -91,7 +92,7 @@ def test_wrong_options_of_the_encoder(tiny_bert, options, message):
 
 def test_cache_keys_change_with_what_matters_only(tiny_bert, tmp_path):
     teacher = OnlineTeacher(tiny_bert, max_length=32)
-    model = teacher._model_key()
+    model = teacher.model_key()
     old = {"model": model, "pooling": "mean", "max_length": 32, "prefix": "", "format": 1}
     digest = hashlib.blake2b(json.dumps(old, sort_keys=True).encode(), digest_size=16).hexdigest()
     assert teacher.fingerprint() == teacher.fingerprint("documents") == digest  # as before there were sides
@@ -154,12 +155,16 @@ def test_sides_of_pairs(tiny_bert, options, sides):
     assert (module.source_side, module.target_side) == sides
 
 
-def test_a_siamese_student_reads_all_but_the_english_twin():
+def test_a_siamese_student_reads_all_but_the_english_twin(tiny_bert):
     one = Collection("dev", {"q": "a"}, {"d": "b"}, {"q": {"d": 1}})
     twin = Collection("english/sw", {"q": "a"}, {"d": "b"}, {"q": {"d": 1}}, query_side="teacher")
-    found = read_by_student({"dev": one, "english/sw": twin})
-    assert (found["dev"].query_side, found["dev"].document_side) == ("student", "student")
-    assert found["english/sw"] == twin
+    student = TransformerEncoder(tiny_bert, max_length=32)
+    module = DistillationModule(student, OnlineTeacher(tiny_bert), Contrastive(), siamese=True)
+    plain = DistillationModule(student, OnlineTeacher(tiny_bert), Contrastive())
+    sides = ("queries", "documents")
+    assert [module.reader_of(one, side) for side in sides] == ["student", "student"]
+    assert [module.reader_of(twin, side) for side in sides] == ["teacher", "teacher"]
+    assert [plain.reader_of(one, side) for side in sides] == ["student", "teacher"]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +258,7 @@ def test_teacher_names(late_run, tiny_bert):
         ("{run}x", "no such folder, expected a run or a model, did you mean 'late'?"),
         ("{run}/csv", "neither a run .* nor a model"),
         ("{run}/config.yaml", "no such folder"),
-        ("starter/mini", "Did you mean starter/minilm?"),
+        ("starter/mini", "did you mean 'starter/minilm'?"),
     ],
 )
 def test_wrong_teacher_names(late_run, name, message, script):
@@ -300,6 +305,7 @@ def test_a_sided_teacher_prepares_each_text_for_the_side_it_is_read_as(tiny_bert
     student = TransformerEncoder(tiny_bert, max_length=32)
     module = DistillationModule(student, teacher, Contrastive(), source_side=source_side)
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_steps=0, barebones=True)
+    trainer.callbacks.append(RetrievalEvaluation())
     trainer.datamodule = data
     module._trainer = trainer
     data.setup("fit")

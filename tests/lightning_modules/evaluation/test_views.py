@@ -3,17 +3,19 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from foundations.errors import InputError
+from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.evaluation.encoding import EncodedTexts
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.run import plots
 from lightning_modules.run.run_folder import write_results
+from lightning_modules.students.transformer import TransformerEncoder
+from lightning_modules.teachers.base import Teacher
 from retrieval.collection import Collection, View
 from retrieval.compare import compare_runs, load_runs
 from retrieval.index.tokens import TokenMatrix
@@ -22,6 +24,8 @@ from retrieval.results import averages
 from retrieval.table import print_table, results_table
 from retrieval.trec import read_qrels, read_run
 from retrieval.views import check_views
+from strategies.base import Embeddings
+from strategies.mse import MSE
 
 IMAGES, CAPTIONS = 13, 5
 METRICS = ["rsum", "success@1", "success@5", "success@10", "median_rank"]
@@ -220,19 +224,40 @@ def test_metrics_that_do_not_fit_are_refused():
         evaluate_run({"q": {"d": 1.0}}, {"q": {"d": 1}}, ["rsum"])
 
 
-def logged_by(callback: RetrievalEvaluation, *collections: Collection) -> dict[str, float]:
-    """What a validation logs, of vectors that are given instead of encoded."""
-    logged: dict[str, float] = {}
-    module = SimpleNamespace(score="pooled", log=lambda name, value, **_: logged.update({name: value}))
-    trainer = SimpleNamespace(datamodule=SimpleNamespace(collections={each.name: each for each in collections}))
-    for number, each in enumerate(collections):
-        callback._parts[each.name, "queries"] = [random_texts(sorted(each.queries), number)]
-        callback._read_by_teacher[each.name, "documents"] = random_texts(sorted(each.documents), 9)
-    callback._evaluate(trainer, module)
-    return logged
+class GivenTeacher(Teacher):
+    """Knows the vectors of some texts."""
+
+    dim = 4
+    prepare = fit_idf = lambda *_, **__: None
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def encode(self, texts, tokens=False, device=None, side="queries"):
+        return Embeddings(torch.stack([self.vectors[text] for text in texts]))
 
 
-def test_the_first_metric_is_logged_without_a_view_to_choose_checkpoints_by():
+@pytest.fixture
+def logged_by(evaluate, tiny_bert):
+    """A function that gives what a validation logs, of vectors that are given instead of encoded."""
+
+    def logged_by(callback: RetrievalEvaluation, *collections: Collection) -> dict[str, float]:
+        vectors, given = {}, []
+        for number, collection in enumerate(collections):
+            renamed = {side: {} for side in ("queries", "documents")}
+            for side, seed in (("queries", number), ("documents", 9)):
+                texts = random_texts(sorted(collection.texts(side)), seed)
+                renamed[side] = {name: f"{collection.name} {side} {name}" for name in collection.texts(side)}
+                vectors |= {renamed[side][name]: row for name, row in zip(texts.ids, texts.pooled, strict=True)}
+            given.append(replace(collection, **renamed))
+        module = DistillationModule(TransformerEncoder(tiny_bert, max_length=32), GivenTeacher(vectors), MSE())
+        module.reader_of = lambda *_: "teacher"
+        return evaluate(callback, module, *given, test=False)
+
+    return logged_by
+
+
+def test_the_first_metric_is_logged_without_a_view_to_choose_checkpoints_by(logged_by):
     logged = logged_by(RetrievalEvaluation(["success@1", "rsum"]), flickr_like(name="dev"))
     views = [logged[f"dev/{view}/success@1"] for view in ("text_to_image", "image_to_text")]
     assert logged["dev/success@1"] == pytest.approx(sum(views) / 2)
@@ -241,7 +266,7 @@ def test_the_first_metric_is_logged_without_a_view_to_choose_checkpoints_by():
     assert RetrievalEvaluation(["median_rank", "rsum"]).monitor_mode == "min"
 
 
-def test_several_languages_have_views_and_averages():
+def test_several_languages_have_views_and_averages(logged_by):
     names = ("dev/sw", "dev/so")
     logged = logged_by(RetrievalEvaluation(["success@1", "rsum"]), *(flickr_like(name=name) for name in names))
     for metric in ("rsum", "success@1", "image_to_text/success@1"):
@@ -250,7 +275,7 @@ def test_several_languages_have_views_and_averages():
         assert logged[f"dev/{metric}"] == pytest.approx(sum(own) / 2)
 
 
-def test_a_group_that_one_language_lacks_has_no_average(capsys):
+def test_a_group_that_one_language_lacks_has_no_average(capsys, logged_by):
     rows = {}
     for name in ("sw", "so"):
         collection = regions()

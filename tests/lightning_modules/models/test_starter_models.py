@@ -63,7 +63,7 @@ def test_a_path_that_does_not_exist(name):
 
 
 def test_an_unknown_starter_name_gets_the_nearest():
-    with pytest.raises(InputError, match="Did you mean starter/e5-small"):
+    with pytest.raises(InputError, match="did you mean 'starter/e5-small'"):
         resolve_model("starter/e5")
 
 

@@ -224,8 +224,15 @@ def test_looking_up_a_batch_is_fast(tmp_path, texts):
     assert times[True] < 0.03
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_cold_cache_warns_of_nothing(tiny_bert, tmp_path, texts):
+    """Torch warns of arrays that cannot be written to, such as a mapped file."""
+    found = make(tiny_bert, tmp_path).encode(texts, tokens=True)
+    assert found.tokens[found.mask].isfinite().all()
+
+
 def test_wrong_options(tiny_bert, tmp_path):
-    with pytest.raises(ValueError, match="float16 or float32"):
+    with pytest.raises(ValueError, match="token_dtype is 'int8', expected one of float16, float32"):
         make(tiny_bert, tmp_path, token_dtype="int8")
     with pytest.raises(ValueError, match="no texts"):
         make(tiny_bert, tmp_path).encode([])

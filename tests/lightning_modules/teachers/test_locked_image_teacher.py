@@ -60,7 +60,7 @@ def pictures(tmp_path, tiny_bert, monkeypatch) -> list[Picture]:
 
 def make(**options) -> LockedImageTeacher:
     teacher = LockedImageTeacher(**({"size": 64, "batch_size": 3, "device": "cpu"} | options))
-    teacher.max_length = 32  # the tiny model has 40 positions
+    teacher.texts.max_length = 32  # the tiny model has 40 positions
     return teacher
 
 
@@ -181,7 +181,7 @@ def test_fingerprints(pictures, tmp_path) -> None:
 def test_wrong_options_and_pictures(pictures, tmp_path) -> None:
     with pytest.raises(ValueError, match="split is 'random', expected one of kind, family"):
         make(split="random")
-    with pytest.raises(ValueError, match="size must be at least 32 pixels; got 16"):
+    with pytest.raises(ValueError, match="size is 16, expected at least 32"):
         make(size=16)
     (tmp_path / "0.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"0\.png: is no image"):
@@ -211,7 +211,7 @@ def test_the_real_backbone_knows_an_umbrella(starter_images) -> None:
     """The weights are in the right places: class 879 of ImageNet is the umbrella."""
     (image,) = (each.image for each in read_pictures("kind") if each.captions["name"] == "umbrella")
     with torch.no_grad():
-        scores = load_backbone(weights_file())(LockedImageTeacher(size=224)._pixels(load_image(image))[None])
+        scores = load_backbone(weights_file())(LockedImageTeacher(size=224).pixels(load_image(image))[None])
     assert scores.softmax(-1)[0].max() > 0.5
     assert scores.argmax() == 879
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from lightning_modules.students.transformer import TransformerEncoder
-from lightning_modules.teachers.online import OnlineTeacher, Teacher
+from lightning_modules.teachers import base
+from lightning_modules.teachers.base import Teacher
+from lightning_modules.teachers.online import OnlineTeacher
 
 
 @pytest.fixture
@@ -107,11 +110,21 @@ def test_width_is_known_without_the_weights(tiny_bert):
     assert teacher._encoder is None
 
 
-def test_progress_bar_for_many_texts(teacher, capfd):
-    teacher.encode(["the cat", "a sun"] * 600)
-    assert "1200/1200" in capfd.readouterr().err
-    teacher.encode(["the cat"] * 10)
-    assert capfd.readouterr().err == ""
+def test_progress_counts_all_texts(teacher, monkeypatch):
+    shown = []
+
+    @contextmanager
+    def bar(what, total):
+        shown.append([what, total, 0])
+
+        def advance(amount):
+            shown[-1][2] += amount
+
+        yield advance
+
+    monkeypatch.setattr(base, "delayed_progress", bar)
+    teacher.encode(["the cat", "a sun"] * 5)
+    assert shown == [["teacher: encode texts", 10, 10]]
 
 
 def test_wrong_options_and_no_texts(teacher):

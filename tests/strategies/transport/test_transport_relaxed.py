@@ -1,4 +1,4 @@
-"""Unbalanced and partial plans, and warm starts, by every solver that has them."""
+"""Unbalanced and partial plans, by every solver that has them."""
 
 from __future__ import annotations
 
@@ -105,34 +105,16 @@ def test_all_the_mass_is_balanced(solver):
 
 @pytest.mark.parametrize("solver", ENTROPIC)
 @pytest.mark.parametrize("options", [{}, {"relaxation": 0.3}, {"mass": 0.6}], ids=["balanced", "unbalanced", "partial"])
-def test_potentials_give_the_plan_and_start_the_next_solve(solver, options):
+def test_potentials_give_the_plan(solver, options):
     cost, a, b = problem(sources=30, targets=24)
     options = {"solver": solver, "epsilon": 0.02, "tolerance": 1e-5, "iterations": 20_000, **options}
-    cold = solve(cost, a, b, **options)
-    f, g = cold.potentials
+    transport = solve(cost, a, b, **options)
+    f, g = transport.potentials
     if "relaxation" not in options:
         plan = ((f[:, :, None] + g[:, None] - cost) / 0.02).exp() * (a > 0)[:, :, None] * (b > 0)[:, None]
-        assert torch.allclose(plan, cold.plan, atol=1e-6)
+        assert torch.allclose(plan, transport.plan, atol=1e-6)
     assert f.isfinite().all()
     assert g.isfinite().all()
-    near = cost + 0.01 * torch.randn(cost.shape, generator=torch.Generator().manual_seed(1), dtype=cost.dtype)
-    fresh = solve(near, a, b, **options)
-    warm = solve(near, a, b, potentials=(f, g), **options)
-    assert torch.allclose(warm.plan, fresh.plan, atol=2e-5)
-    assert warm.iterations.sum() <= fresh.iterations.sum()
-    again = solve(cost, a, b, potentials=(f, g), **options)
-    assert again.iterations.max() <= 10
-
-
-@pytest.mark.parametrize("solver", ENTROPIC)
-@pytest.mark.parametrize("size", [5.0, 1e6, float("nan"), float("inf")])
-def test_potentials_of_another_problem_do_no_harm(solver, size):
-    cost, a, b = problem(dtype=torch.float32)
-    noise = torch.randn(b.shape, generator=torch.Generator().manual_seed(3)) * size
-    transport = solve(cost, a, b, solver=solver, potentials=(torch.zeros_like(a), noise), iterations=5000)
-    assert transport.converged.all()
-    wanted = solve(cost, a, b, solver=solver, iterations=5000)
-    assert (transport.plan - wanted.plan).abs().sum((1, 2)).max() < 5e-3
 
 
 @pytest.mark.parametrize(
@@ -141,10 +123,8 @@ def test_potentials_of_another_problem_do_no_harm(solver, size):
         ({"relaxation": 0.0}, r"relaxation is .*, expected a number above 0"),
         ({"mass": 0.0}, "mass is 0.0, expected a number above 0 and at most 1"),
         ({"mass": 1.5}, "at most 1"),
-        ({"mass": 0.5, "relaxation": 1.0}, "not both"),
-        ({"solver": "exact", "relaxation": 1.0}, "'exact' has no relaxation: use one of auto, "),
-        ({"solver": "ipot", "fixed_iterations": 5}, "'ipot' has no fixed_iterations"),
-        ({"fixed_iterations": 0}, r"fixed_iterations is .*, expected a number above 0"),
+        ({"mass": 0.5, "relaxation": 1.0}, "both given, expected one"),
+        ({"solver": "exact", "relaxation": 1.0}, "'exact', which has no relaxation, expected one of auto, "),
     ],
 )
 def test_wrong_options(options, message):

@@ -18,7 +18,7 @@ pytest.importorskip("triton", reason="triton is not installed (it is for Linux a
 
 INTERPRET = """
     import json, torch, torch.nn.functional as F
-    from strategies.transport import reference, triton
+    from strategies.transport import gpu_solver, reference
 
     torch.manual_seed(0)
     x, y = (F.normalize(torch.randn(3, n, 8), dim=-1) for n in (5, 18))
@@ -30,22 +30,17 @@ INTERPRET = """
     found = {}
     for epsilon, relaxation in ((0.3, None), (0.05, None), (0.01, None), (0.3, 0.5)):
         options = {"epsilon": epsilon, "relaxation": relaxation}
-        ours = triton.solve(cost, source, target, **options, iterations=2000, tolerance=1e-4)
+        ours = gpu_solver.solve(cost, source, target, **options, iterations=2000, tolerance=1e-4)
         slow = reference.solve(cost, source, target, **options, iterations=20000, tolerance=1e-7)
-        again = triton.solve(
-            cost, source, target, **options, iterations=2000, tolerance=1e-4, potentials=ours.potentials
-        )
         found[f"{epsilon} {relaxation}"] = {
             "plan": (ours.plan - slow.plan).abs().sum((1, 2)).max().item(),
             "value": (ours.value - slow.value).abs().max().item(),
             "converged": bool(ours.converged.all() and slow.converged.all()),
             "padding": ours.plan[1, 3:].abs().sum().item() + ours.plan[1, :, 9:].abs().sum().item(),
-            "iterations": int(ours.iterations.max()), "again": int(again.iterations.max()),
+            "iterations": int(ours.iterations.max()),
             "slow": int(slow.iterations.max()),
         }
-    fixed = triton.solve(cost, source, target, epsilon=0.05, iterations=9, tolerance=1e-2, fixed_iterations=30)
-    found["fixed"] = fixed.iterations.tolist()
-    failed = triton.solve(cost, source, target, epsilon=0.01, iterations=10, tolerance=1e-5)
+    failed = gpu_solver.solve(cost, source, target, epsilon=0.01, iterations=10, tolerance=1e-5)
     found["failed"] = failed.converged.tolist()
     print(json.dumps(found))
 """
@@ -55,10 +50,10 @@ COMPILE = """
     from triton.compiler import ASTSource
     from strategies.transport.gpu_solver import _sinkhorn
 
-    constants = {"balanced": True, "given": False, "normalise": True, "height": 16, "width": 16}
+    constants = {"balanced": True, "normalise": True, "height": 16, "width": 16}
     integers = "source_length", "target_length", "iterations"
     types = {
-        name: "*i64" if name == "used_ptr" else "*i32" if name == "state_ptr" else "*fp32" if name.endswith("_ptr")
+        name: "*i64" if name == "used_ptr" else "*i32" if name == "wrong_ptr" else "*fp32" if name.endswith("_ptr")
         else "constexpr" if name in constants else "i32" if name in integers else "fp32"
         for name in _sinkhorn.arg_names
     }
@@ -84,14 +79,12 @@ def run(code: str, folder: Path, interpret: bool) -> str:
 @pytest.mark.slow
 def test_interpreted_kernel_gives_the_plans_of_the_reference(tmp_path):
     found = json.loads(run(INTERPRET, tmp_path, interpret=True))
-    assert found.pop("fixed") == [30] * 3
     assert found.pop("failed") == [False, False, True]  # one token a side needs no iteration
     for case, result in found.items():
         assert result["converged"], case
         assert result["plan"] < 5e-4, case
         assert result["value"] < 1e-4, case
         assert result["padding"] == 0, case
-        assert result["again"] == 2, case  # a warm start ends at the first look
     assert found["0.01 None"]["iterations"] < found["0.01 None"]["slow"] / 3  # over-relaxation
 
 
