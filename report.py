@@ -7,29 +7,8 @@ python report.py runs/noise --metric rsum --output docs/noise
 
 from __future__ import annotations
 
-from foundations.commands import Parser, run_main
-
-DESCRIPTION = (
-    "Write tables (CSV, Markdown, LaTeX), robustness curves and an HTML page about the finished runs of a study."
-)
-
-
-def report(arguments: list[str]) -> None:
-    """Report with the given command line arguments."""
-    parser = Parser(prog="report.py", description=DESCRIPTION)
-    parser.add_argument("runs", nargs="+", help="run folders, or folders that hold them")
-    parser.add_argument("--output", help="folder to write into (default: report in the first of the runs)")
-    parser.add_argument("--metric", help="the metric to report (default: rsum if there is one, or the run's first)")
-    parser.add_argument("--title", default="Robustness to noise", help="heading of the page")
-    parser.add_argument("--question", help="the question that the study answers, below the heading")
-    parser.add_argument("--command", default="", help="the command that made the runs, to be shown")
-    options = parser.parse_args(arguments)
-    from studies.report import QUESTION, write_report
-
-    question = QUESTION if options.question is None else options.question
-    page = write_report(options.runs, options.output, options.metric, options.title, question, options.command)
-    print(f"page     {page}")
-    print(f"tables   {page.parent / 'tables'}    figures  {page.parent / 'figures'}")
+from foundations.commands import run_main
+from studies.report import report
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def run(cell: Cell) -> dict[str, Any]:
     Args:
         cell: ``inputs`` (a folder), ``model``, ``batch``, ``strategy``, ``precision``, ``launch`` and ``steps``.
     """
-    from train import train
+    from lightning_modules.commands.train import train
 
     inputs, file = cell["inputs"], Path(tempfile.mkdtemp()) / "meter.json"
     words = [

@@ -66,7 +66,7 @@ def spans(first: Sequence[float], last: Sequence[float], settings: dict[str, Any
 
 def potstill(settings: dict[str, Any]) -> Result:
     """``train.py`` with an empty teacher cache; dev is scored once, after the last step."""
-    from train import train
+    from lightning_modules.commands.train import train
 
     inputs = settings["inputs"]
     with tempfile.TemporaryDirectory() as folder:

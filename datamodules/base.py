@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, check_leaks
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
-from datamodules.pairs import Pair, PairBatch, pair_length, sides_of
+from datamodules.pairs import Pair, PairBatch, pair_length
 from datamodules.sources import Pairs, PairSource, SampledSource, limited
 from foundations.checks import check_number
 from foundations.errors import InputError
@@ -36,7 +36,7 @@ class PairsDataModule(LightningDataModule):
     """Training pairs and evaluation collections of one dataset.
 
     A dataset is a subclass with two hooks, `load_pairs` and `load_collections`. They depend on the options alone: each
-    can be called without the other, any number of times, and changes nothing. One that downloads or unpacks does so in
+    can be called without the other, any number of times, and changes nothing. Downloading and unpacking belong into
     `prepare_data` as well, which Lightning calls once on each machine. `setup` loads the data and takes them through
     `steps`. Use a trainer with ``use_distributed_sampler=False``: pairs are shared out over the ranks here.
 
@@ -46,20 +46,18 @@ class PairsDataModule(LightningDataModule):
 
     Args:
         batch_size: pairs in a training batch of one device.
-        eval_batch_size: texts in a batch of an evaluation dataloader.
-        num_workers: worker processes of each dataloader; 0 reads in the main process, which is enough for texts.
+        eval_batch_size: texts that are encoded together in an evaluation.
+        num_workers: worker processes of the dataloader; 0 reads in the main process, which is enough for texts.
         seed: gives the order of the pairs, and the subset for limit_pairs.
-        limit_pairs: train on a random subset of this many pairs; all of them by default. Of streamed pairs they
-            come from a random subset of the file's parts.
+        limit_pairs: train on a random subset of this many pairs, which of streamed pairs come from a random subset of
+            the file's parts; on all of them by default.
         bucket: batch pairs of similar length together, which saves most of the padding; see `PairSampler`.
         shuffle_buffer: streamed pairs are shuffled within this many, and the parts of the file as a whole; each worker
             process holds this many in memory.
         cache_pairs: let the teacher encode the source side of all pairs before training, and keep the vectors;
             by default, unless the pairs are streamed. Otherwise it encodes each batch as it comes.
-        vocabulary_sample: of streamed pairs, a random sample of this many gives the student's vocabulary and the
-            frequencies of tokens.
-        temperature: with several languages, 1 samples them by their size, more evens them out; see
-            `datamodules.mixture`.
+        vocabulary_sample: of streamed pairs, this many at random give the student's vocabulary and token frequencies.
+        temperature: of several languages: 1 samples them by size, more evens them out; see `datamodules.mixture`.
         remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
         noise: put noise into the training pairs that are left by limit_pairs and remove_leaks; see `TrainingNoise`.
         test_noise: put noise into what the student reads of ``test``, and into images; see `EvaluationNoise`.
@@ -72,9 +70,8 @@ class PairsDataModule(LightningDataModule):
     pairs: Pairs
     """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
-    """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`.
-
-    With several languages: ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
+    """``dev``, ``test`` and, where there is one, ``english`` (the English twin of ``test``), after `setup`; of several
+    languages ``dev/sw``, ``test/sw``, ``dev/so`` and so on."""
 
     def __init__(
         self,
@@ -93,19 +90,17 @@ class PairsDataModule(LightningDataModule):
         test_noise: EvaluationNoise | None = None,
     ) -> None:
         super().__init__()
-        check_number("batch_size", batch_size, least=1)
-        check_number("eval_batch_size", eval_batch_size, least=1)
-        check_number("num_workers", num_workers, least=0)
-        check_number("limit_pairs", 1 if limit_pairs is None else limit_pairs, least=1)
-        check_number("shuffle_buffer", shuffle_buffer, least=1)
-        check_number("vocabulary_sample", vocabulary_sample, least=1)
-        check_number("temperature", min(temperature, sys.float_info.max), above=0)  # it may be infinite
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.limit_pairs = num_workers, seed, limit_pairs
         self.bucket, self.temperature = bucket, temperature
         self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
         self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks
         self.noise, self.test_noise = noise, test_noise
+        for name in ("batch_size", "eval_batch_size", "limit_pairs", "shuffle_buffer", "vocabulary_sample"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least=1)
+        check_number("num_workers", num_workers, least=0)
+        check_number("temperature", min(temperature, sys.float_info.max), above=0)  # it may be infinite
         self._resumed = Position()
         self._is_loaded = False
 
@@ -139,16 +134,11 @@ class PairsDataModule(LightningDataModule):
 
     def steps(self, stage: str | None) -> dict[str, Step]:
         """What is done to the loaded data, in this order: functions of pairs and collections, by name."""
-        steps: dict[str, Step] = {"limit": self.limit, "leaks": self.check_leaks}
-        steps |= {"noise": self.add_noise, "test_noise": self.add_test_noise}
-        return {name: step for name, step in steps.items() if name != "leaks" or stage != "test"}
+        leaks = {} if stage == "test" else {"leaks": self.check_leaks}
+        return {"limit": self.limit, **leaks, "noise": self.add_noise, "test_noise": self.add_test_noise}
 
     def setup(self, stage: str | None = None) -> None:
-        """Load pairs and collections and take them through `steps`, the first time.
-
-        Raises:
-            InputError: see `load` and the steps.
-        """
+        """Load pairs and collections and take them through `steps`, the first time."""
         self._resumed = Position()
         if self._is_loaded:
             return
@@ -198,10 +188,7 @@ class PairsDataModule(LightningDataModule):
         return not isinstance(self.pairs, PairSource) if self.cache_pairs is None else self.cache_pairs
 
     def check_teacher(self, teacher: Any) -> None:
-        """Look whether a teacher can teach these data; after `setup`, and before anything is written.
-
-        Args:
-            teacher: a `lightning_modules.teachers.online.Teacher`.
+        """Refuse a teacher that cannot teach these data; after `setup`, and before anything is written.
 
         Raises:
             InputError: it reads texts only, but is to read an image.
@@ -214,15 +201,13 @@ class PairsDataModule(LightningDataModule):
             )
 
     def first_image(self) -> str | None:
-        """The first image among what the teacher reads; None where there is none.
-
-        Of pairs that are streamed, and of each side of a collection, the first text speaks for the others.
-        """
+        """The first image that the teacher reads, if any; of streamed pairs and collections the first text counts."""
         pairs = self.pairs if isinstance(self.pairs, list) else islice(iter(self.pairs), 1)
         texts = (
-            islice(side.values(), 1)
-            for collection in self.collections.values()
-            for _, side in sides_of(collection, "teacher")
+            islice(texts.values(), 1)
+            for each in self.collections.values()
+            for side, texts in ((each.query_side, each.queries), (each.document_side, each.documents))
+            if side == "teacher"
         )
         everything = chain((pair.source for pair in pairs), chain.from_iterable(texts))
         return next((text for text in everything if is_image(text)), None)
@@ -279,11 +264,7 @@ class PairsDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.num_training_batches in (0, float("inf")):
             return {}
         position = self._position()
-        return {
-            "epoch": position.epoch,
-            "batches": position.batches,
-            "batches_in_epoch": len(self._sampler(bucket=False)),
-        }
+        return asdict(position) | {"batches_in_epoch": len(self._sampler(bucket=False))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the position in a checkpoint.
@@ -293,8 +274,7 @@ class PairsDataModule(LightningDataModule):
         """
         if not state_dict:
             return
-        now = len(self._sampler(bucket=False))
-        then = state_dict["batches_in_epoch"]
+        now, then = len(self._sampler(bucket=False)), state_dict["batches_in_epoch"]
         if state_dict["batches"] and now != then:
             raise InputError(
                 f"cannot resume in mid-epoch: an epoch had {then} batches when the checkpoint was written, and has "
@@ -305,11 +285,9 @@ class PairsDataModule(LightningDataModule):
 
 def _check_collection(collection: Collection) -> None:
     """Raise InputError for a collection without queries, documents or relevant documents."""
-    for what, content in (
-        ("query", collection.queries),
-        ("document", collection.documents),
-        ("relevant document", [1 for grades in collection.qrels.values() for grade in grades.values() if grade > 0]),
-    ):
+    is_relevant = any(grade > 0 for grades in collection.qrels.values() for grade in grades.values())
+    kinds = {"query": collection.queries, "document": collection.documents, "relevant document": is_relevant}
+    for what, content in kinds.items():
         if not content:
             raise InputError(f"the collection {collection.name!r} has no {what}, expected at least one")
     check_views(collection)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from datamodules.images import is_image
 from datamodules.text import fold, normalise, text_id
-from retrieval.collection import Collection, Side
 
 _Batch = TypeVar("_Batch", "PairBatch", "CandidateBatch")
 
@@ -130,20 +129,6 @@ def collate(pairs: Sequence[Pair]) -> PairBatch:
     is_known = all(pair.noisy is not None for pair in pairs)
     noisy = torch.tensor([pair.noisy for pair in pairs]) if is_known else None
     return PairBatch(sources, [pair.target for pair in pairs], ids, candidates, noisy)
-
-
-def sides_of(
-    collection: Collection, reader: Side
-) -> Iterator[tuple[Literal["queries", "documents"], Mapping[str, str]]]:
-    """The sides of a collection that the student, or the teacher, reads.
-
-    Yields:
-        ``queries`` or ``documents``, and the texts by id.
-    """
-    if collection.query_side == reader:
-        yield "queries", collection.queries
-    if collection.document_side == reader:
-        yield "documents", collection.documents
 
 
 @dataclass

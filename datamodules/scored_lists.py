@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from foundations.errors import InputError
-from foundations.files import clean_line, decode, require_file
+from foundations.files import clean_line, json_line, require_file
 from foundations.progress import delayed_progress
 
 _GZIP = b"\x1f\x8b"
@@ -90,11 +90,7 @@ def scores_line(path: str | Path) -> Callable[[bytes, int], ScoredList]:
 
 
 def _parse(path: Path, line: bytes, number: int) -> ScoredList:
-    try:
-        row = json.loads(decode(line, _LINE, path, number))
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise InputError(f"invalid JSON ({reason}), {_EXPECTED}", path, number) from None
+    row = json_line(line, _LINE, path, number)
     try:
         return ScoredList(*_list(row), number)
     except ValueError as error:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.base import PairsDataModule
 from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
-from lightning_modules.names import LOSS
+from lightning_modules.names import LOSS, moved
+from lightning_modules.optimisation import RunningMeans, Schedule, build_optimiser, ids_of_matrices
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.vectors import projected, to_device
@@ -28,22 +27,9 @@ from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
 Score = Literal["pooled", "maxsim", "both"]
-
 Projection = Literal["auto", "linear"]
-
-Schedule = Literal["linear", "cosine", "constant"]
-
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
-
-
-@runtime_checkable
-class AsksTeacher(Protocol):
-    """A callback that will ask the teacher for the vectors of more texts than those of the pairs."""
-
-    def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterable[tuple[TextSide, Mapping[str, str]]]:
-        """Texts by id, and what they will be read as."""
-        ...
 
 
 class DistillationModule(LightningModule):
@@ -104,10 +90,9 @@ class DistillationModule(LightningModule):
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
         check_number("lr", lr, above=0)
-        for name, value in (
-            ("embedding_lr", embedding_lr or 0), ("weight_decay", weight_decay), ("warmup_steps", warmup_steps)
-        ):  # fmt: skip
-            check_number(name, value, least=0)
+        check_number("embedding_lr", embedding_lr or 0, least=0)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("warmup_steps", warmup_steps, least=0)
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
@@ -138,7 +123,8 @@ class DistillationModule(LightningModule):
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
         if self.trainer.is_global_zero:
-            callbacks = [each for each in self.trainer.callbacks if isinstance(each, AsksTeacher)]  # type: ignore[attr-defined]
+            trainer: Any = self.trainer
+            callbacks = [each for each in trainer.callbacks if hasattr(each, "teacher_sides")]
             self.prepare_teacher(data, fits, chain(*(each.teacher_sides(data.collections) for each in callbacks)))
         self.trainer.strategy.barrier("teacher")
         if fits and self.distillation.needs_weights:
@@ -244,42 +230,18 @@ class DistillationModule(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """As Lightning's; the checkpoint may have class paths of before the modules had folders."""
+        if isinstance(checkpoint_path, str | Path):
+            state = torch.load(checkpoint_path, "cpu", weights_only=options.get("weights_only"), mmap=True)
+            saved = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+            options = {name: moved(each) for name, each in saved.items() if isinstance(each, dict)} | options
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
+
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
         return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
-
-
-class RunningMeans:
-    """Means of named scalars over the steps since a point; adding to them does not wait for the device."""
-
-    def __init__(self) -> None:
-        self.point = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def start_at(self, point: int) -> None:
-        """Begin again, unless it is still the point that they began at."""
-        if point != self.point:
-            self.point, self.sums, self.counts = point, {}, {}
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Count the values of one step, detached."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, Tensor]:
-        """Name -> mean over the steps that had the value."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {"point": self.point, "sums": {k: float(v) for k, v in self.sums.items()}, "counts": dict(self.counts)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.point, self.counts = state["point"], dict(state["counts"])
-        self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
 
 
 def teacher_texts(
@@ -294,7 +256,7 @@ def teacher_texts(
     Args:
         data: gives the pairs, whose sources are among the texts unless ``cache_pairs`` says no.
         collections: texts to evaluate with, and what they are read as.
-        lists: whether the sources of the pairs' candidates are among the texts; they are documents.
+        lists: whether the sources of the pairs' candidates, which are documents, are among the texts.
         source_side: what the sources of the pairs are read as.
         side: only the texts that are read as this; None is both.
 
@@ -309,64 +271,3 @@ def teacher_texts(
     texts = chain(sources, candidates, chain.from_iterable(texts.values() for texts in evaluated))
     in_memory = isinstance(data.pairs, list) and all(isinstance(texts, dict) for texts in evaluated)
     return list(dict.fromkeys(texts)) if in_memory else texts
-
-
-def build_optimiser(module: DistillationModule, total_steps: int) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns.
-
-    Args:
-        module: gives the parameters and the options.
-        total_steps: optimiser steps of the whole run.
-
-    Returns:
-        A fused AdamW, and its schedule, which Lightning steps after each optimiser step.
-    """
-    tables = {id(weight) for table in module.student.token_tables() for weight in table.parameters()}
-    strategy = {id(weight) for weight in module.distillation.parameters()}
-    matrices = module.matrices or ids_of_matrices(module)
-    groups: dict[str, list[nn.Parameter]] = {"tables": [], "matrices": [], "others": []}
-    for weight in module.parameters():
-        if weight.requires_grad:
-            plain = id(weight) not in matrices or id(weight) in strategy
-            groups["tables" if id(weight) in tables else "others" if plain else "matrices"].append(weight)
-    rates = {"tables": module.embedding_lr, "matrices": module.lr, "others": module.lr}
-    decay = {"tables": 0.0, "matrices": module.weight_decay, "others": 0.0}
-    # A fused optimiser unscales gradients itself, and Lightning cannot clip them then.
-    fused = module.trainer.precision != "16-mixed"
-    optimiser = AdamW(
-        [
-            {"params": weights, "lr": rates[name], "weight_decay": decay[name]}
-            for name, weights in groups.items()
-            if weights
-        ],
-        fused=fused,
-    )
-    factor = LambdaLR(
-        optimiser, lambda step: learning_rate_factor(step, total_steps, module.warmup_steps, module.schedule)
-    )
-    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
-
-
-def ids_of_matrices(module: nn.Module) -> set[int]:
-    """The identities of parameters with two dimensions or more; ask before FSDP makes flat shards of them."""
-    return {id(weight) for weight in module.parameters() if weight.ndim >= 2}
-
-
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: Schedule) -> float:
-    """The learning rate of a step, as a share of its peak.
-
-    Args:
-        step: optimiser steps done.
-        total_steps: optimiser steps of the run.
-        warmup_steps: steps of linear rise.
-        schedule: what follows it.
-
-    >>> [round(learning_rate_factor(step, 10, 2, "linear"), 2) for step in (0, 1, 2, 6, 10)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    if schedule == "linear":
-        return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0

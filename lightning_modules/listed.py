@@ -70,19 +70,19 @@ def with_candidates(
         lists = _no_candidates(teacher)
         return _listed(student, lists), _listed(teacher, lists)
     sources = read_source(batch.sources)
-    theirs = ListEmbeddings(
+    teacher_lists = ListEmbeddings(
         teacher.pooled,
         candidates=_candidates(sources, batch.source_index, batch.ids),
         listed=batch.listed,
         scores=batch.scores,
         keys=batch.keys,
     )
-    ours = theirs
+    student_lists = teacher_lists
     if batch.targets:
         texts = joined([sources, read_target(batch.targets)])
         index = torch.where(batch.target_index < 0, batch.source_index, batch.target_index + len(batch.sources))
-        ours = replace(theirs, candidates=_candidates(texts, index, batch.ids))
-    return _listed(student, ours), _listed(teacher, theirs)
+        student_lists = replace(teacher_lists, candidates=_candidates(texts, index, batch.ids))
+    return _listed(student, student_lists), _listed(teacher, teacher_lists)
 
 
 def _listed(side: Embeddings, lists: ListEmbeddings) -> ListEmbeddings:

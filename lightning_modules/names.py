@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from datamodules import DATAMODULES
 from strategies import STRATEGIES
 
@@ -22,12 +25,49 @@ SCORES = ("pooled", "maxsim", "both")
 
 SHORT_NAMES = {"strategy": STRATEGIES, "data": DATAMODULES, "student": STUDENTS}
 
-FULL_KEYS = {"strategy": "model.strategy", "data": "data", "student": "model.student"}
-"""Option as it is typed -> option of the parser."""
-
 TEACHERS = {
     "cached": "lightning_modules.teachers.cached.CachedTeacher",
     "online": "lightning_modules.teachers.online.OnlineTeacher",
     "open_clip": "lightning_modules.teachers.open_clip.OpenClipTeacher",
     "locked_image": "lightning_modules.teachers.locked_image.LockedImageTeacher",
+    "run": "lightning_modules.teachers.run.RunTeacher",
 }
+
+MOVED = {
+    "datamodules.flickr30k.Flickr30kDataModule": "datamodules.flickr30k.datamodule.Flickr30kDataModule",
+    "datamodules.flickr30k_entities.Flickr30kEntitiesDataModule": "datamodules.flickr30k_entities.datamodule.Flickr30kEntitiesDataModule",  # noqa: E501
+    "datamodules.mmarco.MMarcoDataModule": "datamodules.mmarco.datamodule.MMarcoDataModule",
+    "datamodules.miracl.MIRACLDataModule": "datamodules.published.miracl.MIRACLDataModule",
+    "datamodules.ciral.CIRALDataModule": "datamodules.published.ciral.CIRALDataModule",
+    "datamodules.africlirmatrix.AfriCLIRMatrixDataModule": "datamodules.published.africlirmatrix.AfriCLIRMatrixDataModule",  # noqa: E501
+    "datamodules.starter.StarterDataModule": "datamodules.starter.emoji.StarterDataModule",
+    "datamodules.starter_english.StarterEnglishDataModule": "datamodules.starter.english.StarterEnglishDataModule",
+    "datamodules.starter_images.StarterImagesDataModule": "datamodules.starter.images.StarterImagesDataModule",
+    "datamodules.starter_help.StarterHelpDataModule": "datamodules.starter.help.StarterHelpDataModule",
+    "lightning_modules.encoder.TransformerEncoder": "lightning_modules.students.transformer.TransformerEncoder",
+    "lightning_modules.static_encoder.StaticEncoder": "lightning_modules.students.static.StaticEncoder",
+    "lightning_modules.teacher.OnlineTeacher": "lightning_modules.teachers.online.OnlineTeacher",
+    "lightning_modules.cached_teacher.CachedTeacher": "lightning_modules.teachers.cached.CachedTeacher",
+    "lightning_modules.run_teacher.RunTeacher": "lightning_modules.teachers.run.RunTeacher",
+    "lightning_modules.open_clip_teacher.OpenClipTeacher": "lightning_modules.teachers.open_clip.OpenClipTeacher",
+    "lightning_modules.locked_image_teacher.LockedImageTeacher": "lightning_modules.teachers.locked_image.LockedImageTeacher",  # noqa: E501
+    "datamodules.wikiclir.WikiCLIRDataModule": "datamodules.published.wikiclir.WikiCLIRDataModule",
+    "datamodules.schamoni.SchamoniDataModule": "datamodules.published.schamoni.SchamoniDataModule",
+    "datamodules.ir_collection.IrDatasetsDataModule": "datamodules.published.ir_collection.IrDatasetsDataModule",
+}
+"""Class path of before the modules had folders -> that of today. Old configurations and checkpoints have the former."""
+
+_MOVED = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, MOVED))})(?![\w.])")
+
+
+def moved(value: Any) -> Any:
+    """A class path, a configuration, or one as text, with today's class path for each that `MOVED` has.
+
+    >>> moved("class_path: lightning_modules.encoder.TransformerEncoder")
+    'class_path: lightning_modules.students.transformer.TransformerEncoder'
+    """
+    if isinstance(value, str):
+        return _MOVED.sub(lambda match: MOVED[match[0]], value)
+    if isinstance(value, dict):
+        return {key: moved(each) for key, each in value.items()}
+    return [moved(each) for each in value] if isinstance(value, list) else value

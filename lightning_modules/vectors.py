@@ -20,36 +20,25 @@ PROJECTION = "projection.safetensors"
 """The projection's file in a folder that an encoder saved."""
 
 
-def inverse_document_frequency(counts: Tensor, total: int) -> Tensor:
-    """Smoothed IDF, log((1 + N) / (1 + n)) + 1, at least 1.
-
-    Args:
-        counts: number n of texts that each token is in; (V,).
-        total: number N of texts.
-
-    Returns:
-        (V,), float32.
-    """
-    return (torch.log((1 + total) / (1 + counts.double())) + 1).float()
-
-
-def idf_of_ids(texts: Iterable[np.ndarray[Any, Any]], total: int) -> np.ndarray[Any, Any]:
-    """Smoothed IDF of each token id, as `inverse_document_frequency`.
+def idf_of_ids(texts: Iterable[np.ndarray[Any, Any]], size: int = 0) -> np.ndarray[Any, Any]:
+    """Inverse document frequency of each token id, log((1 + N) / (1 + n)) + 1 for an id in n of N texts.
 
     Args:
         texts: the ids of each text, (tokens of the text,), integers.
-        total: number of texts.
+        size: number V of ids; 0 is the highest id that a text holds, and two more.
 
     Returns:
-        (V + 1,), float32, where V - 1 is the highest id; the last serves all ids that no text holds.
+        (V,), float32; the last serves all ids that are out of range.
     """
-    counts = np.zeros(0, dtype=np.int64)
+    counts, total = np.zeros(size, dtype=np.int64), 0
     for ids in texts:
         unique = np.unique(ids)
-        if unique[-1] >= len(counts):
-            counts = np.pad(counts, (0, int(unique[-1]) + 1 - len(counts)))
+        if unique[-1] + 1 >= len(counts) and not size:
+            counts = np.pad(counts, (0, int(unique[-1]) + 2 - len(counts)))
         counts[unique] += 1
-    return inverse_document_frequency(torch.from_numpy(np.append(counts, 0)), total).numpy()
+        total += 1
+    idf: np.ndarray[Any, Any] = (torch.log((1 + total) / (1 + torch.from_numpy(counts).double())) + 1).float().numpy()
+    return idf
 
 
 def projected(embeddings: Embeddings, layer: nn.Module) -> Embeddings:

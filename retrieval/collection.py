@@ -1,4 +1,4 @@
-"""A collection to search: queries, documents, graded judgments, and who encodes which side."""
+"""A collection to search: queries, documents, graded judgments, and which model encodes which side."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class View:
 
     Args:
         name: goes before the metrics, e.g. ``image_to_text`` in ``image_to_text/success@1``.
-        qrels: the judgments of this view, by the ids of who asks.
-        transposed: the documents ask for the queries: ``qrels`` is by document id.
-        candidates: id of who asks -> the only ids that are ranked for it (the regions of its own image); None ranks
-            all. Not with ``transposed``.
-        groups: id of who asks -> its group (the type of a phrase), or several; every group has a mean of its own.
+        qrels: the judgments of this view: query id -> document id -> grade.
+        transposed: the documents of the collection are the queries of this view, and its queries the documents.
+        candidates: query id -> the only ids that are ranked for it (the regions of its image); None ranks all. Not
+            with ``transposed``.
+        groups: query id -> its group (the type of a phrase), or several; each group has a mean as well.
     """
 
     name: str

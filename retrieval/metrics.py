@@ -206,8 +206,8 @@ def _divide(total: Floats, count: NDArray[np.float64 | np.int64]) -> Floats:
 def _question(family: str, cutoff: str) -> str:
     """Which metric an unknown name may mean; empty where none is near."""
     lower = family.lower()
-    found = [_ALIASES[lower]] if lower in _ALIASES else nearest(lower, _FAMILIES, 1)
-    if not found:
+    names = [_ALIASES[lower]] if lower in _ALIASES else nearest(lower, _FAMILIES, 1)
+    if not names:
         return ""
-    cutoff = cutoff or ("10" if found[0] in _NEED_CUTOFF else "")
-    return f", did you mean {found[0] + ('@' + cutoff if cutoff else '')!r}?"
+    cutoff = cutoff or ("10" if names[0] in _NEED_CUTOFF else "")
+    return f", did you mean {names[0] + ('@' + cutoff if cutoff else '')!r}?"

@@ -100,18 +100,18 @@ def relevance_of_run(run: Run, qrels: Qrels) -> RankedRelevance:
         scores = np.fromiter(retrieved.values(), np.float64, len(retrieved))
         if np.isnan(scores).any():
             raise ValueError(f"query {query!r}: a score is NaN, expected numbers that can be ranked")
-        found = [document for document, grade in judged.items() if grade > 0 and document in retrieved]
-        if not found:
+        relevant = [document for document, grade in judged.items() if grade > 0 and document in retrieved]
+        if not relevant:
             continue
-        hits += [(number, document, judged[document]) for document in found]
-        mine = np.array([retrieved[document] for document in found], dtype=np.float64)
-        trec.append(_ranks(retrieved, _single(scores), found, _single(mine), descending_ids=True))
-        msmarco.append(_ranks(retrieved, scores, found, mine, descending_ids=False))
-    relevant = list(_relevant(qrels))
+        hits += [(number, document, judged[document]) for document in relevant]
+        hit_scores = np.array([retrieved[document] for document in relevant], dtype=np.float64)
+        trec.append(_ranks(retrieved, _single(scores), relevant, _single(hit_scores), descending_ids=True))
+        msmarco.append(_ranks(retrieved, scores, relevant, hit_scores, descending_ids=False))
+    judgments = list(_relevant(qrels))
     return _assemble(
         queries=len(qrels),
         hits=(_integers([n for n, _, _ in hits]), _joined(trec), _joined(msmarco), _integers([g for *_, g in hits])),
-        relevant=(_integers([n for n, _, _ in relevant]), _integers([g for *_, g in relevant])),
+        relevant=(_integers([n for n, _, _ in judgments]), _integers([g for *_, g in judgments])),
     )
 
 
@@ -157,7 +157,7 @@ def _find(qrels: IndexedQrels, ranking: NDArray[np.integer]) -> tuple[Integers, 
 
 
 def _ranks(
-    ids: Iterable[str], scores: Numbers, found: list[str], found_scores: Numbers, descending_ids: bool
+    ids: Iterable[str], scores: Numbers, documents: list[str], document_scores: Numbers, descending_ids: bool
 ) -> Integers:
     """Ranks from 1 of some documents of a query, ties broken by id.
 
@@ -165,13 +165,13 @@ def _ranks(
     where a relevant document is tied.
     """
     ordered = np.sort(scores)
-    above = len(scores) - np.searchsorted(ordered, found_scores, side="right")
-    equal = len(scores) - above - np.searchsorted(ordered, found_scores, side="left")
+    above = len(scores) - np.searchsorted(ordered, document_scores, side="right")
+    equal = len(scores) - above - np.searchsorted(ordered, document_scores, side="left")
     ranks = above.astype(np.int64) + 1
-    for score in set(found_scores[equal > 1].tolist()):
+    for score in set(document_scores[equal > 1].tolist()):
         group = sorted(compress(ids, scores == score))
-        for i in np.flatnonzero(found_scores == score):
-            before = bisect_left(group, found[i])
+        for i in np.flatnonzero(document_scores == score):
+            before = bisect_left(group, documents[i])
             ranks[i] += len(group) - 1 - before if descending_ids else before
     return ranks
 

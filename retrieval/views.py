@@ -19,7 +19,7 @@ from retrieval.results import Result
 
 RSUM_CUTOFFS = ("success@1", "success@5", "success@10")
 Ranks = dict[str, float]
-"""Id of who asks -> rank of the best relevant document, from 1; where none is ranked, the rank behind all others."""
+"""Query id -> rank of the best relevant document, from 1; where none is ranked, the rank behind all others."""
 
 
 def views_of(collection: Collection) -> tuple[View, ...]:
@@ -105,7 +105,7 @@ def score_views(
         for view in views if metric != "rsum" else ():
             if metric == "median_rank":
                 medians |= {
-                    name: float(np.median(list(own.values()))) for name, own in _named(view, metric, ranks(view))
+                    name: float(np.median(list(ranked.values()))) for name, ranked in _named(view, metric, ranks(view))
                 }
             elif metric != "upper_bound":
                 per_query |= dict(_named(view, metric, values[view.name][metric]))
@@ -122,7 +122,7 @@ def with_plain(metric: str, means: Mapping[str, float], collection: Collection) 
 
 
 def _named(view: View, metric: str, values: Mapping[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
-    """The name and the values of a metric: of all that ask, then of each group."""
+    """The name and the values of a metric: of all queries, then of each group."""
     prefix = f"{view.name}/" if view.name else ""
     yield prefix + metric, dict(values)
     members: dict[str, dict[str, float]] = {}

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings
-from strategies.distributed import gather, gather_embeddings, gather_tokens, pad_over_ranks, rank_and_world_size
+from strategies.distributed import gather, gather_embeddings, gather_tokens, own_rows, pad_over_ranks, same_source
 from strategies.functional import (
     Score,
     all_scores,
     at_least_float32,
     check_widths,
+    masked,
     maxsim,
     unit_tokens,
     without_autocast,
@@ -35,7 +36,7 @@ class Contrastive(DistillationStrategy):
     """Pulls the student's vector to the teacher's vector of its source, and away from those of the other sources.
 
     The loss of pair i is -log( exp(s_i . t_i / temperature) / sum_j exp(s_i . t_j / temperature) ), mean over the
-    batch. The sum runs over the batches of all ranks, less those j with the same id as i: equal sources (five
+    batch. The sum runs over the batches of all ranks, without those j with the same id as i: equal sources (five
     captions of one image) are neither positives nor negatives of each other, they are left out. ``symmetric``
     averages this with the same loss the other way round: each t_i among all s_j.
 
@@ -45,7 +46,7 @@ class Contrastive(DistillationStrategy):
     asks: its rows choose among the other side's, and under MaxSim its tokens are those summed over. With ``target``
     that is the loss above; with ``source`` each t_i chooses among all s_j.
 
-    Where the pairs list passages, those of all pairs are further negatives of every query (``listed``), less those
+    Where the pairs list passages, those of all pairs are further negatives of every query (``listed``), without those
     that are its own source. With ``ranked`` the first of each list is the relevant one: no negative of its own
     query, but the positive of a term of its own, ``contrastive_listed``, among the same negatives. Pairs without a list
     add zero to that term.
@@ -106,7 +107,7 @@ class Contrastive(DistillationStrategy):
         check_choice("listed", listed, get_args(Listed))
         if learnable and not 1 / LARGEST_SCALE <= temperature <= 1:
             raise ValueError(
-                f"a learnable temperature starts within {1 / LARGEST_SCALE:g} and 1, not at {temperature!r}"
+                f"temperature is {temperature!r}, expected {1 / LARGEST_SCALE:g} to 1 where it is learnable"
             )
         self.temperature = temperature
         self.symmetric, self.score, self.query = symmetric, score, query
@@ -117,13 +118,10 @@ class Contrastive(DistillationStrategy):
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The InfoNCE loss over the batches of all ranks."""
         check_widths(student, teacher)
-        ids = teacher.ids if student.ids is None else student.ids
         with without_autocast(student.pooled):
             queries, documents = (student, teacher) if self.query == "target" else (teacher, student)
             scale = self._scale()
-            first = rank_and_world_size()[0] * len(student.pooled)
-            labels = torch.arange(first, first + len(student.pooled), device=student.pooled.device)
-            excluded = None if ids is None else same_source(ids, gather(ids)[0], labels)
+            labels, excluded = own_rows(student.pooled), same_source(student, teacher)
             logits = masked(self._scores(queries, documents) * scale, excluded)
             terms: dict[str, Tensor] = {}
             if self.uses_candidates and isinstance(student, ListEmbeddings):
@@ -144,18 +142,19 @@ class Contrastive(DistillationStrategy):
         """The loss with the listed passages among the negatives, and the term of the relevant ones."""
         passages = gather_passages(student, self.needs_tokens)
         scores = all_scores(queries, passages.texts, self.score) * scale
-        ranked = self.listed == "ranked"
-        if ranked:  # a source that is the relevant passage is no negative
+        excluded, ranked = passages.is_source, self.listed == "ranked"
+        if ranked:  # the relevant passage is no negative, neither in a list nor as a source
+            excluded = excluded | passages.is_first
             logits = masked(logits, passages.source_is_first.scatter(1, labels[:, None], False))
-        logits = negatives(logits, scores, passages, ranked)
+        logits = torch.cat([logits, masked(scores, excluded)], 1)
         terms = {"contrastive_listed": relevant_loss(logits, scores, passages, labels)} if ranked else {}
         return F.cross_entropy(logits, labels), terms
 
     def _scores(self, queries: Embeddings, documents: Embeddings, backwards: bool = False) -> Tensor:
         """Scores of this rank's queries with the documents of all ranks, or the other way round; (B, ranks * B)."""
         if self.score == "pooled":
-            rows, others = (documents, queries) if backwards else (queries, documents)
-            return at_least_float32(rows.pooled) @ gather(at_least_float32(others.pooled))[0].mT
+            rows, choices = (documents, queries) if backwards else (queries, documents)
+            return at_least_float32(rows.pooled) @ gather(at_least_float32(choices.pooled))[0].mT
         query, document = (unit_tokens(side) for side in (queries, documents))
         query_mask, document_mask = queries.require_tokens()[1], documents.require_tokens()[1]
         if backwards:
@@ -171,44 +170,22 @@ class Contrastive(DistillationStrategy):
         return self.log_scale.exp()
 
 
-def same_source(ids: Tensor, all_ids: Tensor, labels: Tensor) -> Tensor:
-    """True where a candidate has the row's id and is not the row's own pair; (B, ranks * B)."""
-    same = ids[:, None] == all_ids[None, :]
-    return same.scatter_(1, labels[:, None], False)
-
-
-def masked(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    """Logits with -inf where excluded; (B, ranks * B)."""
-    return logits if excluded is None else logits.masked_fill(excluded, -math.inf)
-
-
 @dataclass(frozen=True)
-class Passages:
-    """The M = ranks * B * N listed passages of all ranks, and what is known of them to this rank's B pairs.
+class ListedPassages:
+    """The M = ranks * B * N listed passages of all ranks, and what is known of them to this rank's B pairs."""
 
-    Args:
-        texts: pooled (M, D), tokens (M, T, D) and mask where they were asked for.
-        own: place of the first passage of each pair's list among the M; (B,).
-        has_list: whether that list has any passage; (B,).
-        is_source: True where the passage is not listed, or is the pair's own source; (B, M).
-        is_first: True where the passage is the first of the pair's list, wherever it is listed; (B, M).
-        source_is_first: True where the source of a pair of any rank is the first of the pair's list; (B, ranks * B).
-    """
-
-    texts: Embeddings
-    own: Tensor
-    has_list: Tensor
-    is_source: Tensor
-    is_first: Tensor
-    source_is_first: Tensor
+    texts: Embeddings  # pooled (M, D), tokens (M, T, D) and mask where they were asked for
+    first: Tensor  # position of the first passage of each pair's list among the M; (B,)
+    has_list: Tensor  # whether that list has any passage; (B,)
+    is_source: Tensor  # True where the passage is not listed, or is the pair's own source; (B, M)
+    is_first: Tensor  # True where the passage is the first of the pair's list, wherever it is listed; (B, M)
+    source_is_first: (
+        Tensor  # True where the source of a pair of any rank is the first of the pair's list; (B, ranks * B)
+    )
 
 
-def gather_passages(side: ListEmbeddings, tokens: bool) -> Passages:
-    """The listed passages of all ranks, with gradient.
-
-    Args:
-        side: what queries are scored against, the same B on all ranks; lists may be longer on some.
-        tokens: whether token states are needed.
+def gather_passages(side: ListEmbeddings, tokens: bool) -> ListedPassages:
+    """The listed passages of all ranks, with gradient; lists may be longer on some ranks.
 
     Raises:
         ValueError: candidates without ids, or pairs without keys, which say which texts are the same.
@@ -223,11 +200,10 @@ def gather_passages(side: ListEmbeddings, tokens: bool) -> Passages:
         mask = mask | ((torch.arange(mask.shape[1], device=mask.device) == 0) & ~listed.flatten()[:, None])
         flat = Embeddings(flat.pooled, states, mask)
     all_ids, all_listed, all_keys = gather(ids.flatten(), listed.flatten().to(torch.uint8), side.keys)
-    rows, width = ids.shape
     has_list, first = listed[:, :1], ids[:, :1]
-    return Passages(
+    return ListedPassages(
         texts=gather_embeddings(flat, tokens),
-        own=(rank_and_world_size()[0] * rows + torch.arange(rows, device=ids.device)) * width,
+        first=own_rows(ids) * ids.shape[1],
         has_list=has_list[:, 0],
         is_source=(all_ids == side.keys[:, None]) | ~all_listed.bool(),
         is_first=(all_ids == first) & has_list,
@@ -235,34 +211,15 @@ def gather_passages(side: ListEmbeddings, tokens: bool) -> Passages:
     )
 
 
-def negatives(logits: Tensor, scores: Tensor, passages: Passages, ranked: bool) -> Tensor:
-    """The logits of the sources, and after them those of the passages that are negatives, -inf elsewhere.
+def relevant_loss(logits: Tensor, scores: Tensor, passages: ListedPassages, labels: Tensor) -> Tensor:
+    """InfoNCE of the first passage of each list, mean over B; pairs without a list add zero.
 
     Args:
-        logits: of the sources; (B, ranks * B).
+        logits: of sources and negative passages, -inf where excluded; (B, ranks * B + M).
         scores: of the passages, scaled; (B, M).
         passages: the passages.
-        ranked: whether the first passage of a list is relevant, and so no negative of its pair.
-
-    Returns:
-        (B, ranks * B + M).
+        labels: position of the own source; (B,).
     """
-    excluded = passages.is_source | passages.is_first if ranked else passages.is_source
-    return torch.cat([logits, scores.masked_fill(excluded, -math.inf)], 1)
-
-
-def relevant_loss(logits: Tensor, scores: Tensor, passages: Passages, labels: Tensor) -> Tensor:
-    """InfoNCE of the first passage of each list; pairs without a list add zero.
-
-    Args:
-        logits: of sources and negatives, as `negatives` gives them; (B, ranks * B + M).
-        scores: of the passages, scaled; (B, M).
-        passages: the passages.
-        labels: place of the own source; (B,).
-
-    Returns:
-        Scalar, mean over B.
-    """
-    others = logits.scatter(1, labels[:, None], -math.inf)
-    choices = torch.cat([scores.gather(1, passages.own[:, None]), others], 1)
+    negatives = logits.scatter(1, labels[:, None], -math.inf)
+    choices = torch.cat([scores.gather(1, passages.first[:, None]), negatives], 1)
     return -(choices.log_softmax(1)[:, 0] * passages.has_list).mean()

@@ -34,7 +34,7 @@ class Cosine(DistillationStrategy):
     """
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
-        """One less the mean cosine."""
+        """1 minus the mean cosine."""
         check_widths(student, teacher)
         with without_autocast(student.pooled):
             cosines = F.cosine_similarity(at_least_float32(student.pooled), at_least_float32(teacher.pooled), dim=1)

@@ -18,6 +18,23 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
+def own_rows(tensor: Tensor) -> Tensor:
+    """Positions of this rank's rows among those of all ranks, as `gather` orders them; (B,)."""
+    rows = len(tensor)
+    return rank_and_world_size()[0] * rows + torch.arange(rows, device=tensor.device)
+
+
+def same_source(student: Embeddings, teacher: Embeddings) -> Tensor | None:
+    """True where a pair of any rank has the row's id and is not the row itself; (B, ranks * B); None without ids.
+
+    The ids are the student's, or the teacher's where it has none.
+    """
+    ids = teacher.ids if student.ids is None else student.ids
+    if ids is None:
+        return None
+    return (ids[:, None] == gather(ids)[0][None, :]).scatter_(1, own_rows(ids)[:, None], False)
+
+
 def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors of all ranks, along the first dimension in the order of ranks.
 
@@ -42,15 +59,7 @@ def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def gather_tokens(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Padded tokens and masks of all ranks, where each rank may have padded to another length; see `gather`.
-
-    Args:
-        tokens: (B, T, D), the same B and D on all ranks.
-        mask: True at real tokens; (B, T).
-
-    Returns:
-        (ranks * B, longest T, D), and (ranks * B, longest T).
-    """
+    """Tokens (B, T, D) and mask (B, T) of all ranks, each of which may have padded to another T; see `gather`."""
     if rank_and_world_size()[1] == 1:
         return tokens, mask
     all_tokens, all_masks = gather(pad_over_ranks(tokens, 1), pad_over_ranks(mask, 1).to(torch.uint8))
@@ -58,14 +67,7 @@ def gather_tokens(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather_embeddings(embeddings: Embeddings, tokens: bool = False) -> Embeddings:
-    """The texts of all ranks, in the order of ranks, with gradient; see `gather`.
-
-    Args:
-        embeddings: one side of the pairs, with the same B on all ranks; the number of tokens may differ.
-        tokens: whether to gather the token states as well.
-
-    Returns:
-        Pooled vectors (ranks * B, D); with ``tokens`` also tokens (ranks * B, T, D) and mask.
+    """Pooled vectors of all ranks, and with ``tokens`` also token states and mask; see `gather`.
 
     Raises:
         ValueError: ``tokens`` without token states.
@@ -73,8 +75,7 @@ def gather_embeddings(embeddings: Embeddings, tokens: bool = False) -> Embedding
     (pooled,) = gather(embeddings.pooled)
     if not tokens:
         return Embeddings(pooled)
-    states, mask = gather_tokens(*embeddings.require_tokens())
-    return Embeddings(pooled, states, mask)
+    return Embeddings(pooled, *gather_tokens(*embeddings.require_tokens()))
 
 
 def pad_over_ranks(tensor: Tensor, dimension: int) -> Tensor:
@@ -82,8 +83,7 @@ def pad_over_ranks(tensor: Tensor, dimension: int) -> Tensor:
 
     All ranks must call it together.
     """
-    _, world_size = rank_and_world_size()
-    if world_size == 1:
+    if rank_and_world_size()[1] == 1:
         return tensor
     size = torch.tensor(tensor.shape[dimension], device=tensor.device)
     dist.all_reduce(size, dist.ReduceOp.MAX)

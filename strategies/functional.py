@@ -1,4 +1,4 @@
-"""How far apart teacher and student are: by tokens, and by pooled vectors."""
+"""What the strategies have in common: precision, costs, masses and alignments of tokens, and scores of texts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,49 @@ from torch.utils.checkpoint import checkpoint
 from foundations.checks import check_choice
 from strategies.base import Embeddings, ListEmbeddings
 
+Score = Literal["pooled", "maxsim"]
+
+Marginals = Literal["uniform", "norm", "idf"]
+
 SHORTEST = 1e-6
 """A vector shorter than this is as good as zero: it is divided by this, or its gradient would be huge."""
+
+MEMORY_MB = 256
+"""Largest block of token similarities, in MiB; the result does not depend on it."""
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is so already; half precision is too coarse for these losses."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which autocast is off on the tensor's device, so that float32 stays float32."""
+    return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+def check_widths(student: Embeddings, teacher: Embeddings) -> None:
+    """Refuse a student that is not in the teacher's width.
+
+    Raises:
+        ValueError: the last dimensions of the pooled vectors differ.
+    """
+    width, expected = student.pooled.shape[-1], teacher.pooled.shape[-1]
+    if width != expected:
+        raise ValueError(
+            f"the student's vectors have {width} dimensions, expected the teacher's {expected}: "
+            f"project the student to {expected}"
+        )
+
+
+def unit_tokens(embeddings: Embeddings) -> Tensor:
+    """Token vectors (..., T, D) scaled to unit length, zero at padding, at least in float32.
+
+    Raises:
+        ValueError: there are no tokens.
+    """
+    tokens, mask = embeddings.require_tokens()
+    return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=SHORTEST)
 
 
 def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
@@ -40,12 +81,12 @@ def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
 def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None = None) -> Tensor:
     """Squared distance of the pooled vectors, summed over dimensions, averaged over the batch; a scalar, 0 to 4.
 
-    It is 2 (1 - cosine), so it does not shrink with the width, and stands beside a token cost without a factor of D.
+    It is 2 (1 - cosine), so it does not shrink with the width, and can be added to a token cost without a factor of D.
 
     Args:
         teacher: source side, pooled (B, D).
         student: target side, pooled (B, D).
-        weights: each pair's distance is multiplied by; (B,). None is 1.
+        weights: factor of each pair's distance, (B,); None is 1.
 
     Raises:
         ValueError: the widths differ.
@@ -55,43 +96,92 @@ def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None
     return (distances if weights is None else weights * distances).mean()
 
 
-def check_widths(student: Embeddings, teacher: Embeddings) -> None:
-    """Refuse a student that is not in the teacher's width.
-
-    Raises:
-        ValueError: the last dimensions of the pooled vectors differ.
-    """
-    ours, theirs = student.pooled.shape[-1], teacher.pooled.shape[-1]
-    if ours != theirs:
-        raise ValueError(
-            f"the student's vectors have {ours} dimensions and the teacher's {theirs}: project the student to {theirs}"
-        )
-
-
-def unit_tokens(embeddings: Embeddings) -> Tensor:
-    """Token vectors scaled to unit length, zero at padding, at least in float32.
+def token_marginals(embeddings: Embeddings, kind: Marginals) -> Tensor:
+    """The mass of each token of a text: exact zeros at padding, rows sum to one, without gradient.
 
     Args:
-        embeddings: with tokens (..., T, D).
+        embeddings: one side of B pairs, with tokens.
+        kind: ``uniform``: all tokens alike. ``norm``: in proportion to the norm of the token vector before
+            normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv 2004.15003). ``idf``: in
+            proportion to the inverse document frequency in ``embeddings.weights``.
 
     Returns:
-        (..., T, D).
+        (B, T), float32 (float64 if the tokens are). A text whose masses are all zero is taken as uniform.
 
     Raises:
-        ValueError: there are no tokens.
+        ValueError: an unknown kind; ``idf`` without weights.
+
+    Example:
+        >>> import torch
+        >>> tokens, mask = torch.tensor([[[3.0, 4.0], [0.0, 5.0], [7.0, 7.0]]]), torch.tensor([[True, True, False]])
+        >>> token_marginals(Embeddings(torch.ones(1, 2), tokens, mask), "norm")
+        tensor([[0.5000, 0.5000, 0.0000]])
     """
+    check_choice("marginals", kind, get_args(Marginals))
     tokens, mask = embeddings.require_tokens()
-    return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=SHORTEST)
+    with torch.no_grad():
+        if kind == "idf":
+            if embeddings.weights is None:
+                raise ValueError(
+                    'marginals "idf" need a weight for each token, but the encoder gave none: encode with weights '
+                    "(a strategy declares this with needs_weights = True)"
+                )
+            mass = at_least_float32(embeddings.weights)
+        elif kind == "norm":
+            mass = at_least_float32(tokens).norm(dim=-1)
+        else:
+            mass = torch.ones_like(mask, dtype=at_least_float32(tokens[:0]).dtype)
+        mass = torch.where(mask, mass, 0.0)
+        mass = torch.where(mass.sum(1, keepdim=True) > 0, mass, mask.to(mass))
+        return mass / mass.sum(1, keepdim=True)
 
 
-Score = Literal["pooled", "maxsim"]
+def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> Tensor:
+    """Align tokens one to one: again and again the pair with the smallest cost, whose row and column then leave.
+
+    Takes in one round all pairs that are the smallest of both their row and their column: the sequential search
+    would take them too. Equal costs go to the lower index.
+
+    Source: DR.DECR (Li et al. 2021, arXiv 2112.08185), section on cross-lingual token alignment.
+
+    Args:
+        cost: (B, S, T).
+        source_mask: True at real tokens; (B, S).
+        target_mask: likewise; (B, T).
+
+    Returns:
+        1 at aligned pairs, as many as the shorter side has real tokens, 0 elsewhere; (B, S, T), of the cost's dtype.
+
+    Example:
+        >>> import torch
+        >>> cost = torch.tensor([[[0.1, 0.2], [0.3, 0.9], [0.5, 0.5]]])
+        >>> greedy_alignment(cost, torch.ones(1, 3).bool(), torch.ones(1, 2).bool())
+        tensor([[[1., 0.],
+                 [0., 0.],
+                 [0., 1.]]])
+    """
+    with torch.no_grad():
+        free = source_mask[:, :, None] & target_mask[:, None, :]
+        left = torch.where(free, cost, math.inf)
+        plan = torch.zeros_like(cost)
+        rows = torch.arange(cost.shape[1], device=cost.device)
+        for _ in range(min(cost.shape[1:])):
+            value, column = left.min(2)
+            back = left.argmin(1).gather(1, column)  # the row that each row's choice would choose
+            chosen = (back == rows) & value.isfinite()
+            if not bool(chosen.any()):
+                break
+            plan.scatter_add_(2, column[:, :, None], chosen.to(plan)[:, :, None])
+            left += torch.where(chosen, math.inf, 0.0)[:, :, None]
+            left += torch.where(plan.sum(1) > 0, math.inf, 0.0)[:, None, :]
+    return plan
 
 
 def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
     """The score of each query with each passage, -1 to 1.
 
     ``pooled``: the cosine of the pooled vectors. ``maxsim``: late interaction, the mean over the query's tokens of the
-    largest cosine with a token of the passage; see `strategies.functional.maxsim`.
+    largest cosine with a token of the passage; see `maxsim`.
 
     Args:
         queries: pooled (B, D), tokens (B, S, D).
@@ -116,67 +206,6 @@ def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tenso
         return at_least_float32(queries.pooled) @ at_least_float32(passages.pooled).mT
     masks = queries.require_tokens()[1], passages.require_tokens()[1]
     return maxsim(unit_tokens(queries), masks[0], unit_tokens(passages), masks[1])
-
-
-def list_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
-    """The score of each query with each passage of its own list; see `all_scores`.
-
-    Args:
-        queries: pooled (B, D), tokens (B, S, D).
-        passages: pooled (B, N, D), tokens (B, N, T, D).
-        score: ``pooled`` or ``maxsim``.
-
-    Returns:
-        (B, N), in float32 (float64 if a side is so already); anything finite where no passage is listed.
-    """
-    if score == "pooled":
-        return (at_least_float32(queries.pooled)[:, None] * at_least_float32(passages.pooled)).sum(2)
-    query_mask, passage_mask = queries.require_tokens()[1], passages.require_tokens()[1]
-    cosines = torch.einsum("bsd,bntd->bnst", unit_tokens(queries), unit_tokens(passages))
-    # Not -inf: what is not listed may have no token, and its gradient would be NaN.
-    best = cosines.masked_fill(~passage_mask[:, :, None, :], -2.0).amax(3)
-    return (best * query_mask[:, None, :]).sum(2) / query_mask.sum(1, keepdim=True)
-
-
-def teacher_list_scores(teacher: ListEmbeddings, score: Score, computed_scale: float, given_scale: float) -> Tensor:
-    """What the teacher says of the listed passages: the scores of a file, else its own.
-
-    Args:
-        teacher: source side.
-        score: how the teacher's own scores are computed.
-        computed_scale: multiplies those.
-        given_scale: multiplies the scores of a file. They count for a query if all passages of its list have one.
-
-    Returns:
-        (B, N), without gradient; anything finite where no passage is listed.
-    """
-    candidates, listed = teacher.require_candidates()
-    with torch.no_grad():
-        computed = list_scores(teacher, candidates, score) * computed_scale
-        if teacher.scores is None:
-            return computed
-        given = at_least_float32(teacher.scores)
-        complete = (given.isfinite() | ~listed).all(1, keepdim=True)
-        return torch.where(complete, given.nan_to_num() * given_scale, computed)
-
-
-def masked_log_softmax(scores: Tensor, counted: Tensor) -> Tensor:
-    """Logarithm of the softmax over the entries that count; 0 at the others.
-
-    Args:
-        scores: (B, M).
-        counted: True at entries that count; (B, M). A row may have none.
-
-    Returns:
-        (B, M).
-    """
-    some = counted.any(1, keepdim=True)
-    logits = scores.masked_fill(~counted & some, -math.inf)
-    return logits.log_softmax(1).masked_fill(~counted, 0.0)
-
-
-MEMORY_MB = 256
-"""Largest block of token similarities, in MiB; the result does not depend on it."""
 
 
 def maxsim(
@@ -220,96 +249,55 @@ def _best(tokens: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
     return products.masked_fill(~mask, -torch.inf).amax(2)
 
 
-def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> Tensor:
-    """Align tokens one to one: again and again the pair with the smallest cost, whose row and column then leave.
-
-    Equals that sequential search, but takes in one round all pairs that are the smallest of both their row
-    and their column, since no smaller pair can take them apart. Equal costs go to the lower index.
-
-    Source: DR.DECR (Li et al. 2021, arXiv 2112.08185), section on cross-lingual token alignment.
+def list_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
+    """The score of each query with each passage of its own list; see `all_scores`.
 
     Args:
-        cost: (B, S, T).
-        source_mask: True at real tokens; (B, S).
-        target_mask: likewise; (B, T).
+        queries: pooled (B, D), tokens (B, S, D).
+        passages: pooled (B, N, D), tokens (B, N, T, D).
+        score: ``pooled`` or ``maxsim``.
 
     Returns:
-        1 at aligned pairs, 0 elsewhere, so that each text has as many ones as the shorter side has real tokens;
-        (B, S, T), of the cost's dtype.
-
-    Example:
-        >>> import torch
-        >>> cost = torch.tensor([[[0.1, 0.2], [0.3, 0.9], [0.5, 0.5]]])
-        >>> greedy_alignment(cost, torch.ones(1, 3).bool(), torch.ones(1, 2).bool())
-        tensor([[[1., 0.],
-                 [0., 0.],
-                 [0., 1.]]])
+        (B, N); anything finite where no passage is listed.
     """
-    with torch.no_grad():
-        free = source_mask[:, :, None] & target_mask[:, None, :]
-        left = torch.where(free, cost, math.inf)
-        plan = torch.zeros_like(cost)
-        rows = torch.arange(cost.shape[1], device=cost.device)
-        for _ in range(min(cost.shape[1:])):
-            value, column = left.min(2)
-            back = left.argmin(1).gather(1, column)  # the row that each row's choice would choose
-            chosen = (back == rows) & value.isfinite()
-            if not bool(chosen.any()):
-                break
-            plan.scatter_add_(2, column[:, :, None], chosen.to(plan)[:, :, None])
-            left += torch.where(chosen, math.inf, 0.0)[:, :, None]
-            left += torch.where(plan.sum(1) > 0, math.inf, 0.0)[:, None, :]
-    return plan
+    if score == "pooled":
+        return (at_least_float32(queries.pooled)[:, None] * at_least_float32(passages.pooled)).sum(2)
+    query_mask, passage_mask = queries.require_tokens()[1], passages.require_tokens()[1]
+    cosines = torch.einsum("bsd,bntd->bnst", unit_tokens(queries), unit_tokens(passages))
+    # Not -inf: what is not listed may have no token, and its gradient would be NaN.
+    best = cosines.masked_fill(~passage_mask[:, :, None, :], -2.0).amax(3)
+    return (best * query_mask[:, None, :]).sum(2) / query_mask.sum(1, keepdim=True)
 
 
-Marginals = Literal["uniform", "norm", "idf"]
-
-
-def token_marginals(embeddings: Embeddings, kind: Marginals) -> Tensor:
-    """The mass of each token of a text: exact zeros at padding, rows sum to one, without gradient.
+def teacher_list_scores(teacher: ListEmbeddings, score: Score, computed_scale: float, given_scale: float) -> Tensor:
+    """What the teacher says of the listed passages: the scores of a file, else its own.
 
     Args:
-        embeddings: one side of B pairs, with tokens.
-        kind: ``uniform``: all tokens alike. ``norm``: in proportion to the norm of the token vector before
-            normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv 2004.15003). ``idf``: in
-            proportion to the inverse document frequency in ``embeddings.weights``.
+        teacher: source side.
+        score: how the teacher's own scores are computed.
+        computed_scale: multiplies those.
+        given_scale: multiplies the scores of a file. They count for a query if all passages of its list have one.
 
     Returns:
-        (B, T), float32 (float64 if the tokens are). A text whose masses are all zero is taken as uniform.
-
-    Raises:
-        ValueError: an unknown kind; ``idf`` without weights.
-
-    Example:
-        >>> import torch
-        >>> tokens, mask = torch.tensor([[[3.0, 4.0], [0.0, 5.0], [7.0, 7.0]]]), torch.tensor([[True, True, False]])
-        >>> token_marginals(Embeddings(torch.ones(1, 2), tokens, mask), "norm")
-        tensor([[0.5000, 0.5000, 0.0000]])
+        (B, N), without gradient; anything finite where no passage is listed.
     """
-    check_choice("marginals", kind, get_args(Marginals))
-    tokens, mask = embeddings.require_tokens()
+    candidates, listed = teacher.require_candidates()
     with torch.no_grad():
-        if kind == "idf":
-            if embeddings.weights is None:
-                raise ValueError(
-                    'marginals "idf" need a weight for each token, but the encoder gave none: encode with weights '
-                    "(a strategy declares this with needs_weights = True)"
-                )
-            mass = at_least_float32(embeddings.weights)
-        elif kind == "norm":
-            mass = at_least_float32(tokens).norm(dim=-1)
-        else:
-            mass = torch.ones_like(mask, dtype=at_least_float32(tokens[:0]).dtype)
-        mass = torch.where(mask, mass, 0.0)
-        mass = torch.where(mass.sum(1, keepdim=True) > 0, mass, mask.to(mass))
-        return mass / mass.sum(1, keepdim=True)
+        computed = list_scores(teacher, candidates, score) * computed_scale
+        if teacher.scores is None:
+            return computed
+        given = at_least_float32(teacher.scores)
+        complete = (given.isfinite() | ~listed).all(1, keepdim=True)
+        return torch.where(complete, given.nan_to_num() * given_scale, computed)
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it is so already; half precision is too coarse for these losses."""
-    return x if x.dtype == torch.float64 else x.float()
+def masked(logits: Tensor, excluded: Tensor | None) -> Tensor:
+    """Logits with -inf where excluded."""
+    return logits if excluded is None else logits.masked_fill(excluded, -math.inf)
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
-    """A context in which autocast is off on the tensor's device, so that float32 stays float32."""
-    return torch.autocast(device_type=x.device.type, enabled=False)
+def masked_log_softmax(scores: Tensor, counted: Tensor) -> Tensor:
+    """Logarithm of the softmax over the entries (B, M) that count; 0 at the others. A row may have none."""
+    has_any = counted.any(1, keepdim=True)
+    logits = scores.masked_fill(~counted & has_any, -math.inf)
+    return logits.log_softmax(1).masked_fill(~counted, 0.0)

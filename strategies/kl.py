@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings, require_lists
-from strategies.distributed import gather, gather_embeddings, rank_and_world_size
+from strategies.distributed import gather_embeddings, same_source
 from strategies.functional import (
     Score,
     all_scores,
@@ -29,7 +29,7 @@ class KL(DistillationStrategy):
     For query i let p_i = softmax_j(teacher score of i and j / temperature), and q_i the same of the student's scores.
     The loss is KL(p_i || q_i) = sum_j p_ij (log p_ij - log q_ij), mean over the batch. It has a term for
 
-    - the batch: j runs over the sources of the pairs of all ranks, less those with the same id as i. The teacher's
+    - the batch: j runs over the sources of the pairs of all ranks, without those with the same id as i. The teacher's
       score is that of source i with source j, the student's that of target i with source j.
     - the lists: j runs over the passages listed for the pair, where it lists two or more. The teacher's scores are
       those of a file where the data have them, divided by ``given_temperature``, else computed from its
@@ -102,28 +102,23 @@ class KL(DistillationStrategy):
     def _over_batch(self, student: Embeddings, teacher: Embeddings) -> tuple[Tensor, Tensor]:
         """The divergence, and the entropy of the teacher's distribution."""
         sources = gather_embeddings(teacher, self.needs_tokens)
-        counted = _distinct(teacher.ids if student.ids is None else student.ids, sources.pooled)
+        same = same_source(student, teacher)
+        counted = torch.ones(len(student.pooled), len(sources.pooled), dtype=torch.bool, device=sources.pooled.device)
+        if same is not None:
+            counted = ~same
         with torch.no_grad():
-            wanted = masked_log_softmax(all_scores(teacher, sources, self.score) / self.temperature, counted)
-        found = masked_log_softmax(all_scores(student, sources, self.score) / self.temperature, counted)
-        return _divergence(wanted, found, counted), -(wanted.exp() * wanted * counted).sum(1).mean()
+            expected = masked_log_softmax(all_scores(teacher, sources, self.score) / self.temperature, counted)
+        result = masked_log_softmax(all_scores(student, sources, self.score) / self.temperature, counted)
+        return _divergence(expected, result, counted), -(expected.exp() * expected * counted).sum(1).mean()
 
     def _over_lists(self, student: ListEmbeddings, teacher: ListEmbeddings) -> Tensor:
         passages, listed = student.require_candidates()
         counted = listed & (listed.sum(1, keepdim=True) > 1)
         scores = teacher_list_scores(teacher, self.score, 1 / self.temperature, 1 / self.given_temperature)
-        found = list_scores(student, passages, self.score) / self.temperature
-        return _divergence(masked_log_softmax(scores, counted), masked_log_softmax(found, counted), counted)
+        result = list_scores(student, passages, self.score) / self.temperature
+        return _divergence(masked_log_softmax(scores, counted), masked_log_softmax(result, counted), counted)
 
 
-def _distinct(ids: Tensor | None, sources: Tensor) -> Tensor:
-    """True where a source of any rank is the row's own, or another text; (B, ranks * B)."""
-    if ids is None:
-        return torch.ones(len(sources) // rank_and_world_size()[1], len(sources), device=sources.device).bool()
-    own = torch.arange(len(ids), device=ids.device) + rank_and_world_size()[0] * len(ids)
-    return (ids[:, None] != gather(ids)[0][None, :]).scatter(1, own[:, None], True)
-
-
-def _divergence(wanted: Tensor, found: Tensor, counted: Tensor) -> Tensor:
+def _divergence(expected: Tensor, result: Tensor, counted: Tensor) -> Tensor:
     """KL divergence of log-probabilities, mean over the batch; rows where nothing counts add zero."""
-    return (wanted.exp() * (wanted - found) * counted).sum(1).mean()
+    return (expected.exp() * (expected - result) * counted).sum(1).mean()

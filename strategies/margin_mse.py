@@ -68,16 +68,16 @@ class MarginMSE(DistillationStrategy):
         check_widths(student, teacher)
         ours, theirs = require_lists(student, teacher)
         passages, listed = ours.require_candidates()
-        others = listed[:, 1:]
+        negatives = listed[:, 1:]
         with without_autocast(student.pooled):
-            found = _margins(list_scores(ours, passages, self.score))
-            wanted = _margins(teacher_list_scores(theirs, self.score, 1.0, self.given_scale))
-            errors = (found - wanted).square() * others
-            loss = (errors.sum(1) / others.sum(1).clamp(min=1)).mean()
-            agree = ((found > 0) == (wanted > 0)) & others
-        return {"margin_mse": loss, "info/margin_agreement": agree.sum() / others.sum().clamp(min=1)}
+            result = _margins(list_scores(ours, passages, self.score))
+            expected = _margins(teacher_list_scores(theirs, self.score, 1.0, self.given_scale))
+            errors = (result - expected).square() * negatives
+            loss = (errors.sum(1) / negatives.sum(1).clamp(min=1)).mean()
+            agree = ((result > 0) == (expected > 0)) & negatives
+        return {"margin_mse": loss, "info/margin_agreement": agree.sum() / negatives.sum().clamp(min=1)}
 
 
 def _margins(scores: Tensor) -> Tensor:
-    """First score less each other one; (B, N - 1)."""
+    """First score minus each of the others; (B, N - 1)."""
     return scores[:, :1] - scores[:, 1:]

@@ -29,7 +29,7 @@ class MSE(DistillationStrategy):
 
     Relations: the simplest strategy, and the one to beat under pooled search; it needs no tokens, no negatives and no
     large batch. ``OptimalTransport`` aligns softly and many-to-many and leaves no token out, where greedy alignment
-    drops what the longer text has more. ``Contrastive`` also pushes other texts away.
+    drops the tokens that the longer text has in addition. ``Contrastive`` also pushes other texts away.
 
     Args:
         level: ``pooled``, or ``token`` for aligned tokens and the pooled term.

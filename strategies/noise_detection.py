@@ -17,20 +17,26 @@ FEWEST = 100
 MOST = 0.9
 """Share of noisy pairs beyond which none is judged: the student then knows too little."""
 
+ABOVE = 2.0
+"""Values above this, in standard deviations of the noisy component, start the clean ones."""
+
+NARROWEST = 0.1
+"""The smallest standard deviation of a component, so that none falls onto one value."""
+
 _UNKNOWN = -1
 
 
 def standing(cosines: Tensor, labels: Tensor, same: Tensor | None) -> Tensor:
     """How far the cosine of each pair stands out from those of its student with other sources.
 
-    (c_ii - mean_j c_ij) / (std_j c_ij sqrt(1 + 1 / n)) over the n sources j with another id: standard deviations above
-    chance. The source of a wrong pair is as good as drawn by lot, so this has mean 0 and variance 1 for wrong pairs,
-    whatever the student has learnt so far; unless it has learnt these pairs by heart.
+    It is the z-score (c_ii - mean_j c_ij) / (std_j c_ij sqrt(1 + 1 / n)) over the n sources j with another id. The
+    source of a wrong pair is a random one, so for wrong pairs this has mean 0 and variance 1, whatever the student has
+    learnt so far; unless it has learnt these pairs by heart.
 
     Args:
         cosines: of the students with all sources; (B, N).
-        labels: place of the own source; (B,).
-        same: True at other places with the own source's id; (B, N), or None.
+        labels: position of the own source; (B,).
+        same: True at other positions with the own source's id; (B, N), or None.
 
     Returns:
         (B,); NaN where there are no two other sources that differ.
@@ -45,15 +51,15 @@ def standing(cosines: Tensor, labels: Tensor, same: Tensor | None) -> Tensor:
 
 
 class NoiseDetector(nn.Module):
-    """Divides pairs into clean and noisy by a mixture on their standings.
+    """Divides pairs into clean and noisy by a mixture on their standings, see `standing`.
 
-    Keeps the standings of the last pairs, whichever they were, since the student changes. A pair is noisy if its
-    probability of being clean is under the threshold (see `Mixture`). On clean data the mixture's noisy share
+    Keeps the standings of the last pairs only, since the student changes. A pair is noisy if its
+    probability of being clean is under the threshold (see `NoiseMixture`). On clean data the mixture's noisy share
     falls to about zero, so clean pairs are not halved into easy and hard ones.
 
     Source: division by a mixture on the losses as in DivideMix (Li et al. 2020, arXiv 2002.07394, section 3.1) and
-    L2RM (Han et al. 2024, arXiv 2403.05105). The standing takes the place of the loss because its noisy component is
-    known, while losses of hard and of wrong pairs lie side by side, at a place that moves as the student learns.
+    L2RM (Han et al. 2024, arXiv 2403.05105). The standing replaces the loss because its noisy component is
+    known, while losses of hard and of wrong pairs are alike, and change as the student learns.
 
     The memory is in the state dict. All ranks must remember the same standings; gather them first.
 
@@ -76,41 +82,34 @@ class NoiseDetector(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def remember(self, standings: Tensor, truth: Tensor) -> Tensor:
-        """Keep the standings of some pairs, in the place of the oldest ones.
-
-        Args:
-            standings: (N,); of more than M, the last M are kept.
-            truth: 1 at pairs known to be noisy, 0 at clean ones, -1 where that is not known; (N,), int8.
-
-        Returns:
-            The places of the pairs that were kept; (at most M,), int64.
-        """
-        size = len(self.standings)
-        standings, truth = standings[-size:].detach(), truth[-size:]
-        places = (self.seen + torch.arange(len(standings), device=standings.device)) % size
-        self.standings[places] = standings.to(self.standings)
-        self.truth[places] = truth
-        self.detected[places] = _UNKNOWN
-        self.seen += len(standings)
-        return places
-
-    def judge(self, standings: Tensor) -> Tensor:
-        """Which pairs are noisy, by the standings in memory.
+        """Keep the standings of some pairs (N,), in the place of the oldest ones; of more than M, the last M.
 
         Args:
             standings: (N,).
+            truth: 1 at pairs known to be noisy, 0 at clean ones, -1 where that is not known; (N,), int8.
 
         Returns:
-            True at noisy pairs; (N,).
+            The positions in memory of the pairs that were kept; (at most M,), int64.
         """
+        size = len(self.standings)
+        standings, truth = standings[-size:].detach(), truth[-size:]
+        positions = (self.seen + torch.arange(len(standings), device=standings.device)) % size
+        self.standings[positions] = standings.to(self.standings)
+        self.truth[positions] = truth
+        self.detected[positions] = _UNKNOWN
+        self.seen += len(standings)
+        return positions
+
+    def judge(self, standings: Tensor) -> Tensor:
+        """Which pairs are noisy, by the standings in memory; True at noisy ones, (N,)."""
         mixture = fit_mixture(self.standings) if int(self.seen) >= FEWEST else None
         if mixture is None or mixture.shares[0] > MOST:
             return torch.zeros_like(standings, dtype=torch.bool)
         return mixture.clean_posterior(standings) < self.threshold
 
-    def note(self, places: Tensor, noisy: Tensor) -> None:
-        """Write down what was judged of the pairs in these places."""
-        self.detected[places] = noisy[-len(places) :].to(torch.int8)
+    def note(self, positions: Tensor, noisy: Tensor) -> None:
+        """Write down what was judged of the pairs at these positions."""
+        self.detected[positions] = noisy[-len(positions) :].to(torch.int8)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """How well the judgement fits the truth, over the judged pairs in memory.
@@ -122,48 +121,32 @@ class NoiseDetector(nn.Module):
         """
         judged = self.detected != _UNKNOWN
         known = judged & (self.truth != _UNKNOWN)
-        found, noisy = known & (self.detected == 1), known & (self.truth == 1)
+        detected, noisy = known & (self.detected == 1), known & (self.truth == 1)
         shares = {
             "noise_detected": ((self.detected == 1).sum(), judged.sum()),
             "noise_rate": (noisy.sum(), known.sum()),
-            "noise_precision": ((found & noisy).sum(), found.sum()),
-            "noise_recall": ((found & noisy).sum(), noisy.sum()),
+            "noise_precision": ((detected & noisy).sum(), detected.sum()),
+            "noise_recall": ((detected & noisy).sum(), noisy.sum()),
         }
         return {INFO_PREFIX + name: part / whole for name, (part, whole) in shares.items() if int(whole) > 0}
 
 
-ABOVE = 2.0
-"""Values above this, in standard deviations of the noisy component, start the clean ones."""
-
-NARROWEST = 0.1
-"""The smallest standard deviation of a component, so that none falls onto one value."""
-
-
 @dataclass(frozen=True)
-class Mixture:
+class NoiseMixture:
     """Gaussians of numbers: a noisy component, which is known, N(0, 1), and clean ones above it.
 
-    Args:
-        shares: share of the noisy and of each clean component; (K,), float64, sums to one.
-        means: (K,); the first is 0.
-        deviations: standard deviations; (K,); the first is 1.
+    The first of the K components is the noisy one.
     """
 
-    shares: Tensor
-    means: Tensor
-    deviations: Tensor
+    shares: Tensor  # of each component; (K,), float64, sum to one
+    means: Tensor  # (K,); the first is 0
+    deviations: Tensor  # standard deviations; (K,); the first is 1
 
     def clean_posterior(self, values: Tensor) -> Tensor:
         """The probability that each value came from a clean component.
 
         Values are first clamped to between 0 and the highest clean mean. Beyond that a wider component would take over
         again, and the least of all values would count as clean, or the greatest as noisy.
-
-        Args:
-            values: any shape; may be infinite.
-
-        Returns:
-            As the values, of their dtype.
         """
         inside = values.to(self.means).clamp(min=0.0).clamp(max=self.means.max())
         distances = (inside[..., None] - self.means) / self.deviations
@@ -171,7 +154,7 @@ class Mixture:
         return 1 - scores.softmax(-1)[..., 0].to(values)
 
 
-def fit_mixture(values: Tensor, iterations: int = 100, tolerance: float = 1e-5) -> Mixture | None:
+def fit_mixture(values: Tensor, iterations: int = 100, tolerance: float = 1e-5) -> NoiseMixture | None:
     """Fit clean components, and all shares, by expectation maximisation (Dempster et al. 1977).
 
     Two Gaussians make up the clean pairs, because some are easy and some hard; the noisy component stays N(0, 1). The
@@ -219,4 +202,4 @@ def fit_mixture(values: Tensor, iterations: int = 100, tolerance: float = 1e-5) 
         means[1:] = (responsibility @ x[:, None] / mass)[1:]
         variances = (responsibility * np.square(x - means)).sum(1, keepdims=True) / mass
         deviations[1:] = np.sqrt(variances[1:]).clip(NARROWEST)
-    return Mixture(*(torch.from_numpy(part[:, 0].copy()) for part in (shares, means, deviations)))
+    return NoiseMixture(*(torch.from_numpy(part[:, 0].copy()) for part in (shares, means, deviations)))

@@ -101,9 +101,7 @@ class OptimalTransport(DistillationStrategy):
         check_number("pooled_weight", pooled_weight, least=0)
         check_choice("gradient", gradient, get_args(Gradient))
         if gradient == "implicit" and solver in ("exact", "ipot"):
-            raise ValueError(
-                f"gradient implicit is the derivative of a soft plan, and solver {solver} gives another kind"
-            )
+            raise ValueError(f"gradient implicit is the derivative of a soft plan: solver {solver} gives another kind")
         _check_relaxed(marginal_relaxation, mass, solver, gradient)
         self.marginals: Marginals = marginals
         self.solver: Solver = solver
@@ -171,6 +169,6 @@ def _divergence(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """KL(P 1, source) + KL(P' 1, target), KL(p, a) = sum p log(p / a) - p + a also where the masses differ; (B,)."""
     total = torch.zeros_like(plan[:, 0, 0])
     for sums, marginal in ((plan.sum(2), source), (plan.sum(1), target)):
-        wanted = marginal.to(plan)
-        total += (torch.xlogy(sums, sums) - torch.xlogy(sums, wanted) - sums + wanted).sum(1)
+        expected = marginal.to(plan)
+        total += (torch.xlogy(sums, sums) - torch.xlogy(sums, expected) - sums + expected).sum(1)
     return total

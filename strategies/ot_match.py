@@ -7,9 +7,8 @@ from torch import Tensor
 
 from foundations.checks import check_number
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
-from strategies.contrastive import masked, same_source
-from strategies.distributed import gather, rank_and_world_size
-from strategies.functional import at_least_float32, check_widths, without_autocast
+from strategies.distributed import gather, own_rows, same_source
+from strategies.functional import at_least_float32, check_widths, masked, without_autocast
 from strategies.noise_detection import FEWEST, NoiseDetector, standing
 from strategies.transport.batch import LARGEST_BATCH, match_batch
 
@@ -112,12 +111,10 @@ class OTMatch(DistillationStrategy):
             cosines = ours @ gather(theirs)[0].mT
             if self.mass > 0 and cosines.shape[1] > LARGEST_BATCH:  # now, not after the warm-up
                 raise ValueError(
-                    f"ot_match re-matches at most {LARGEST_BATCH} pairs of all devices in a batch, not "
-                    f"{cosines.shape[1]}: set mass to 0, which drops noisy pairs, or take smaller batches"
+                    f"a batch has {cosines.shape[1]} pairs of all devices, expected at most {LARGEST_BATCH}: "
+                    "set mass to 0, which drops noisy pairs, or take smaller batches"
                 )
-            labels = rank_and_world_size()[0] * len(ours) + torch.arange(len(ours), device=ours.device)
-            ids = teacher.ids if student.ids is None else student.ids
-            same = None if ids is None else same_source(ids, gather(ids)[0], labels)
+            labels, same = own_rows(ours), same_source(student, teacher)
             logits = masked(cosines / self.temperature, same)
             info = {INFO_PREFIX + "accuracy": (logits.argmax(1) == labels).float().mean()}
             with torch.no_grad():
@@ -140,24 +137,18 @@ class OTMatch(DistillationStrategy):
         """Which pairs of all ranks are noisy, by their standings (B,); (ranks * B,)."""
         unknown = torch.full_like(standings, -1)
         standings, truth = gather(standings, (unknown if truth is None else truth).to(torch.int8))
-        places = self.detector.remember(standings, truth) if self.training else None
+        positions = self.detector.remember(standings, truth) if self.training else None
         noisy = torch.zeros_like(standings, dtype=torch.bool)
         if int(self.step) >= self.warmup_steps:
             noisy = self.detector.judge(standings)
-            if places is not None:
-                self.detector.note(places, noisy)
+            if positions is not None:
+                self.detector.note(positions, noisy)
         self.step += int(self.training)
         info |= self.detector.diagnostics()
         return noisy
 
     def _matched(
-        self,
-        ours: Tensor,
-        theirs: Tensor,
-        noisy: Tensor,
-        labels: Tensor,
-        same: Tensor | None,
-        info: dict[str, Tensor],
+        self, ours: Tensor, theirs: Tensor, noisy: Tensor, labels: Tensor, same: Tensor | None, info: dict[str, Tensor]
     ) -> Tensor:
         """The share of each noisy student's mass that goes to each noisy teacher; (ranks * B, ranks * B)."""
         forbidden = labels[:, None] == torch.arange(len(noisy), device=noisy.device)

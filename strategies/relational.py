@@ -1,4 +1,4 @@
-"""Relational distillation: the structure of the batch, not the place of each text."""
+"""Relational distillation: the structure of the batch, not the position of each text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foundations.checks import check_number
 from strategies.base import DistillationStrategy, Embeddings
-from strategies.distributed import gather, rank_and_world_size
+from strategies.distributed import gather, own_rows
 from strategies.functional import at_least_float32, check_widths, pooled_cost, without_autocast
 
 _SMALL = 1e-12
@@ -35,7 +35,7 @@ class Relational(DistillationStrategy):
     Source: RKD, Park et al. 2019 (arXiv 1904.05068); similarity: Tung & Mori 2019 (arXiv 1907.09682) without their
     normalisation of rows.
 
-    Relations: ``KL`` compares the student with the teacher's sources and so fixes the place as well as the structure;
+    Relations: ``KL`` compares the student with the teacher's sources, and so fixes the position and the structure;
     this one compares students with students. To ``MSE`` it adds a penalty on errors in different directions, which move
     texts relative to each other, over errors that all texts share.
 
@@ -82,8 +82,7 @@ class Relational(DistillationStrategy):
         compare = {"distance": _distance, "angle": _angle, "similarity": _similarity}
         with without_autocast(student.pooled):
             ours, theirs = gather(at_least_float32(student.pooled), at_least_float32(teacher.pooled))
-            rank, _ = rank_and_world_size()
-            own = slice(rank * len(student.pooled), (rank + 1) * len(student.pooled))
+            own = own_rows(student.pooled)
             terms = {
                 name: weight * compare[name](ours, theirs, own) for name, weight in self.weights.items() if weight > 0
             }
@@ -92,28 +91,28 @@ class Relational(DistillationStrategy):
         return terms
 
 
-def _distance(ours: Tensor, theirs: Tensor, own: slice) -> Tensor:
+def _distance(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
     """Huber loss of distances over their means, for the own rows; vectors (M, D)."""
-    found, wanted = _relative_distances(ours)[own], _relative_distances(theirs)[own]
-    return _mean_off_diagonal(F.smooth_l1_loss(found, wanted, reduction="none"), own)
+    result, expected = _relative_distances(ours)[own], _relative_distances(theirs)[own]
+    return _mean_off_diagonal(F.smooth_l1_loss(result, expected, reduction="none"), own)
 
 
-def _similarity(ours: Tensor, theirs: Tensor, own: slice) -> Tensor:
+def _similarity(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
     return _mean_off_diagonal((ours[own] @ ours.mT - theirs[own] @ theirs.mT).square(), own)
 
 
-def _angle(ours: Tensor, theirs: Tensor, own: slice) -> Tensor:
+def _angle(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
     """Huber loss of the cosines of angles whose corner is an own row."""
     total = len(ours)
     errors = F.smooth_l1_loss(_angles(ours, own), _angles(theirs, own), reduction="none")
-    row, column = torch.arange(total, device=ours.device)[own], torch.arange(total, device=ours.device)
-    end = column[None, :] != row[:, None]
+    column = torch.arange(total, device=ours.device)
+    end = column[None, :] != own[:, None]
     triples = end[:, :, None] & end[:, None, :] & (column[:, None] != column[None, :])
     return (errors * triples).sum() / triples.sum().clamp(min=1)
 
 
-def _angles(vectors: Tensor, own: slice) -> Tensor:
-    """Cosine of the angle at j between i and k; (rows, M, M). 0 where i or k is j, or at its place."""
+def _angles(vectors: Tensor, own: Tensor) -> Tensor:
+    """Cosine of the angle at j between i and k; (rows, M, M). 0 where i or k is j, or has the same vector."""
     edges = vectors[None, :, :] - vectors[own][:, None, :]
     edges = edges / (edges.square().sum(2, keepdim=True) + _SMALL).sqrt()
     return edges @ edges.mT
@@ -126,9 +125,9 @@ def _relative_distances(vectors: Tensor) -> Tensor:
     return distances * len(vectors) * (len(vectors) - 1) / distances.sum().clamp(min=_SMALL)
 
 
-def _mean_off_diagonal(errors: Tensor, own: slice) -> Tensor:
+def _mean_off_diagonal(errors: Tensor, own: Tensor) -> Tensor:
     """Mean of (rows, M) over the pairs of different texts."""
     rows, total = errors.shape
     column = torch.arange(total, device=errors.device)
-    different = column[own][:, None] != column[None, :]
+    different = own[:, None] != column[None, :]
     return (errors * different).sum() / max(1, rows * (total - 1))

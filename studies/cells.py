@@ -16,24 +16,25 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from foundations.errors import InputError
-from foundations.files import write_json
+from foundations.files import read_json, write_json
+from lightning_modules.names import moved
 from studies.grid import Cell, difference
 
 RECORD = "cell.json"
 LOG = "log.txt"
 _SECONDS_TO_WAIT = 10
 Train = Callable[[list[str]], None]
-"""What trains, given a command line: ``train`` of train.py."""
+"""A function that trains with the given command line: that of train.py."""
 
 
 @dataclass(frozen=True)
-class Place:
+class SweepOptions:
     """Where and how the cells of a sweep are run.
 
     Args:
         output: folder of the run folders.
         logger: of the runs, as in ``train.py --logger``.
-        test_noise: what finished runs are tested under, see `studies.noisy_tests`; None for nothing.
+        test_noise: file of the noise that finished runs are tested under, see `studies.noisy_tests`; None for none.
     """
 
     output: Path
@@ -47,7 +48,7 @@ class Outcome:
 
     Args:
         name: of the cell.
-        status: ``finished``, ``failed``, or ``busy`` if another process was at it.
+        status: ``finished``, ``failed``, or ``busy`` where another process was running it.
         seconds: of work.
         message: of the error, in one line.
     """
@@ -59,7 +60,7 @@ class Outcome:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a cell's training and test came to their end: the metrics are written last."""
+    """Whether the run in a folder is finished: its metrics are written last."""
     return (folder / "metrics.json").is_file()
 
 
@@ -76,33 +77,28 @@ def check_records(cells: Sequence[Cell], output: Path) -> None:
         record = folder / RECORD
         if not record.is_file():
             raise InputError(f"not a run of a sweep: it has no {RECORD}; choose another --output", folder)
-        before = json.loads(record.read_text(encoding="utf-8"))["settings"]
+        before = moved(read_json(record)["settings"])
         if changed := difference(before, _plain(cell.settings())):
             raise InputError(f"was run with other settings: {changed}. Choose another --output, or remove it", folder)
 
 
-def run_cell(cell: Cell, place: Place, train: Train) -> Outcome:
-    """Run a cell, or the rest of it; never raises but for an interrupt.
+def run_cell(cell: Cell, options: SweepOptions, train: Train) -> Outcome:
+    """Run a cell, or the rest of it; raises nothing but an interrupt.
 
-    A cell with metrics is not trained again. One that was cut off goes on at its last checkpoint. What is printed goes
-    to ``log.txt`` in the run folder.
-
-    Args:
-        cell: what to run.
-        place: where.
-        train: trains, given a command line.
+    A cell with metrics is not trained again, and an interrupted one goes on at its last checkpoint. What is printed
+    goes to ``log.txt`` in the run folder.
     """
-    folder, began = place.output / cell.name, time.monotonic()
+    folder, began = options.output / cell.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     status, message = "finished", ""
     try:
         with FileLock(folder / ".lock", timeout=_SECONDS_TO_WAIT), _logged(folder / LOG):
-            _run(cell, folder, place, train)
+            _run(cell, folder, options, train)
     except Timeout:
         status, message = "busy", "another process is running it"
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a cell must not end the others, whatever it does
+    except BaseException as error:  # whatever a cell does, the others go on
         with (folder / LOG).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)
         lines = str(error).strip().splitlines()
@@ -111,21 +107,21 @@ def run_cell(cell: Cell, place: Place, train: Train) -> Outcome:
     return Outcome(cell.name, status, time.monotonic() - began, message)
 
 
-def _run(cell: Cell, folder: Path, place: Place, train: Train) -> None:
+def _run(cell: Cell, folder: Path, options: SweepOptions, train: Train) -> None:
     if not is_done(folder):
         write_json(folder / RECORD, {"name": cell.name, "labels": cell.labels, "options": cell.options,
                                      "settings": _plain(cell.settings())})  # fmt: skip
         train([
-            *cell.arguments, f"--output={place.output}", f"--name={cell.name}", f"--logger={place.logger}",
+            *cell.arguments, f"--output={options.output}", f"--name={cell.name}", f"--logger={options.logger}",
             "--trainer.enable_progress_bar=false", "--resume",
-            *(["--plots=false"] if place.logger == "none" else []),  # the report draws; a sixth of a small cell's time
+            *(["--plots=false"] if options.logger == "none" else []),  # the report draws; saves a sixth of a small cell
         ])  # fmt: skip
         if not is_done(folder):
             raise RuntimeError("the run ended without metrics.json")
-    if place.test_noise is not None:
-        from studies.noisy_tests import test_under_noise
+    if options.test_noise is not None:
+        from studies.noisy_tests import measure_under_noise
 
-        test_under_noise(folder, cell.labels, place.test_noise)
+        measure_under_noise(folder, cell.labels, options.test_noise)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

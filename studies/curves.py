@@ -18,26 +18,15 @@ _MARKERS = "osD^vPX*"
 _INK, _GREY = "#222222", "#888888"
 
 
-def language_curves(study: Study, series: Series, languages: Sequence[str] | None = None) -> Any:
-    """The curves under one kind of noise, a panel a language.
-
-    Args:
-        study: the scores.
-        series: the noise.
-        languages: by default the average and all of them.
-    """
-    shown = languages or [name for name in (AVERAGE, *study.languages) if name in study.groups]
+def language_curves(study: Study, series: Series) -> Any:
+    """The curves under one kind of noise, a panel a language, their average first."""
+    languages = sorted(study.groups, key=lambda name: name != AVERAGE)
     titles = {AVERAGE: f"average of {len(study.languages)} languages"}
-    return _draw(study, [(series, name, titles.get(name, name)) for name in shown], level_name(series))
+    return _draw(study, [(series, name, titles.get(name, name)) for name in languages], level_name(series))
 
 
 def kind_curves(study: Study, kinds: Sequence[Series]) -> Any:
-    """The curves of several kinds of test noise, a panel a kind, averaged over the languages.
-
-    Args:
-        study: the scores.
-        kinds: of noise.
-    """
+    """The curves of several kinds of test noise, a panel a kind, averaged over the languages."""
     return _draw(study, [(each, study.groups[-1], title(each).rpartition(": ")[2]) for each in kinds], "severity")
 
 
@@ -54,10 +43,10 @@ def _draw(study: Study, panels: Sequence[tuple[Series, str, str]], x_label: str)
         for spare in axes.ravel()[len(panels) :]:
             spare.remove()
         tops = [_panel(axis, study, *panel) for axis, panel in zip(axes.ravel(), panels, strict=False)]
-        for place, axis in enumerate(axes.ravel()[: len(panels)]):
+        for index, axis in enumerate(axes.ravel()[: len(panels)]):
             axis.set_ylim(0, max(tops, default=1) * 1.04)
             _label_ends(axis)
-            if place % columns == 0:
+            if index % columns == 0:
                 axis.set_ylabel(study.metric)
             axis.set_xlabel(x_label)
         figure.tight_layout(w_pad=0.6, h_pad=1.4)
@@ -78,17 +67,17 @@ def _panel(axis: Any, study: Study, series: Series, language: str, name: str) ->
     levels, top = study.levels(series), 0.0
     axis.lines_by_strategy = {}
     for number, strategy in enumerate(study.strategies):
-        found = [(level, study.figure(strategy, series, level, language)) for level in levels]
-        points = [(level, figure) for level, figure in found if figure is not None]
+        figures = [(level, study.figure(strategy, series, level, language)) for level in levels]
+        points = [(level, figure) for level, figure in figures if figure is not None]
         if not points:
             continue
         colour = COLOURS[number % len(COLOURS)]
-        at, values = [level for level, _ in points], [figure.value for _, figure in points]
-        axis.plot(at, values, color=colour, marker=_MARKERS[number % len(_MARKERS)], ms=3.6, lw=1.4, mew=0, zorder=3)
+        x, values = [level for level, _ in points], [figure.value for _, figure in points]
+        axis.plot(x, values, color=colour, marker=_MARKERS[number % len(_MARKERS)], ms=3.6, lw=1.4, mew=0, zorder=3)
         banded = [(level, *figure.interval) for level, figure in points if figure.interval]
         if banded:
             axis.fill_between(*zip(*banded, strict=True), color=colour, alpha=0.10, lw=0, zorder=1)
-        axis.lines_by_strategy[strategy] = (at[-1], values[-1], colour)
+        axis.lines_by_strategy[strategy] = (x[-1], values[-1], colour)
         top = max([top, *values])
     axis.set_title(name)
     axis.set_xticks(levels, [f"{level:g}" for level in levels])
@@ -103,10 +92,8 @@ def _label_ends(axis: Any) -> None:
     step = 0.068 * (high - low)
     ends = sorted(axis.lines_by_strategy.items(), key=lambda item: item[1][1])
     values = [value for _, (_, value, _) in ends]
-    pushed_up, pushed_down = (
-        _apart(values, step),
-        [-each for each in _apart([-each for each in values[::-1]], step)][::-1],
-    )
+    pushed_up = _apart(values, step)
+    pushed_down = [-value for value in _apart([-value for value in values[::-1]], step)][::-1]
     heights = [(up + down) / 2 for up, down in zip(pushed_up, pushed_down, strict=True)]
     beyond = max(0.0, heights[-1] - high) if heights else 0.0
     heights = [height - beyond for height in heights]
@@ -118,27 +105,27 @@ def _label_ends(axis: Any) -> None:
 
 
 def _apart(rising: Sequence[float], step: float) -> list[float]:
-    """Rising numbers, each moved up to stand at least a step above the one before it."""
+    """Rising numbers, each moved up to be at least a step above the one before it."""
     moved: list[float] = []
     for value in rising:
         moved.append(max(value, moved[-1] + step) if moved else value)
     return moved
 
 
-def save(figure: Any, stem: Path) -> list[Path]:
-    """Write a figure as PNG and SVG.
+def save(figure: Any, stem: Path) -> str:
+    """Write a figure of matplotlib as PNG and SVG, and give the SVG.
 
     Args:
-        figure: of matplotlib.
+        figure: the figure.
         stem: path without suffix.
     """
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
-    figure.savefig(paths[0], dpi=200)
-    paths[1].write_text(svg(figure), encoding="utf-8")
-    return paths
+    figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
+    text = _svg(figure)
+    stem.with_name(f"{stem.name}.svg").write_text(text, encoding="utf-8")
+    return text
 
 
-def svg(figure: Any) -> str:
+def _svg(figure: Any) -> str:
     """A figure as an SVG element that can stand in a page: no header, no metadata, no size in points."""
     from matplotlib import rc_context
 

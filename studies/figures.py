@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -13,11 +13,11 @@ import numpy as np
 from foundations.errors import InputError
 from retrieval.results import AVERAGE
 from retrieval.statistics import holm, macro_mean, macro_t_test
-from studies.robustness import area_under_curve, mmi, relative_drop, t_interval
-from studies.runs import AFTER, Condition, Score
+from studies.runs import AFTER, CLEAN, Condition, RunScore
 
 Series = tuple[str, str]
 """Stage and kind of noise, such as ``("training", "correspondence-caption")``."""
+NO_NOISE: Series = ("", CLEAN)
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Difference:
 
     Args:
         series: the noise.
-        level: of it.
+        level: its rate or severity.
         language: or ``average``.
         first: a strategy.
-        second: the other one.
+        second: another strategy.
         difference: value of the first minus that of the second, on the seeds that both have.
         p: two-sided, paired over queries, Holm-corrected over all pairs and levels of this series and language.
         seeds: that both have.
@@ -65,27 +65,26 @@ class Difference:
 class Study:
     """Scores by strategy, noise, language and seed.
 
-    A figure is a mean over the seeds that there are, and says which they are; the average of the languages takes the
-    seeds that all of them have, and the summaries of a curve (area, MMI, drops) the seeds that all its levels have.
+    A figure is a mean over the available seeds, and lists them. The average over languages uses the seeds that every
+    language has, and the summaries of a curve (area, MMI, drop) the seeds that every level has.
 
     Args:
         scores: of the runs.
-        metric: what they are.
+        metric: the metric that the scores are values of.
     """
 
-    def __init__(self, scores: Sequence[Score], metric: str) -> None:
+    def __init__(self, scores: Sequence[RunScore], metric: str) -> None:
         self.metric, self.scores = metric, list(scores)
-        self.by_cell: dict[tuple[str, Condition, str], dict[int, Score]] = defaultdict(dict)
+        self.by_cell: dict[tuple[str, Condition, str], dict[int, RunScore]] = defaultdict(dict)
         for score in scores:
             self.by_cell[score.strategy, score.condition, score.language][score.seed] = score
         self.strategies = sorted({score.strategy for score in scores})
         self.languages = sorted({score.language for score in scores})
         self.seeds = tuple(sorted({score.seed for score in scores}))
         conditions = sorted({score.condition for score in scores} - {Condition()})
-        self.series: list[Series] = sorted({(each.stage, each.kind) for each in conditions}, key=_series_order)
+        self.series: list[Series] = sorted({each.series for each in conditions}, key=_series_order) or [NO_NOISE]
         self._levels = {
-            series: [0.0, *(each.level for each in conditions if (each.stage, each.kind) == series)]
-            for series in self.series
+            series: [0.0, *(each.level for each in conditions if each.series == series)] for series in self.series
         }
 
     @property
@@ -97,16 +96,20 @@ class Study:
         """The levels of a kind of noise, 0 for none among them."""
         return self._levels[series]
 
-    def per_seed(self, strategy: str, series: Series | None, level: float, language: str) -> dict[int, float]:
-        """Seed -> value; of the average of the languages for the seeds that every language has."""
-        if language != AVERAGE:
-            found = self.by_cell.get((strategy, condition(series, level), language), {})
-            return {seed: found[seed].value for seed in sorted(found)}
-        each = [self.per_seed(strategy, series, level, name) for name in self.languages]
-        return {seed: fmean(values[seed] for values in each) for seed in each[0] if all(seed in v for v in each)}
+    def noise_kinds(self, side: str) -> list[Series]:
+        """The kinds of noise that runs trained on clean pairs were tested under, on side ``text`` or ``image``."""
+        return [each for each in self.series if each[0] == "test" and each[1].startswith(f"{side}-")
+                and AFTER not in each[1]]  # fmt: skip
 
-    def figure(self, strategy: str, series: Series | None, level: float, language: str) -> Figure | None:
-        """The mean over seeds; None where there is none."""
+    def per_seed(self, strategy: str, series: Series, level: float, language: str) -> dict[int, float]:
+        """Seed -> value; for the average of the languages, of the seeds that every language has."""
+        if language == AVERAGE:
+            return _mean_by_seed([self.per_seed(strategy, series, level, name) for name in self.languages])
+        scores = self.by_cell.get((strategy, condition(series, level), language), {})
+        return {seed: scores[seed].value for seed in sorted(scores)}
+
+    def figure(self, strategy: str, series: Series, level: float, language: str) -> Figure | None:
+        """The mean over seeds; None where no seed has a value."""
         return self._mean(self.per_seed(strategy, series, level, language))
 
     def summary(
@@ -118,7 +121,7 @@ class Study:
             strategy: whose curve.
             series: the noise.
             language: or ``average``.
-            of: takes levels and values; see `SUMMARIES`.
+            of: a function of levels and values; see `SUMMARIES`.
         """
         return self._mean(self._summaries(strategy, series, language, of))
 
@@ -131,9 +134,9 @@ class Study:
         return {seed: of(levels, [each[seed] for each in values]) for seed in seeds}
 
     def overall_mmi(self, strategy: str, kinds: Sequence[Series], language: str) -> Figure | None:
-        """MMI over several kinds of noise, each weighing the same; of the seeds that all of them have."""
-        each = [self._summaries(strategy, kind, language, SUMMARIES["mmi"]) for kind in kinds]
-        return self._mean({seed: fmean(one[seed] for one in each) for seed in each[0] if all(seed in o for o in each)})
+        """MMI over several kinds of noise with equal weights, of the seeds that have all kinds."""
+        return self._mean(_mean_by_seed([self._summaries(strategy, kind, language, SUMMARIES["mmi"])
+                                         for kind in kinds]))  # fmt: skip
 
     def _mean(self, values: dict[int, float]) -> Figure | None:
         if not values:
@@ -145,15 +148,13 @@ class Study:
     def missing(self) -> list[str]:
         """The cells that a full study would have and this one has not, in words, a line a cell."""
         lines = []
-        places: Iterable[tuple[Series | None, float]] = itertools.chain(
-            [(None, 0.0)], ((series, level) for series in self.series for level in self.levels(series)[1:])
-        )
-        for (series, level), strategy, language in itertools.product(list(places), self.strategies, self.languages):
+        levels = [(NO_NOISE, 0.0), *((series, level) for series in self.series for level in self.levels(series)[1:])]
+        for (series, level), strategy, language in itertools.product(levels, self.strategies, self.languages):
             absent = [seed for seed in self.seeds if seed not in self.per_seed(strategy, series, level, language)]
             if absent:
-                where = title(series) + f" {level:g}" if series else CLEAN_TITLE
+                noise = title(series) + (f" {level:g}" if level else "")
                 seeds = f"seed{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
-                lines.append(" / ".join(part for part in (strategy, where, language, seeds) if part))
+                lines.append(" / ".join(part for part in (strategy, noise, language, seeds) if part))
         return lines
 
     def differences(self, series: Series, language: str) -> list[Difference]:
@@ -162,43 +163,88 @@ class Study:
         Raises:
             InputError: two runs of a language have different queries.
         """
-        found = []
-        for level in self.levels(series):
-            for first, second in itertools.combinations(self.strategies, 2):
-                names = self.languages if language == AVERAGE else [language]
-                seeds = set(self.per_seed(first, series, level, language)) & set(
-                    self.per_seed(second, series, level, language)
-                )
-                if not seeds:
-                    continue
-                groups = [
-                    self._query_differences(first, second, condition(series, level), name, sorted(seeds))
-                    for name in names
-                ]
-                enough = min(map(len, groups)) > 1
-                p = macro_t_test(groups) if enough else 1.0
-                found.append(Difference(series, level, language, first, second, macro_mean(groups), p, len(seeds)))
-        corrected = holm([each.p for each in found]) if found else []
-        return [
-            Difference(each.series, each.level, each.language, each.first, each.second, each.difference, p, each.seeds)
-            for each, p in zip(found, corrected, strict=True)
-        ]
+        names = self.languages if language == AVERAGE else [language]
+        differences = []
+        for level, (first, second) in itertools.product(
+            self.levels(series), itertools.combinations(self.strategies, 2)
+        ):
+            in_both = self.per_seed(first, series, level, language).keys() & self.per_seed(
+                second, series, level, language
+            )
+            if not in_both:
+                continue
+            where, seeds = condition(series, level), sorted(in_both)
+            groups = [self._query_differences(first, second, where, name, seeds) for name in names]
+            p = macro_t_test(groups) if min(map(len, groups)) > 1 else 1.0
+            differences.append(Difference(series, level, language, first, second, macro_mean(groups), p, len(seeds)))
+        corrected = holm([each.p for each in differences]) if differences else []
+        return [replace(each, p=p) for each, p in zip(differences, corrected, strict=True)]
 
     def _query_differences(
         self, first: str, second: str, where: Condition, language: str, seeds: list[int]
     ) -> dict[str, float]:
-        one, other = (self.by_cell[strategy, where, language] for strategy in (first, second))
-        queries = list(one[seeds[0]].per_query)
-        for score in [each[seed] for each in (one, other) for seed in seeds]:
-            if len(score.per_query) != len(queries) or any(query not in score.per_query for query in queries):
-                raise InputError(
-                    f"{score.run} and {one[seeds[0]].run} have different queries, so they cannot be compared"
-                )
-        values = [
-            np.mean([[each[seed].per_query[query] for query in queries] for seed in seeds], axis=0)
-            for each in (one, other)
-        ]
-        return dict(zip(queries, (values[0] - values[1]).tolist(), strict=True))
+        scores = [[self.by_cell[strategy, where, language][seed] for seed in seeds] for strategy in (first, second)]
+        reference = scores[0][0]
+        for score in itertools.chain(*scores):
+            if score.per_query.keys() != reference.per_query.keys():
+                raise InputError(f"{score.run} and {reference.run} have different queries and cannot be compared")
+        minuend, subtrahend = (
+            np.mean([[score.per_query[query] for query in reference.per_query] for score in of_strategy], axis=0)
+            for of_strategy in scores
+        )
+        return dict(zip(reference.per_query, (minuend - subtrahend).tolist(), strict=True))
+
+
+def _mean_by_seed(parts: Sequence[dict[int, float]]) -> dict[int, float]:
+    """The means of several values of each seed, of the seeds that every part has."""
+    return {seed: fmean(part[seed] for part in parts) for seed in parts[0] if all(seed in part for part in parts)}
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean of independent values, one a seed; None for fewer than two.
+
+    >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    mean = float(np.mean(values))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean - half, mean + half
+
+
+def relative_drop(clean: float, noisy: float) -> float:
+    """Share of the clean value that is lost; below 0 where noise helped.
+
+    >>> relative_drop(0.5, 0.4)
+    0.19999999999999996
+    """
+    return (clean - noisy) / clean if clean else float("nan")
+
+
+def mmi(clean: float, noisy: Sequence[float]) -> float:
+    """MMI of MMRobustness (Qiu et al. 2022): (clean - mean over perturbations) / clean; lower is more robust.
+
+    >>> round(mmi(533.7, [499.2, 492.3]), 4)
+    0.0711
+    """
+    return relative_drop(clean, float(np.mean(noisy)))
+
+
+def area_under_curve(levels: Sequence[float], values: Sequence[float]) -> float:
+    """Area under a robustness curve by trapezoids, divided by the range of levels: the mean value over the levels.
+
+    Args:
+        levels: rates or severities, rising.
+        values: one a level.
+
+    >>> area_under_curve([0.0, 0.2, 0.8], [1.0, 0.5, 0.5])
+    0.5625
+    """
+    heights = (np.array(values[1:]) + np.array(values[:-1])) / 2
+    return float(np.sum(np.diff(levels) * heights) / (levels[-1] - levels[0]))
 
 
 SUMMARIES: dict[str, Callable[[list[float], list[float]], float]] = {
@@ -208,17 +254,13 @@ SUMMARIES: dict[str, Callable[[list[float], list[float]], float]] = {
 }
 """``drop``: relative drop from clean to the highest level; ``auc``: area under the curve over its range; ``mmi``."""
 
-CLEAN_TITLE = "no noise"
 
-
-def condition(series: Series | None, level: float) -> Condition:
-    """The condition of a level of a kind of noise; at level 0 all kinds are the same, that of the clean test.
+def condition(series: Series, level: float) -> Condition:
+    """The condition of a level of a kind of noise; level 0 of every kind is the clean test.
 
     >>> condition(("test", "text-ocr after correspondence-caption-0.4"), 0.0)
     Condition(stage='training', kind='correspondence-caption', level=0.4)
     """
-    if series is None:
-        return Condition()
     stage, kind = series
     if level > 0:
         return Condition(stage, kind, level)
@@ -233,6 +275,8 @@ def title(series: Series) -> str:
     >>> title(("training", "correspondence-caption")), title(("test", "image-gaussian_noise"))
     ('wrong correspondence, caption level', 'test image noise: gaussian noise')
     """
+    if series == NO_NOISE:
+        return "no noise"
     stage, kind = series
     kind, after, trained = kind.partition(AFTER)
     if after:

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from foundations.checks import did_you_mean
-from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.checks import check_choice, did_you_mean
+from foundations.errors import InputError, as_input_error
+from foundations.files import read_text
 from lightning_modules.cli.front_door import parse
 
 PROGRAM = "train.py"
@@ -51,13 +51,13 @@ class Cell:
         Raises:
             InputError: a config file or a short name does not exist.
         """
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         parsed = parse(self.arguments)
         for path in parsed.configs:
-            found |= flat(read_yaml(path))
+            settings |= flat(read_yaml(path))
         options = [argument.removeprefix("--").partition("=") for argument in parsed.cli]
-        found |= {key: yaml.safe_load(value) for key, _, value in options if key != "config"}
-        return {key: value for key, value in found.items() if key not in _NOT_SETTINGS}
+        settings |= {key: yaml.safe_load(value) for key, _, value in options if key != "config"}
+        return {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
 
 
 def read_sweep(path: str | Path) -> list[Cell]:
@@ -83,8 +83,8 @@ def read_sweep(path: str | Path) -> list[Cell]:
     varied = {key: spec["values"] for key, spec in parameters.items() if key not in fixed}
     cells: dict[str, Cell] = {}
     for values in itertools.product(*varied.values()):
-        chosen = dict(zip(varied, values, strict=True))
-        cell = _cell({key: chosen.get(key, fixed.get(key)) for key in parameters}, chosen)
+        varied_here = dict(zip(varied, values, strict=True))
+        cell = _cell({key: varied_here.get(key, fixed.get(key)) for key in parameters}, varied_here)
         if cell.name in cells:
             raise InputError(f"two cells have the name {cell.name!r}: the values of a parameter must differ", path)
         cells[cell.name] = cell
@@ -100,19 +100,18 @@ def read_sweeps(paths: Sequence[str | Path]) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for path in paths:
         for cell in read_sweep(path):
-            other = cells.setdefault(cell.name, cell)
-            if changed := "" if other == cell else difference(other, cell):
+            earlier = cells.setdefault(cell.name, cell)
+            if changed := "" if earlier == cell else difference(earlier.settings(), cell.settings()):
                 raise InputError(f"{cell.name} is another cell in an earlier file: {changed}", path)
     return list(cells.values())
 
 
-def difference(first: Cell | Mapping[str, Any], second: Cell | Mapping[str, Any]) -> str:
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What differs between the settings of two cells, in words; "" if nothing does."""
-    one, other = (each.settings() if isinstance(each, Cell) else each for each in (first, second))
     absent = "not set"
-    changed = [key for key in dict.fromkeys([*one, *other]) if one.get(key, absent) != other.get(key, absent)]
-    shown = [f"{key} was {one.get(key, absent)} and is {other.get(key, absent)}" for key in changed[:5]]
-    return ", ".join([*shown, *([f"{len(changed) - 5} more"] if len(changed) > 5 else [])])
+    pairs = {key: (before.get(key, absent), after.get(key, absent)) for key in [*before, *after]}
+    changed = [f"{key} was {old} and is {new}" for key, (old, new) in pairs.items() if old != new]
+    return ", ".join(changed[:5] + ([f"{len(changed) - 5} more"] if len(changed) > 5 else []))
 
 
 def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
@@ -129,19 +128,14 @@ def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
     for condition in conditions:
         key, equals, values = condition.partition("=")
         if not equals:
-            raise InputError(f"{condition!r} is no condition, expected KEY=VALUE, e.g. language=sw")
-        short = _short(key)
-        names = list(dict.fromkeys(name for cell in cells for name in cell.labels))
-        if short not in names:
-            raise InputError(f"the sweep does not vary {key!r}{did_you_mean(short, names)} choices: {', '.join(names)}")
-        wanted = values.split(",")
-        choices = list(dict.fromkeys(cell.labels[short] for cell in cells if short in cell.labels))
-        for value in wanted:
-            if value not in choices:
-                raise InputError(
-                    f"no cell has {key}={value}{did_you_mean(value, choices)} choices: {', '.join(choices)}"
-                )
-        cells = [cell for cell in cells if cell.labels.get(short) in wanted]
+            raise InputError(f"condition is {condition!r}, expected KEY=VALUE, e.g. language=sw")
+        short, allowed = _short(key), values.split(",")
+        with as_input_error():
+            check_choice(f"key of {condition}", short, dict.fromkeys(name for cell in cells for name in cell.labels))
+            choices = list(dict.fromkeys(cell.labels[short] for cell in cells if short in cell.labels))
+            for value in allowed:
+                check_choice(key, value, choices)
+        cells = [cell for cell in cells if cell.labels.get(short) in allowed]
     if not cells:
         raise InputError("no cell is left by these conditions")
     return list(cells)
@@ -151,15 +145,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or holds something else.
+        InputError: no file, invalid YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(require_file(path).read_text(encoding="utf-8"))
+        content = yaml.load(read_text(path, "YAML"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise InputError(f"no YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"invalid UTF-8 ({error.reason})", path) from None
+        raise InputError(f"invalid YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
     if not isinstance(content, dict):
         raise InputError("expected YAML with keys and values", path)
     return content
@@ -172,9 +164,8 @@ def _kind(key: Any, spec: Any, path: str | Path) -> str:
     if not isinstance(spec, dict) or list(spec) != ["values"]:
         raise InputError(f"parameter {key}: expected value: ... or values: [...], as in a grid of W&B", path)
     if not isinstance(spec["values"], list) or not spec["values"]:
-        raise InputError(
-            f"parameter {key}: values is {spec['values']!r}, expected a list with at least one value", path
-        )
+        values = spec["values"]
+        raise InputError(f"parameter {key}: values is {values!r}, expected a list with at least one value", path)
     return "values"
 
 
@@ -190,14 +181,14 @@ def _short(key: str) -> str:
 
 
 def _label(value: Any) -> str:
-    """A value as people read it; of a file the name without folder and suffix."""
+    """A value as people read it; a file's name without folder and suffix."""
     if isinstance(value, str):
         return Path(value).stem if Path(value).suffix in (".yaml", ".yml", ".npy", ".tsv") else value
     return _as_argument(value)
 
 
 def _part(key: str, value: Any) -> str:
-    """A value as a part of a folder's name; what is no word has its key before it."""
+    """A value as a part of a folder's name; numbers and the like have their key in front."""
     text = re.sub(r"[^\w.+-]+", "_", _label(value))
     return text if isinstance(value, str) else _short(key) + text
 
@@ -208,10 +199,10 @@ def _as_argument(value: Any) -> str:
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
+            dotted |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            dotted[f"{prefix}{key}"] = value
+    return dotted

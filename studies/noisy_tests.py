@@ -7,23 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foundations.errors import InputError
+from datamodules.noise.options import EvaluationNoise
+from foundations.checks import check_choice
+from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
 from retrieval.results import by_language, to_json
 from studies.grid import read_yaml
 
 TEST_NOISE_SUFFIX = ".test_noise.yaml"
-"""The file beside ``noise.yaml`` is ``noise.test_noise.yaml``; W&B's format has no place for it."""
+"""The file next to ``noise.yaml`` is ``noise.test_noise.yaml``, as W&B's format has no key for it."""
 FOLDER = "test_noise"
 _KEYS = ("runs", "text", "image", "severities", "seed")
 
 
 @dataclass(frozen=True)
-class TestNoiseSpec:
+class NoiseTests:
     """What runs are tested under.
 
     Args:
-        runs: label -> values that a run must have one of, e.g. ``{"rate": ["0.0"]}`` for runs on clean pairs.
+        runs: label -> values of which a run must have one, e.g. ``{"rate": ["0.0"]}`` for runs on clean pairs.
         text: kinds of text noise.
         image: kinds of image noise.
         severities: 1 to 5.
@@ -36,32 +38,35 @@ class TestNoiseSpec:
     severities: list[int]
     seed: int
 
-    __test__ = False  # not a test class
-
     def conditions(self) -> list[tuple[str, str, int]]:
         """``text`` or ``image``, kind, severity of each test."""
         kinds = [("text", kind) for kind in self.text] + [("image", kind) for kind in self.image]
         return [(side, kind, severity) for side, kind in kinds for severity in self.severities]
 
-    def options(self, side: str, kind: str, severity: int) -> dict[str, Any]:
-        """Of `datamodules.noise.options.EvaluationNoise`."""
-        return {side: kind, f"{side}_severity": severity, "seed": self.seed}
+    def noise(self, side: str, kind: str, severity: int) -> EvaluationNoise:
+        """The noise of one test.
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        options: dict[str, Any] = {side: kind, f"{side}_severity": severity, "seed": self.seed}
+        return EvaluationNoise(**options)
 
     def applies(self, labels: Mapping[str, str]) -> bool:
         """Whether a run is among those to test."""
         return all(labels.get(key) in values for key, values in self.runs.items())
 
 
-def read_test_noise(path: Path) -> TestNoiseSpec:
+def read_test_noise(path: Path) -> NoiseTests:
     """Read a ``.test_noise.yaml``.
 
     Raises:
-        InputError: a key or value is not what it should be.
+        InputError: a key or value is wrong.
     """
     content = read_yaml(path)
-    for key in content:
-        if key not in _KEYS:
-            raise InputError(f"unknown key {key!r}, expected {', '.join(_KEYS)}", path)
+    with as_input_error(path=path):
+        for key in content:
+            check_choice("key", key, _KEYS)
     severities = content.get("severities", [1, 2, 3, 4, 5])
     if not isinstance(severities, list) or not all(isinstance(each, int) and 1 <= each <= 5 for each in severities):
         raise InputError(f"severities is {severities!r}, expected a list of numbers from 1 to 5", path)
@@ -72,19 +77,12 @@ def read_test_noise(path: Path) -> TestNoiseSpec:
     runs = content.get("runs") or {}
     if not isinstance(runs, dict):
         raise InputError(f"runs is {runs!r}, expected labels and their values, e.g. rate: [0.0]", path)
-    wanted = {
-        key: [str(value) for value in (values if isinstance(values, list) else [values])]
-        for key, values in runs.items()
-    }
-    spec = TestNoiseSpec(wanted, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
-    from datamodules.noise.options import EvaluationNoise
-
-    try:
-        for side, kind, severity in spec.conditions():
-            EvaluationNoise(**spec.options(side, kind, severity))
-    except ValueError as error:
-        raise InputError(str(error), path) from None
-    return spec
+    labels = {key: list(map(str, values if isinstance(values, list) else [values])) for key, values in runs.items()}
+    tests = NoiseTests(labels, kinds["text"], kinds["image"], severities, int(content.get("seed", 0)))
+    with as_input_error(path=path):
+        for condition in tests.conditions():
+            tests.noise(*condition)
+    return tests
 
 
 def result_file(folder: Path, side: str, kind: str, severity: int) -> Path:
@@ -93,12 +91,17 @@ def result_file(folder: Path, side: str, kind: str, severity: int) -> Path:
 
 
 def is_tested(folder: Path, labels: Mapping[str, str], path: Path) -> bool:
-    """Whether a run was tested under everything that it should be."""
-    spec = read_test_noise(path)
-    return not spec.applies(labels) or all(result_file(folder, *each).is_file() for each in spec.conditions())
+    """Whether a run has all its tests under noise."""
+    return not _open_conditions(read_test_noise(path), folder, labels)
 
 
-def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> None:
+def _open_conditions(tests: NoiseTests, folder: Path, labels: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    if not tests.applies(labels):
+        return []
+    return [each for each in tests.conditions() if not result_file(folder, *each).is_file()]
+
+
+def measure_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> None:
     """Test a finished run under each condition that it was not tested under yet.
 
     The model and the data are built once; the results equal those of ``evaluate.py`` under the same noise.
@@ -108,11 +111,10 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
         labels: of the cell.
         path: the ``.test_noise.yaml``.
     """
-    spec = read_test_noise(path)
-    conditions = [each for each in spec.conditions() if not result_file(folder, *each).is_file()]
-    if not conditions or not spec.applies(labels):
+    tests = read_test_noise(path)
+    conditions = _open_conditions(tests, folder, labels)
+    if not conditions:
         return
-    from datamodules.noise.options import EvaluationNoise
     from datamodules.noise.transform import noisy_collections
     from lightning_modules.commands.evaluate import load_weights, open_run
 
@@ -124,7 +126,7 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
     clean = {name: each for name, each in data.collections.items() if each.split == "test"}
     (folder / FOLDER).mkdir(exist_ok=True)
     for side, kind, severity in conditions:
-        data.collections = noisy_collections(clean, EvaluationNoise(**spec.options(side, kind, severity)))
+        data.collections = noisy_collections(clean, tests.noise(side, kind, severity))
         cli.trainer.test(cli.model, datamodule=data, verbose=False)
         results = by_language(cli.evaluation.results)
         content = {
@@ -132,6 +134,3 @@ def test_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> Non
             for language, rows in results.items()
         }
         write_json(result_file(folder, side, kind, severity), to_json(content))
-
-
-test_under_noise.__test__ = False  # type: ignore[attr-defined]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
+from foundations.files import read_json
 from foundations.progress import delayed_progress
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import SHORT_NAMES, moved
 from retrieval.results import from_json
-from studies.cells import RECORD, is_done
-from studies.grid import flat
+from studies.cells import RECORD
+from studies.grid import flat, read_yaml
 from studies.noisy_tests import FOLDER
 
 CLEAN = "clean"
@@ -32,7 +30,7 @@ _NOT_COMPARED = ("output", "name", "logger", "plots", "seed_everything", "data.i
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """What went wrong on purpose.
+    """The noise of a training or a test.
 
     Args:
         stage: ``training`` or ``test``; empty for nothing.
@@ -44,16 +42,21 @@ class Condition:
     kind: str = CLEAN
     level: float = 0.0
 
+    @property
+    def series(self) -> tuple[str, str]:
+        """Stage and kind."""
+        return self.stage, self.kind
+
 
 @dataclass(frozen=True)
-class Score:
-    """One figure of one run.
+class RunScore:
+    """The value of a metric in one run and language under one noise.
 
     Args:
         run: name of the run folder.
-        strategy: how tables call it.
+        strategy: its name in tables.
         condition: the noise.
-        language: the language; empty for data without one.
+        language: empty for data without one.
         seed: of the run.
         value: of the metric, as in metrics.json.
         per_query: id -> value.
@@ -69,13 +72,13 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Args:
         folder: of the run.
         config: dotted key -> value of its whole configuration.
-        label: of its strategy in the sweep, if it is a cell of one.
+        label: name of its strategy in the sweep, if it is a cell of one.
         means: language -> row -> metric -> value.
     """
 
@@ -96,44 +99,40 @@ class Run:
 
 
 def find_folders(paths: Sequence[str | Path]) -> list[Path]:
-    """Run folders, finished or not: those that were given, and those inside the folders that were given.
+    """Run folders, finished or not: the given ones, and those inside the given folders.
 
     Raises:
         InputError: a path is no folder, or none of them has a run.
     """
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError("no such folder", path)
-        is_run = (path / "config.yaml").is_file() or (path / RECORD).is_file()
-        children = [path] if is_run else sorted(path.iterdir())
-        found |= {child: None for child in children if _is_run(child)}
-    if not found:
+        children = [path] if _is_run(path) else sorted(path.iterdir())
+        folders |= {child: None for child in children if _is_run(child)}
+    if not folders:
         raise InputError("found no run folder (a folder with a config.yaml) there", paths[0])
-    return list(found)
+    return list(folders)
 
 
 def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() or (folder / RECORD).is_file()
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """Read a finished run's configuration and means.
 
     Raises:
         InputError: a file is missing or is not what it should be.
     """
-    try:
-        config = yaml.load((folder / "config.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        means = from_json(_json(folder / "metrics.json"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read its configuration: {error}", folder) from None
+    config = moved(read_yaml(folder / "config.yaml"))
+    means = from_json(read_json(folder / "metrics.json"))
     record = folder / RECORD
-    labels: dict[str, str] = _json(record)["labels"] if record.is_file() else {}
-    return Run(folder, flat(config), labels.get("strategy", labels.get("config")), means)
+    labels: dict[str, str] = read_json(record)["labels"] if record.is_file() else {}
+    return FinishedRun(folder, flat(config), labels.get("strategy", labels.get("config")), means)
 
 
-def read_scores(runs: Sequence[Run], metric: str) -> list[Score]:
+def read_scores(runs: Sequence[FinishedRun], metric: str) -> list[RunScore]:
     """The scores of finished runs: of the test as it is, and under test-time noise where it was tested so.
 
     Args:
@@ -144,7 +143,7 @@ def read_scores(runs: Sequence[Run], metric: str) -> list[Score]:
         InputError: a run lacks the metric, or two runs are of the same strategy, noise, language and seed.
     """
     names = strategy_names(runs)
-    scores: dict[tuple[Any, ...], Score] = {}
+    scores: dict[tuple[Any, ...], RunScore] = {}
     with delayed_progress("read runs", len(runs)) as advance:
         for run, strategy in zip(runs, names, strict=True):
             for score in _scores_of(run, strategy, metric):
@@ -156,8 +155,8 @@ def read_scores(runs: Sequence[Run], metric: str) -> list[Score]:
     return list(scores.values())
 
 
-def strategy_names(runs: Sequence[Run]) -> list[str]:
-    """How tables call the strategy of each run: its name in the sweep, or its class and what differs in its options."""
+def strategy_names(runs: Sequence[FinishedRun]) -> list[str]:
+    """Each run's name for its strategy: its label in the sweep, or its class and what differs in the options."""
     prefix = "model.strategy."
     options = [
         {key.removeprefix(prefix + "init_args."): value for key, value in run.config.items() if key.startswith(prefix)}
@@ -166,37 +165,34 @@ def strategy_names(runs: Sequence[Run]) -> list[str]:
     classes = [str(each.pop(prefix + "class_path", "?")) for each in options]
     short = {path: name for name, path in SHORT_NAMES["strategy"].items()}
     names = []
-    for run, path, own in zip(runs, classes, options, strict=True):
-        of_class = [
-            each for other, each, kind in zip(runs, options, classes, strict=True) if kind == path and not other.label
-        ]
-        differ = [key for key in own if any(each.get(key) != own[key] for each in of_class)]
-        plain = short.get(path, path.rpartition(".")[2])
-        named = plain + (f" ({', '.join(f'{key}={own[key]}' for key in differ)})" if differ else "")
-        names.append(run.label or named)
+    for run, path, options_here in zip(runs, classes, options, strict=True):
+        of_class = [options[i] for i, other in enumerate(runs) if classes[i] == path and not other.label]
+        differ = [f"{key}={value}" for key, value in options_here.items() if any(o.get(key) != value for o in of_class)]
+        name = short.get(path, path.rpartition(".")[2]) + (f" ({', '.join(differ)})" if differ else "")
+        names.append(run.label or name)
     return names
 
 
-def check_same_settings(runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Look whether runs that are averaged differ in seed, language and noise only.
+def check_same_settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> None:
+    """Check that runs of one strategy, which are averaged, differ in seed, language and noise only.
 
     Raises:
         InputError: they differ in something else.
     """
-    first: dict[str, tuple[Run, dict[str, Any]]] = {}
+    references: dict[str, tuple[FinishedRun, dict[str, Any]]] = {}
     for run, name in zip(runs, names, strict=True):
-        own = {key: value for key, value in run.config.items() if not key.startswith(_NOT_COMPARED)}
-        other, settings = first.setdefault(name, (run, own))
-        for key in dict.fromkeys([*settings, *own]):
-            if settings.get(key) != own.get(key):
+        settings = {key: value for key, value in run.config.items() if not key.startswith(_NOT_COMPARED)}
+        reference, expected = references.setdefault(name, (run, settings))
+        for key in dict.fromkeys([*expected, *settings]):
+            if expected.get(key) != settings.get(key):
                 raise InputError(
-                    f"{key} is {own.get(key)} here and {settings.get(key)} in {other.folder.name}, so the runs of "
-                    f"{name!r} cannot be averaged",
+                    f"{key} is {settings.get(key)} here and {expected.get(key)} in {reference.folder.name}, so the "
+                    f"runs of {name!r} cannot be averaged",
                     run.folder,
                 )
 
 
-def default_metric(runs: Sequence[Run]) -> str:
+def default_metric(runs: Sequence[FinishedRun]) -> str:
     """``rsum`` where every run has it, or the first metric of metrics.json."""
     rows = [rows["test"] for run in runs for rows in run.means.values()]
     return "rsum" if all("rsum" in row for row in rows) else next(iter(rows[0]))
@@ -224,51 +220,41 @@ def training_condition(config: Mapping[str, Any]) -> Condition:
     return Condition("training", "+".join([kind, *(f"{other}-{value:g}" for other, value in others)]), amount)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has its metrics."""
-    return is_done(folder)
-
-
-def _scores_of(run: Run, strategy: str, metric: str) -> Iterator[Score]:
+def _scores_of(run: FinishedRun, strategy: str, metric: str) -> Iterator[RunScore]:
     trained = training_condition(run.config)
-    yield from _scores_in(run, strategy, trained, metric, run.means, from_json(_json(run.folder / "per_query.json")))
+    yield from _scores_in(
+        run, strategy, trained, metric, run.means, from_json(read_json(run.folder / "per_query.json"))
+    )
     for path in sorted((run.folder / FOLDER).glob("*.json")):
         match = _TEST_FILE.fullmatch(path.stem)
         if match is None:
             raise InputError("expected a name such as text-keyboard-3.json", path)
         side, kind, severity = match.groups()
-        name = f"{side}-{kind}" if trained == Condition() else f"{side}-{kind}{AFTER}{trained.kind}-{trained.level:g}"
-        content = from_json(_json(path))
+        after = "" if trained == Condition() else f"{AFTER}{trained.kind}-{trained.level:g}"
+        condition = Condition("test", f"{side}-{kind}{after}", float(severity))
+        content = from_json(read_json(path))
         means, per_query = (
             {language: {row: value[part] for row, value in rows.items() if isinstance(value, dict) and part in value}
              for language, rows in content.items()} for part in ("means", "per_query")
         )  # fmt: skip
-        yield from _scores_in(run, strategy, Condition("test", name, float(severity)), metric, means, per_query)
+        yield from _scores_in(run, strategy, condition, metric, means, per_query)
 
 
 def _scores_in(
-    run: Run, strategy: str, condition: Condition, metric: str, means: Mapping[str, Any], per_query: Mapping[str, Any]
-) -> Iterator[Score]:
+    run: FinishedRun,
+    strategy: str,
+    condition: Condition,
+    metric: str,
+    means: Mapping[str, Any],
+    per_query: Mapping[str, Any],
+) -> Iterator[RunScore]:
     for language, rows in means.items():
         values, by_query = rows["test"], per_query[language]["test"]
         if metric not in values:
-            raise InputError(
-                f"has no metric {metric!r}{did_you_mean(metric, values)} it has: {', '.join(values)}", run.folder
-            )
+            nearest = did_you_mean(metric, values)
+            raise InputError(f"has no metric {metric!r}, expected one of {', '.join(values)}{nearest}", run.folder)
         if metric not in by_query or metric.endswith("median_rank"):
-            raise InputError(
-                f"{metric} is no mean over queries, so it has no tests; choose another --metric", run.folder
-            )
-        yield Score(
-            run.folder.name, strategy, condition, language or run.language, run.seed, values[metric], by_query[metric]
-        )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no such file", path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"no JSON: {error}", path) from None
-    return content
+            message = f"{metric} is not a mean over queries, so it has no tests; choose another --metric"
+            raise InputError(message, run.folder)
+        yield RunScore(run.folder.name, strategy, condition, language or run.language, run.seed, values[metric],
+                       by_query[metric])  # fmt: skip

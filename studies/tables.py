@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from studies.figures import SUMMARIES, Figure, Series, Study, level_name, title
-from studies.robustness import t_interval
-from studies.runs import Run, training_condition
+from foundations.files import read_json
+from studies.figures import NO_NOISE, SUMMARIES, Figure, Series, Study, level_name, t_interval, title
+from studies.runs import FinishedRun, training_condition
 
-SUMMARY_TITLES = {"drop": "drop", "auc": "AUC", "mmi": "MMI"}
-
-_IN_PERCENT = ("drop", "mmi")
-
-_LOWER_IS_BETTER = ("drop", "mmi")
+_SUMMARY_TITLES = {"drop": "drop", "auc": "AUC", "mmi": "MMI"}
+_LOSSES = ("drop", "mmi")
+"""Summaries in percent, of which the lower is the better."""
+_CURVE_NOTE = (
+    "Drop: relative drop from clean to the highest level. AUC: mean height of the curve. MMI: (clean - mean over the "
+    "levels with noise) / clean; lower is better."
+)
+_KINDS_NOTE = "MMI: relative drop from clean to the mean over the severities; lower is better."
+_HISTORY = "history.json"
+"""In a run folder: what was logged at each validation."""
+_DETECTION = {"noise_precision": "precision", "noise_recall": "recall", "noise_detected": "found noisy",
+              "noise_rate": "noisy"}  # fmt: skip
+"""What strategies log as ``train/info/...`` about noisy pairs -> column."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Table:
         columns: the head.
         blocks: title of a block of rows, such as a language -> rows of entries, the first of them words.
         note: below it.
+        keys: the columns' names in CSV.
     """
 
     name: str
@@ -87,34 +95,40 @@ def robustness_table(study: Study, series: Series, references: Mapping[tuple[str
         series: the noise.
         references: row, such as ``undistilled teacher``, and language -> value on the clean test.
     """
-    levels = study.levels(series)
-    name = level_name(series)
-    columns = ["strategy", *(f"{name} {level:g}" for level in levels), *SUMMARY_TITLES.values()]
-    columns[1] = "clean"
+    levels, clean, heading = study.levels(series), series == NO_NOISE, title(series)
+    summaries = {} if clean else SUMMARIES
+    noisy = [f"{level_name(series)} {level:g}" for level in levels[1:]]
+    columns = ["strategy", study.metric if clean else "clean", *noisy, *(_SUMMARY_TITLES[key] for key in summaries)]
+    lower = [False] * (len(levels) + 1) + [key in _LOSSES for key in summaries]
     blocks = {}
     for language in study.groups:
-        rows = [[Entry(strategy), *_row(study, strategy, series, language)] for strategy in study.strategies]
-        lower = [False] * (len(levels) + 1) + [key in _LOWER_IS_BETTER for key in SUMMARIES]
+        rows = []
+        for strategy in study.strategies:
+            figures = [entry(study.figure(strategy, series, level, language), study.metric) for level in levels]
+            rows.append([Entry(strategy), *figures, *(
+                entry(study.summary(strategy, series, language, of), study.metric, key in _LOSSES)
+                for key, of in summaries.items()
+            )])  # fmt: skip
         blocks[language] = _mark_best(rows, lower)
-        for (row, of), value in (references or {}).items():
-            if of == language:
-                words = [Entry(number(value, study.metric)), *[Entry("")] * (len(columns) - 2)]
-                blocks[language].append([Entry(row), *words])
-    keys = ["", *(f"{level:g}" for level in levels), *SUMMARIES]
-    stem, note = "-".join(series).replace(" ", "_"), _note(study, _CURVE_NOTE)
-    return Table(stem, _capital(title(series)), columns, blocks, note, keys)
+        for (row, of_language), value in (references or {}).items():
+            if of_language == language:
+                empty = [Entry("")] * (len(columns) - 2)
+                blocks[language].append([Entry(row), Entry(number(value, study.metric)), *empty])
+    keys = ["", *(f"{level:g}" for level in levels), *summaries]
+    if clean:
+        return Table("results", "Results without noise", columns, blocks, _note(study), keys)
+    name = "-".join(series).replace(" ", "_")
+    return Table(name, heading[:1].upper() + heading[1:], columns, blocks, _note(study, _CURVE_NOTE), keys)
 
 
-def test_noise_table(study: Study, side: str) -> Table | None:
+def kinds_table(study: Study, side: str) -> Table | None:
     """MMI of each strategy under each kind of test noise on one side, and over all kinds.
 
     Args:
         study: the scores.
         side: ``text`` or ``image``.
     """
-    kinds = [
-        each for each in study.series if each[0] == "test" and each[1].startswith(f"{side}-") and " " not in each[1]
-    ]
+    kinds = study.noise_kinds(side)
     if not kinds:
         return None
     columns = ["strategy", "clean", *(title(each).rpartition(": ")[2] for each in kinds), "MMI of all"]
@@ -122,17 +136,14 @@ def test_noise_table(study: Study, side: str) -> Table | None:
     for language in study.groups:
         rows = []
         for strategy in study.strategies:
-            own = [study.summary(strategy, each, language, SUMMARIES["mmi"]) for each in kinds]
-            clean = entry(study.figure(strategy, None, 0.0, language), study.metric)
+            clean = entry(study.figure(strategy, NO_NOISE, 0.0, language), study.metric)
+            by_kind = [study.summary(strategy, each, language, SUMMARIES["mmi"]) for each in kinds]
             overall = study.overall_mmi(strategy, kinds, language)
-            rows.append([Entry(strategy), clean, *(entry(each, study.metric, True) for each in [*own, overall])])
+            rows.append([Entry(strategy), clean, *(entry(each, study.metric, True) for each in [*by_kind, overall])])
         blocks[language] = _mark_best(rows, [False, False, *[True] * (len(kinds) + 1)])
     note = _note(study, _KINDS_NOTE)
     return Table(f"test-{side}", f"Test-time {side} noise: MMI by kind", columns, blocks, note,
                  ["", "clean", *(kind for _, kind in kinds), "all"])  # fmt: skip
-
-
-test_noise_table.__test__ = False  # type: ignore[attr-defined]
 
 
 def to_csv(table: Table) -> str:
@@ -158,9 +169,9 @@ def to_markdown(table: Table) -> str:
     head = [*(["language"] if has_blocks else []), *table.columns]
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for block, rows in table.blocks.items():
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             texts = [f"**{each.text}**" if each.best else each.text for each in row]
-            lines.append("| " + " | ".join([*([block if place == 0 else ""] if has_blocks else []), *texts]) + " |")
+            lines.append("| " + " | ".join([*([block if index == 0 else ""] if has_blocks else []), *texts]) + " |")
     return "\n".join([*lines, "", table.note, ""])
 
 
@@ -181,45 +192,26 @@ def to_latex(table: Table) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 
-def _row(study: Study, strategy: str, series: Series, language: str) -> list[Entry]:
-    figures = [study.figure(strategy, series, level, language) for level in study.levels(series)]
-    summaries = [
-        entry(study.summary(strategy, series, language, of), study.metric, name in _IN_PERCENT)
-        for name, of in SUMMARIES.items()
-    ]
-    return [*(entry(each, study.metric) for each in figures), *summaries]
-
-
 def _mark_best(rows: Sequence[list[Entry]], lower: Sequence[bool]) -> list[list[Entry]]:
     """The rows with the best of each column marked, where there are two or more that differ."""
     marked = [list(row) for row in rows]
     for column, is_lower in enumerate(lower):
-        values = {place: row[column].figure.value for place, row in enumerate(rows) if row[column].figure}  # type: ignore[union-attr]
+        values = {index: row[column].figure.value for index, row in enumerate(rows) if row[column].figure}  # type: ignore[union-attr]
         if len(values) < 2:
             continue
-        best = (min if is_lower else max)(values.values())
-        if all(math.isclose(value, best, rel_tol=1e-9) for value in values.values()):
-            continue  # all are alike
-        for place, value in values.items():
-            if math.isclose(value, best, rel_tol=1e-9):
-                old = rows[place][column]
-                marked[place][column] = Entry(old.text, old.figure, True)
+        target = (min if is_lower else max)(values.values())
+        best = [index for index, value in values.items() if math.isclose(value, target, rel_tol=1e-9)]
+        if len(best) < len(values):
+            for index in best:
+                marked[index][column] = replace(rows[index][column], best=True)
     return marked
 
 
-_CURVE_NOTE = (
-    "Drop: relative drop from clean to the highest level. AUC: mean height of the curve. MMI: (clean - mean over the "
-    "levels with noise) / clean; lower is better."
-)
-
-_KINDS_NOTE = "MMI: relative drop from clean to the mean over the severities; lower is better."
-
-
-def _note(study: Study, words: str) -> str:
+def _note(study: Study, words: str = "") -> str:
     count = len(study.seeds)
     seeds = f"mean of {count} seeds ± half of the 95 % t-interval over seeds" if count > 1 else "one seed"
-    incomplete = " † not all seeds are there." if study.missing() else ""
-    return f"{study.metric}, {seeds}. {words}{incomplete}"
+    incomplete = "† not all seeds are there." if study.missing() else ""
+    return " ".join(filter(None, [f"{study.metric}, {seeds}.", words, incomplete]))
 
 
 def _tex(text: str) -> str:
@@ -229,56 +221,39 @@ def _tex(text: str) -> str:
     return text
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-HISTORY = "history.json"
-"""In a run folder: what was logged at each validation."""
-
-_NAMES = {
-    "noise_precision": "precision",
-    "noise_recall": "recall",
-    "noise_detected": "found noisy",
-    "noise_rate": "noisy",
-}
-
-_PREFIX = "train/info/"
-
-
-def detection_table(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
+def detection_table(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table | None:
     """Precision and recall at the end of training, by strategy and noise; None where no run logged them.
 
     Args:
         runs: finished runs.
         names: the strategy of each.
     """
-    found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    logged: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run, strategy in zip(runs, names, strict=True):
-        path = run.folder / HISTORY
-        history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        condition = training_condition(run.config)
-        for name in _NAMES:
-            logged = [point[_PREFIX + name] for point in history if _PREFIX + name in point]
-            if logged and condition.level > 0:
-                found[strategy][f"{condition.kind} {condition.level:g}", name].append(logged[-1])
-    if not any(key[1] == "noise_precision" for values in found.values() for key in values):
+        path, condition = run.folder / _HISTORY, training_condition(run.config)
+        if condition.level == 0 or not path.is_file():
+            continue
+        for name, key in ((name, f"train/info/{name}") for name in _DETECTION):
+            if values := [point[key] for point in read_json(path) if key in point]:
+                logged[strategy][f"{condition.kind} {condition.level:g}"][name].append(values[-1])
+    if not any("noise_precision" in values for by_noise in logged.values() for values in by_noise.values()):
         return None
-    blocks = {}
-    for strategy, values in found.items():
-        rows = [
-            [Entry(noise), *(_entry(values.get((noise, name), [])) for name in _NAMES)]
-            for noise in dict.fromkeys(noise for noise, _ in values)
+    blocks = {
+        strategy: [
+            [Entry(noise), *(_mean_entry(values.get(name, [])) for name in _DETECTION)]
+            for noise, values in by_noise.items()
         ]
-        blocks[strategy] = rows
+        for strategy, by_noise in logged.items()
+    }
     note = (
         "Of the pairs of the last epoch, averaged over languages and seeds: share of truly noisy ones among those "
         "found, share of the noisy ones that were found, share found, share that is noisy."
     )
-    return Table("detection", "Detected noise", ["training noise", *_NAMES.values()], blocks, note, ["", *_NAMES])
+    columns = ["training noise", *_DETECTION.values()]
+    return Table("detection", "Detected noise", columns, blocks, note, ["", *_DETECTION])
 
 
-def _entry(values: list[float]) -> Entry:
+def _mean_entry(values: list[float]) -> Entry:
     if not values:
         return Entry("-")
     return Entry(f"{fmean(values):.3f}", Figure(fmean(values), t_interval(values), tuple(range(len(values))), True))

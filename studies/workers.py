@@ -18,25 +18,22 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from studies.cells import Outcome, Place, Train, run_cell
+from studies.cells import Outcome, SweepOptions, Train, run_cell
 from studies.grid import Cell
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def run_all(cells: Sequence[Cell], place: Place, train: Train, workers: int) -> list[Outcome]:
-    """Run cells in worker processes, and show how far they are.
+def run_all(cells: Sequence[Cell], options: SweepOptions, train: Train, workers: int) -> list[Outcome]:
+    """Run cells in worker processes, with a progress bar; the outcomes come in the order in which cells end.
 
-    A worker that dies takes its cell with it, which counts as failed; another worker takes its place.
+    If a worker dies, its cell counts as failed, and a new worker replaces it.
 
     Args:
-        cells: what to run.
-        place: where.
-        train: trains, given a command line; a function of a module, so that a new process can import it.
+        cells: to run.
+        options: of the sweep.
+        train: a function of a module, so that a new process can import it.
         workers: processes at once.
-
-    Returns:
-        How each cell ended, in the order of their ends.
     """
     outcomes = []
     with _one_thread_each(), Progress(
@@ -46,14 +43,15 @@ def run_all(cells: Sequence[Cell], place: Place, train: Train, workers: int) -> 
     ) as progress:  # fmt: skip
         bar = progress.add_task("cells", total=len(cells))
         began = time.monotonic()
-        for outcome in _outcomes(cells, place, train, min(workers, len(cells))):
+        for outcome in _outcomes(cells, options, train, min(workers, len(cells))):
             outcomes.append(outcome)
             progress.advance(bar)
             left = (time.monotonic() - began) / len(outcomes) * (len(cells) - len(outcomes))
-            words = f"{outcome.status} after {outcome.seconds:.0f} s" + (
-                f": {outcome.message}" if outcome.message else ""
+            message = f": {outcome.message}" if outcome.message else ""
+            line = (
+                f"[{len(outcomes)}/{len(cells)}, {_duration(left)} left] {outcome.name} {outcome.status} after "
+                f"{outcome.seconds:.0f} s{message}"
             )
-            line = f"[{len(outcomes)}/{len(cells)}, {_duration(left)} left] {outcome.name} {words}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     return outcomes
 
@@ -61,11 +59,11 @@ def run_all(cells: Sequence[Cell], place: Place, train: Train, workers: int) -> 
 class _Worker:
     """A process, the pipe to it, and the cell that it is running."""
 
-    def __init__(self, place: Place, train: Train) -> None:
+    def __init__(self, options: SweepOptions, train: Train) -> None:
         context = get_context("spawn")
         pipe, its_pipe = context.Pipe()
         self.pipe: Connection = pipe
-        self.process: BaseProcess = context.Process(target=_work, args=(its_pipe, place, train, os.getpid()))
+        self.process: BaseProcess = context.Process(target=_work, args=(its_pipe, options, train, os.getpid()))
         self.process.start()
         its_pipe.close()
         self.cell: Cell | None = None
@@ -77,7 +75,7 @@ class _Worker:
         self.pipe.send(cell)
 
     def result(self) -> Outcome:
-        """How its cell ended; call it once the pipe has something, or was closed by the process's end."""
+        """How its cell ended; to be called once the pipe has a message or the process has ended."""
         assert self.cell is not None
         try:
             return cast(Outcome, self.pipe.recv())
@@ -87,9 +85,9 @@ class _Worker:
             return Outcome(self.cell.name, "failed", time.monotonic() - self.began, reason)
 
 
-def _outcomes(cells: Sequence[Cell], place: Place, train: Train, count: int) -> Iterator[Outcome]:
+def _outcomes(cells: Sequence[Cell], options: SweepOptions, train: Train, count: int) -> Iterator[Outcome]:
     waiting = deque(cells)
-    workers = [_Worker(place, train) for _ in range(count)]
+    workers = [_Worker(options, train) for _ in range(count)]
     try:
         for worker in workers:
             worker.give(waiting.popleft())
@@ -101,7 +99,7 @@ def _outcomes(cells: Sequence[Cell], place: Place, train: Train, count: int) -> 
                 yield worker.result()
                 if not worker.process.is_alive() and waiting:
                     workers.remove(worker)
-                    worker = _Worker(place, train)  # noqa: PLW2901
+                    worker = _Worker(options, train)  # noqa: PLW2901
                     workers.append(worker)
                 if waiting:
                     worker.give(waiting.popleft())
@@ -115,8 +113,7 @@ def _outcomes(cells: Sequence[Cell], place: Place, train: Train, count: int) -> 
             worker.process.join()
 
 
-def _work(pipe: Connection, place: Place, train: Train, parent: int) -> None:
-    """The life of a worker."""
+def _work(pipe: Connection, options: SweepOptions, train: Train, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends the workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
@@ -127,11 +124,11 @@ def _work(pipe: Connection, place: Place, train: Train, parent: int) -> None:
             cell = pipe.recv()
         except EOFError:
             return
-        pipe.send(run_cell(cell, place, train))
+        pipe.send(run_cell(cell, options, train))
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: nobody would take the results, and a new sweep may want the cell."""
+    """End this process when its parent has ended: a new sweep may want to run the cell."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -140,23 +137,18 @@ def _end_with(parent: int) -> None:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Environment for new processes: as many workers as cores would otherwise run on cores times cores threads."""
-    before = {name: os.environ.pop(name, None) for name in _THREADS}
+    before = {name: os.environ[name] for name in _THREADS if name in os.environ}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        for name in _THREADS:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min"
-        if minutes >= 60
-        else f"{minutes} min"
-        if minutes
-        else f"{seconds:.0f} s"
-    )
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

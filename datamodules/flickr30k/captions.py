@@ -38,7 +38,7 @@ _SPLIT_FILE = "dataset_flickr30k.json"
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, and the English one that it was translated from or stands next to.
+    """A caption, and the English one that it was translated from or appears next to.
 
     Args:
         text: the caption.
@@ -55,18 +55,18 @@ class CaptionTable:
 
     Args:
         images: the images of the split.
-        others: names of Flickr30k's images that are not in the split: their captions are passed over.
+        outside: names of Flickr30k's images that are not in the split: their captions are passed over.
         captions: image -> number of the caption -> caption.
     """
 
     images: Images
-    others: Set[str] = frozenset()
+    outside: Set[str] = frozenset()
     captions: dict[str, dict[int, Caption]] = field(default_factory=dict)
 
     def add(
         self, image: str, text: str, path: Path, line: int, number: int | None = None, english: str | None = None
     ) -> None:
-        """Add a caption of an image (named with ``.jpg`` or without), which stands on a line of a file.
+        """Add a caption of an image (named with ``.jpg`` or without), from a line of a file.
 
         By default it comes after the other captions of the image, and its English text is the English caption with the
         same number, counted round where there are fewer.
@@ -75,17 +75,17 @@ class CaptionTable:
             InputError: an unknown image, an empty caption, or a number that is taken.
         """
         name = image.removesuffix(".jpg")
-        if name in self.others:
+        if name in self.outside:
             return
         if name not in self.images:
-            token_file = " and results_20130124.token have" if self.others else " has"
+            token_file = " and results_20130124.token have" if self.outside else " has"
             raise InputError(f"a caption for an unknown image {image!r}: {_SPLIT_FILE}{token_file} none", path, line)
         if not (text := normalise(text)):
             raise InputError(f"the caption of {image} is empty", path, line)
         captions = self.captions.setdefault(name, {})
         number = len(captions) if number is None else number
         if number in captions:
-            raise InputError(f"the caption {number} of {image} stands there twice", path, line)
+            raise InputError(f"the caption {number} of {image} appears twice", path, line)
         known = self.images[name].captions
         captions[number] = Caption(text, known[number % len(known)] if english is None else english)
 
@@ -105,7 +105,7 @@ class CaptionTable:
 
 
 def read_captions(
-    source: str, root: Path, language: str, images: Images, others: Set[str] = frozenset()
+    source: str, root: Path, language: str, images: Images, outside: Set[str] = frozenset()
 ) -> dict[str, list[Caption]]:
     """The captions of a source.
 
@@ -114,7 +114,7 @@ def read_captions(
         root: the folder in which folders and files are looked for; by default ``multi30k`` and so on in it.
         language: as the source's files spell it: ``de``, or ``swh_Latn`` for flickr30k_200.
         images: all images of the split.
-        others: see `CaptionTable`.
+        outside: see `CaptionTable`.
 
     Returns:
         Image -> its captions, in the order of the split; images without captions are not there.
@@ -126,11 +126,11 @@ def read_captions(
         return {name: [Caption(text, text) for text in image.captions] for name, image in images.items()}
     name, _, folder = source.partition(":")
     if name not in READERS:
-        return _read_tsv(root / source, CaptionTable(images, others))
+        return _read_tsv(root / source, CaptionTable(images, outside))
     path = root / Path(folder or name).expanduser()
     if not path.is_dir():
         raise InputError(f"no such folder, expected the files of {name}; or name it: {name}:FOLDER", path)
-    table = CaptionTable(images, others)
+    table = CaptionTable(images, outside)
     READERS[name](path, language, table)
     if not table.captions:
         raise InputError(f"found no caption in {language} there, expected those of {name}", path)
@@ -205,9 +205,9 @@ def _caption_files(folder: Path) -> list[Path]:
     The official folders have lists of images as well (ImageSets), and may have a file both as it is and cut into words
     (``seg.<name>``); the former is taken.
     """
-    found = sorted(folder.rglob("*.caption.txt")) or sorted(folder.rglob("*.txt"))
-    names = {path.name for path in found}
-    return [path for path in found if path.name.removeprefix("seg.") == path.name or path.name[4:] not in names]
+    paths = sorted(folder.rglob("*.caption.txt")) or sorted(folder.rglob("*.txt"))
+    names = {path.name for path in paths}
+    return [path for path in paths if path.name.removeprefix("seg.") == path.name or path.name[4:] not in names]
 
 
 def joined(caption: str) -> str:
@@ -216,8 +216,8 @@ def joined(caption: str) -> str:
     >>> joined("一个:m 女孩:n 在:p 弹 吉他:n ，:wd iPod nano")
     '一个女孩在弹吉他， iPod nano'
     """
-    text, *others = (_PART_OF_SPEECH.sub("", word) for word in caption.split())
-    for word in others:
+    text, *words = (_PART_OF_SPEECH.sub("", word) for word in caption.split())
+    for word in words:
         text += f" {word}" if text[-1].isascii() or word[0].isascii() else word
     return text
 
@@ -233,7 +233,7 @@ def _xflickrco(folder: Path, language: str, table: CaptionTable) -> None:
         if not isinstance(image, str) or not isinstance(sentences, list) or not sentences:
             raise InputError(f"found {text[:60]!r}, expected {expected}", path, line)
         if image.removesuffix(".jpg") in table.captions:
-            raise InputError(f"the image {image} stands there twice", path, line)
+            raise InputError(f"the image {image} appears twice", path, line)
         for sentence in sentences:
             table.add(image, str(sentence), path, line)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from datamodules.flickr30k.captions import Caption, check_source, read_captions
 from datamodules.flickr30k.files import (
@@ -35,14 +35,13 @@ from datamodules.flickr30k.files import (
     read_karpathy,
     require_images,
 )
-from datamodules.flickr30k.splits import ImageSplits, SplitByImage
+from datamodules.flickr30k.splits import ImageSplits, SourceKind, SplitByImage
 from datamodules.images import image_source
 from datamodules.pairs import Pair
 from datamodules.text import text_id
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection, Qrels, Side, View
-
-SourceKind = Literal["image", "caption", "both"]
 
 TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
 
@@ -81,8 +80,7 @@ class Flickr30kDataModule(SplitByImage):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if source not in get_args(SourceKind):
-            raise ValueError(f"source is {source!r}, expected one of {', '.join(get_args(SourceKind))}")
+        check_choice("source", source, get_args(SourceKind))
         self.root, self.images, self.source = Path(root).expanduser(), images, source
         test = (test_captions or captions, test_language or language)
         sources = {"train": (captions, language), "val": (dev_captions or captions, language), "test": test}
@@ -152,7 +150,6 @@ class Flickr30kDataModule(SplitByImage):
         return image_source(self._folder / f"{name}.jpg")
 
     def _collection(self, name: str, captions: Mapping[str, Sequence[str]]) -> Collection:
-        """Captions and images, to be searched in both directions."""
         documents = {image: self._image(image) for image in captions}
         queries = {f"{image}#{number}": text for image, own in captions.items() for number, text in enumerate(own)}
         reader: Side = "teacher" if name == "english" else "student"
@@ -162,14 +159,7 @@ class Flickr30kDataModule(SplitByImage):
 def image_text_collection(
     name: str, captions: Mapping[str, str], images: Mapping[str, str], reader: Side = "student"
 ) -> Collection:
-    """A collection of captions and images that ask for each other.
-
-    Args:
-        name: of the collection.
-        captions: ``<image>#<number>`` -> caption.
-        images: image -> its string, see `datamodules.images`.
-        reader: who reads the captions; the teacher reads the images.
-    """
+    """A collection of captions, by ``<image>#<number>``, and images, to be searched in both directions."""
     forward: Qrels = {caption: {caption.rpartition("#")[0]: 1} for caption in captions}
     backward: Qrels = {image: {} for image in images}
     for caption, grades in forward.items():

@@ -20,12 +20,11 @@ Split = Literal["train", "val", "test"]
 _SIZES = (29_000, 1_014, 1_000)
 
 _SMALL_COPY = 10_000
-"""Up to so many images, nobody takes a copy for the whole split."""
+"""Images up to which nobody takes a copy for the whole split."""
 
 _KARPATHY = '{"images": [{"filename": "36979.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}'
 
 _TOKEN_LINE = "<image>.jpg#<number><TAB>caption"
-
 _TOKEN = re.compile(r"(?P<image>.+)\.jpg#(?P<number>[0-9]+)")
 
 
@@ -48,7 +47,7 @@ def read_karpathy(path: str | Path) -> dict[str, FlickrImage]:
     """The images of ``dataset_flickr30k.json`` by name, in its order.
 
     Raises:
-        InputError: no file, no JSON, an image without a file name, a split or captions, an image that stands there
+        InputError: no file, no JSON, an image without a file name, a split or captions, an image that appears
             twice, an unknown split, or a split without images.
     """
     path = Path(path)
@@ -60,7 +59,7 @@ def read_karpathy(path: str | Path) -> dict[str, FlickrImage]:
     for number, entry in enumerate(entries):
         image = _karpathy_image(entry, number, path)
         if image.name in images:
-            raise InputError(f"image {number}: {image.name}.jpg stands there twice", path)
+            raise InputError(f"image {number}: {image.name}.jpg appears twice", path)
         images[image.name] = image
     for split in get_args(Split):
         if not any(image.split == split for image in images.values()):
@@ -90,7 +89,7 @@ def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     """The captions of ``results_20130124.token`` by image, in the order of their numbers.
 
     Raises:
-        InputError: no file, a line that is malformed or has no caption, or a caption that stands there twice.
+        InputError: no file, a line that is malformed or has no caption, or a caption that appears twice.
     """
     path, captions = Path(path), dict[str, dict[int, str]]()
     for line, (key, text) in read_rows(path, _TOKEN_LINE):
@@ -99,7 +98,7 @@ def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
             raise InputError(f"found {key!r} in the first column, expected {_TOKEN_LINE}", path, line)
         own = captions.setdefault(match["image"], {})
         if int(match["number"]) in own:
-            raise InputError(f"the caption {key} stands there twice", path, line)
+            raise InputError(f"the caption {key} appears twice", path, line)
         own[int(match["number"])] = normalise(text)
     return {image: tuple(own[number] for number in sorted(own)) for image, own in captions.items()}
 
@@ -143,10 +142,10 @@ def find_images(root: Path, folder: str | None) -> Path:
         InputError: it is not there.
     """
     names = ("flickr30k-images", "flickr30k_images", "images") if folder is None else (folder,)
-    found = next((root / name for name in names if (root / name).is_dir()), None)
-    if found is None:
-        raise InputError(f"no folder of images there, expected {' or '.join(names)}", root)
-    return found
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise InputError(f"no folder of images there, expected {' or '.join(names)}", root)
 
 
 def require_images(folder: Path, names: Iterable[str]) -> None:
@@ -155,9 +154,9 @@ def require_images(folder: Path, names: Iterable[str]) -> None:
     Raises:
         InputError: one is missing.
     """
-    there, wanted = {path.name for path in folder.iterdir()}, list(names)
-    if missing := [name for name in wanted if f"{name}.jpg" not in there]:
-        raise InputError(f"there is no {missing[0]}.jpg ({len(missing):,} of {len(wanted):,} images missing)", folder)
+    present, names = {path.name for path in folder.iterdir()}, list(names)
+    if missing := [name for name in names if f"{name}.jpg" not in present]:
+        raise InputError(f"there is no {missing[0]}.jpg ({len(missing):,} of {len(names):,} images missing)", folder)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

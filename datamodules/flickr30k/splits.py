@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError
+
+SourceKind = Literal["image", "caption", "both"]
+"""What the teacher reads of a pair: the image, the English caption, or both, which makes two pairs."""
 
 _Part = TypeVar("_Part", bound=PairsDataModule)
 
@@ -96,10 +99,10 @@ def overlap(
         InputError: there are some, and they will not be left out.
     """
     evaluated = frozenset(evaluated)
-    found = frozenset(train) & evaluated
-    if found and not remove_overlap:
+    shared = frozenset(train) & evaluated
+    if shared and not remove_overlap:
         raise InputError(
-            f"{len(found):,} of the {len(evaluated):,} dev and test images of {other} are training images of {name}, "
-            f"such as {min(found)}: set remove_overlap to true for {name} to leave them out of training"
+            f"{len(shared):,} of the {len(evaluated):,} dev and test images of {other} are training images of {name}, "
+            f"such as {min(shared)}: set remove_overlap to true for {name} to leave them out of training"
         )
-    return found
+    return shared

@@ -38,7 +38,6 @@ from foundations.files import require_file
 Coordinates = Literal["official", "continuous"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
 _LENIENT = "; with data.lenient a box is cut to its image, or left out"
 
 
@@ -83,16 +82,16 @@ def read_annotation(path: str | Path, coordinates: Coordinates = "official", len
     repaired = 0
     for index, element in enumerate(root.findall("object")):
         try:
-            chains, found = _object(element, coordinates)
-            whole = [box if is_inside(box, width, height) else cut_to(box, width, height) for box in found]
-            changed = [box for box, part in zip(found, whole, strict=True) if box != part]
+            chains, as_marked = _object(element, coordinates)
+            whole = [box if is_inside(box, width, height) else cut_to(box, width, height) for box in as_marked]
+            changed = [box for box, part in zip(as_marked, whole, strict=True) if box != part]
             if changed and not lenient:
                 raise ValueError(_outside(element, width, height) + _LENIENT)
         except ValueError as error:
             raise InputError(str(error), path, _line_of_object(content, index)) from None
         repaired += len(changed)
         for chain in chains:
-            if not found:
+            if not as_marked:
                 unboxed.add(chain)
             boxes.setdefault(chain, {}).update({box: None for box in whole if box is not None})
     kept = {chain: tuple(listed) for chain, listed in boxes.items() if listed}
@@ -128,13 +127,13 @@ def _object(element: ElementTree.Element, coordinates: Coordinates) -> tuple[lis
     chains = [(name.text or "").strip() for name in element.findall("name")]
     if not chains or not all(chain.isdecimal() for chain in chains):
         raise ValueError(f"an object with the names {chains}, expected the number of at least one chain")
-    found = element.findall("bndbox")
-    if not found:
+    elements = element.findall("bndbox")
+    if not elements:
         if element.find("scene") is None and element.find("nobndbox") is None:
             raise ValueError(f"the object of chain {chains[0]} has neither bndbox nor scene nor nobndbox")
         return chains, []
     first = 1 if coordinates == "official" else 0
-    corners = [_numbers(box, _CORNERS, "bndbox") for box in found]
+    corners = [_numbers(box, _CORNERS, "bndbox") for box in elements]
     return chains, [(left - first, top - first, right, bottom) for left, top, right, bottom in corners]
 
 

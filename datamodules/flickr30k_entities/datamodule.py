@@ -7,7 +7,7 @@ student phrases, in English or in a language that a file of translations brings
 
 ``dev`` is val.txt, ``test`` test.txt; both are scored by phrase localisation, any-box and merged-box, and by retrieval
 of regions (`datamodules.flickr30k_entities.localisation`). Queries are the phrases with a box; as in the published
-protocol a phrase that stands in three captions is asked three times.
+protocol a phrase in three captions is three queries.
 
 A pair is a phrase and the smallest region around the boxes of its chain (``source: image``), the English phrase and
 its translation (``caption``), or both; with ``pairs: captions`` whole images and captions, to train as on Flickr30k and
@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 
 from datamodules.base import Collections
 from datamodules.flickr30k.files import read_karpathy
-from datamodules.flickr30k.splits import ImageSplits, SplitByImage, overlap
+from datamodules.flickr30k.splits import ImageSplits, SourceKind, SplitByImage, overlap
 from datamodules.flickr30k_entities.boxes import Coordinates
 from datamodules.flickr30k_entities.folder import EntitiesFolder
 from datamodules.flickr30k_entities.localisation import localisation, read_proposals
@@ -40,15 +40,14 @@ from datamodules.flickr30k_entities.translations import Translations, read_trans
 from datamodules.pairs import Pair
 from datamodules.sources import Pairs
 from datamodules.text import normalise, text_id
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection
 
 PairKind = Literal["phrases", "captions"]
 
-SourceKind = Literal["image", "caption", "both"]
 
 _ENGLISH = "en"
-
 _COLLECTIONS = {"dev": "val.txt", "test": "test.txt"}
 
 _Texts = Iterator[tuple[str, str, str]]
@@ -71,7 +70,7 @@ class Flickr30kEntitiesDataModule(SplitByImage):
         proposals: ``gt`` proposes the ground-truth boxes of the image; else a file, see
             `datamodules.flickr30k_entities.localisation`.
         coordinates: how the corners of boxes are read; see `datamodules.flickr30k_entities.boxes`.
-        lenient: go on where a box stands out of its image (it is cut, or left out) and where a phrase's chain is in no
+        lenient: go on where a box reaches out of its image (it is cut, or left out) and where a phrase's chain is in no
             annotation (it counts as one without a box).
         karpathy: ``dataset_flickr30k.json``: train on its training images instead of those of train.txt.
         keep_unrelated: train on the captions of UNRELATED_CAPTIONS as well; they are always tested on.
@@ -94,18 +93,14 @@ class Flickr30kEntitiesDataModule(SplitByImage):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value, choices in (
-            ("pairs", pairs, get_args(PairKind)),
-            ("source", source, get_args(SourceKind)),
-            ("coordinates", coordinates, get_args(Coordinates)),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        check_choice("pairs", pairs, get_args(PairKind))
+        check_choice("source", source, get_args(SourceKind))
+        check_choice("coordinates", coordinates, get_args(Coordinates))
         folder = Path(root).expanduser()
         self.folder = EntitiesFolder(folder, images, coordinates, lenient)
-        default = None if language == _ENGLISH else f"phrases.{language}.tsv"
-        chosen = translations or default
-        self.translations_file = None if chosen is None else folder / Path(chosen).expanduser()
+        if translations is None and language != _ENGLISH:
+            translations = f"phrases.{language}.tsv"
+        self.translations_file = None if translations is None else folder / Path(translations).expanduser()
         self.language, self.pair_kind, self.source = language, pairs, source
         self.proposals_file = None if proposals == "gt" else folder / Path(proposals).expanduser()
         self.karpathy_file = None if karpathy is None else Path(karpathy).expanduser()
@@ -136,7 +131,7 @@ class Flickr30kEntitiesDataModule(SplitByImage):
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the student reads another language, ``english``."""
-        found = {}
+        collections = {}
         for name, file in _COLLECTIONS.items():
             images = list(self.folder.annotated(self.folder.split(file)))
             self.folder.require_images([image.name for image in images])
@@ -144,11 +139,13 @@ class Flickr30kEntitiesDataModule(SplitByImage):
             proposals = None if self.proposals_file is None else read_proposals(self.proposals_file, sizes)
             english = {key: normalise(phrase.text) for image in images for key, phrase in image.phrases()}
             texts = self._translated(english, name)
-            found[name] = localisation(name, images, texts, proposals, self.folder.reference)
+            collections[name] = localisation(name, images, texts, proposals, self.folder.reference)
             if name == "test" and self._translations is not None:
                 twins = {key: english[key] for key in texts}
-                found["english"] = localisation("english", images, twins, proposals, self.folder.reference, "teacher")
-        return found
+                collections["english"] = localisation(
+                    "english", images, twins, proposals, self.folder.reference, "teacher"
+                )
+        return collections
 
     def check_leaks(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
         """The pairs as they are: the same phrase for another image is no leak, and the images are kept apart."""

@@ -1,4 +1,4 @@
-"""Phrase localisation as a collection: phrases ask, the regions of their own image answer.
+"""Phrase localisation as a collection: queries are phrases, documents the regions of their images.
 
 The views, each with a mean over all phrases and one for every type (a phrase of two types counts in both, as in the
 public evaluation code):
@@ -67,7 +67,7 @@ def localisation(
     Args:
         name: of the collection.
         images: the images.
-        texts: key of a phrase -> what is asked; phrases that are not there are left out.
+        texts: key of a phrase -> text of the query; phrases without one are left out.
         proposals: image -> regions. None proposes the ground truth: for ``any_box`` the boxes of all chains of the
             image, for ``merged_box`` the smallest box of each of its chains.
         reference: gives the string of a region, from the image's name and the box.

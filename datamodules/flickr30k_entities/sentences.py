@@ -18,11 +18,8 @@ from foundations.errors import InputError
 from foundations.files import lines, read_columns
 
 NOT_VISUAL = "0"
-
 _OPENING = re.compile(r"\[/EN#(\d+)((?:/[A-Za-z]+)+) ")
-
 _MARK = re.compile(r"\[/|\]")
-
 _EXPECTED = "[/EN#<chain>/<type> words]"
 
 

@@ -21,7 +21,6 @@ from datamodules.tsv import read_rows
 from foundations.errors import InputError
 
 _KEY = re.compile(r"([^\s#]+?)(?:\.jpg)?#(\d+)(?:#(\d+))?")
-
 _LINE = "key<TAB>text"
 
 

@@ -22,18 +22,18 @@ def clusters(text: str) -> list[str]:
     >>> clusters("पानी")
     ['पा', 'नी']
     """
-    found: list[str] = []
+    result: list[str] = []
     for cluster in _CLUSTER.findall(text):
         # The annex lets some vowel signs, of Burmese for one, stand alone.
-        if found and unicodedata.category(cluster[0])[0] == "M":
-            found[-1] += cluster
+        if result and unicodedata.category(cluster[0])[0] == "M":
+            result[-1] += cluster
         else:
-            found.append(cluster)
-    return found
+            result.append(cluster)
+    return result
 
 
 def split_words(text: str) -> tuple[list[str], list[str]]:
-    """The words of a text, and what stands before each of them: a space, or nothing.
+    """The words of a text, and what comes before each of them: a space, or nothing.
 
     In scripts without spaces some characters (2 of Han and kana, 4 of Thai) count as a word.
 
@@ -43,26 +43,26 @@ def split_words(text: str) -> tuple[list[str], list[str]]:
     words: list[str] = []
     gaps: list[str] = []
     for number, run in enumerate(text.split()):
-        for place, piece in enumerate(_pieces(run)):
+        for index, piece in enumerate(_pieces(run)):
             words.append(piece)
-            gaps.append(" " if number and not place else "")
+            gaps.append(" " if number and not index else "")
     return words, gaps
 
 
 def join_words(words: list[str], gaps: list[str]) -> str:
-    """The text of words, with what stands before each."""
+    """The text of words, with what comes before each."""
     return "".join(gap + word for gap, word in zip(gaps, words, strict=True))
 
 
 def _pieces(run: str) -> list[str]:
     if run.isascii() or not any(script_of(character) in _PIECES for character in run):
         return [run]
-    found = []
+    pieces = []
     for script, group in groupby(clusters(run), key=lambda cluster: script_of(cluster[0])):
         parts = list(group)
         size = _PIECES.get(script or "", len(parts))
-        found += ["".join(parts[start : start + size]) for start in range(0, len(parts), size)]
-    return found
+        pieces += ["".join(parts[start : start + size]) for start in range(0, len(parts), size)]
+    return pieces
 
 
 def has_letter_base(cluster: str) -> bool:
@@ -72,7 +72,7 @@ def has_letter_base(cluster: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def chart_neighbours(character: str) -> tuple[str, ...]:
-    """Letters (or marks) of the same script that stand at most two places away in Unicode's chart.
+    """Letters (or marks) of the same script at most two positions away in Unicode's chart.
 
     This stands in for a layout or an alphabet where none is known here.
 
@@ -116,7 +116,6 @@ _DROPPED = frozenset("\u093c\u09bc\u0a3c\u0abc\u0b3c\u135d\u135e\u135f\u0670")
 """Nukta; the gemination signs of Ethiopic; the superscript alef of Arabic."""
 
 _STRIPPED = ("Latin", "Greek")
-
 _POINTED = ("Arabic", "Hebrew")
 
 _HOMOPHONES = {"ሐ": "ሀ", "ኀ": "ሀ", "ሠ": "ሰ", "ዐ": "አ", "ፀ": "ጸ"}

@@ -1,8 +1,8 @@
 """Image noise at severities 1 to 5, with the constants of ImageNet-C (Hendrycks and Dietterich 2019, section 4).
 
 They were chosen for images of 224 x 224 pixels. Here an image has the size of its file, and the constants stay as they
-are, so a blur of so many pixels does less to a larger image. ``occlusion``, which is not in ImageNet-C, is ours: a grey
-rectangle at a random place.
+are, so the same blur in pixels does less to a larger image. ``occlusion``, which is not in ImageNet-C, is ours: a grey
+rectangle in a random position.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def jpeg(pixels: Pixels, level: int, generator: np.random.Generator) -> Pixels: 
 
 
 def occlusion(pixels: Pixels, level: int, generator: np.random.Generator) -> Pixels:
-    """Cover 0.1 to 0.5 of the area by a grey rectangle with the proportions of the image, at a random place."""
+    """Cover 0.1 to 0.5 of the area by a grey rectangle with the proportions of the image, in a random position."""
     height, width, _ = pixels.shape
     side = (0.1 * (level + 1)) ** 0.5
     high, wide = max(1, round(height * side)), max(1, round(width * side))

@@ -1,4 +1,4 @@
-"""Keyboard layouts by script, and the keys beside a key.
+"""Keyboard layouts by script, and the keys next to a key.
 
 Latin: QWERTY. Cyrillic: JCUKEN. Greek and Hebrew (SI 1452) as on their national keyboards, Arabic 101, Thai Kedmanee,
 Georgian by QWERTY, and InScript (IS 16350) for Devanagari and the scripts whose Unicode blocks are laid out as its own.
@@ -47,15 +47,15 @@ def keys_beside(character: str) -> tuple[str, ...]:
     (True, True)
     """
     if character in _DIGITS:
-        place = _DIGITS.index(character)
-        return tuple(_DIGITS[near] for near in (place - 1, place + 1) if 0 <= near < len(_DIGITS))
+        index = _DIGITS.index(character)
+        return tuple(_DIGITS[near] for near in (index - 1, index + 1) if 0 <= near < len(_DIGITS))
     script = script_name(character)
     if script == "Ethiopic":
         return syllables_beside(character)
     lower = character.lower()
-    found = layout(script or "").get(lower, ())
-    if found:
-        return tuple(each.upper() for each in found) if character != lower else found
+    keys = layout(script or "").get(lower, ())
+    if keys:
+        return tuple(each.upper() for each in keys) if character != lower else keys
     return chart_neighbours(character)
 
 
@@ -81,30 +81,30 @@ def alphabet(script: str) -> tuple[str, ...]:
 
 @cache
 def layout(script: str) -> dict[str, tuple[str, ...]]:
-    """Key -> keys beside it, of the same kind (letter or mark), and what else is on the key itself."""
-    places = _places(script)
-    found: dict[str, tuple[str, ...]] = {}
-    for key, (layer, row, column) in places.items():
+    """Key -> keys next to it, of the same kind (letter or mark), and what else is on the key itself."""
+    positions = _positions(script)
+    neighbours: dict[str, tuple[str, ...]] = {}
+    for key, (layer, row, column) in positions.items():
         near = []
-        for other, (other_layer, other_row, other_column) in places.items():
+        for other, (other_layer, other_row, other_column) in positions.items():
             rows, columns = abs(row - other_row), abs(column - other_column)
             same_layer = columns <= (_REACH if rows else 1) and rows <= 1
             is_near = same_layer if layer == other_layer else rows == columns == 0
             if is_near and other != key and unicodedata.category(other)[0] == unicodedata.category(key)[0]:
                 near.append(other)
-        found[key] = tuple(near)
-    return found
+        neighbours[key] = tuple(near)
+    return neighbours
 
 
-def _places(script: str) -> dict[str, tuple[int, int, float]]:
+def _positions(script: str) -> dict[str, tuple[int, int, float]]:
     """Key -> layer, row and column."""
     base = _BLOCKS.get(script)
     layers = _LAYERS["Devanagari"] if base is not None else _LAYERS.get(script, ())
-    places: dict[str, tuple[int, int, float]] = {}
+    positions: dict[str, tuple[int, int, float]] = {}
     for layer, rows in enumerate(layers):
         for row, keys in enumerate(rows):
             for column, key in enumerate(keys):
                 character = key if base is None or key == _GAP else chr(ord(key) - 0x900 + base)
                 if key != _GAP and unicodedata.category(character) != "Cn":
-                    places.setdefault(character, (layer, row, column + _OFFSETS[row]))
-    return places
+                    positions.setdefault(character, (layer, row, column + _OFFSETS[row]))
+    return positions

@@ -1,4 +1,4 @@
-"""What may stand in the place of a character: keys beside it, characters that look alike, other letters of its script.
+"""What may replace a character: keys next to it, characters that look alike, other letters of its script.
 
 Each function takes a grapheme cluster and gives the clusters that may replace it, made by changing one letter or mark
 of it.
@@ -16,7 +16,7 @@ from datamodules.noise.keyboards import alphabet, keys_beside
 
 @lru_cache(maxsize=8192)
 def mistyped(cluster: str) -> tuple[str, ...]:
-    """The cluster with a key pressed beside one of its own.
+    """The cluster with a key pressed that is next to one of its own.
 
     >>> mistyped("z")
     ('a', 's', 'x')
@@ -54,9 +54,9 @@ def other_letters(cluster: str) -> tuple[str, ...]:
 
 def _with_one_changed(cluster: str, choices: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
     return tuple(
-        cluster[:place] + other + cluster[place + 1 :]
-        for place, character in enumerate(cluster)
-        for other in choices(character)
+        cluster[:index] + replacement + cluster[index + 1 :]
+        for index, character in enumerate(cluster)
+        for replacement in choices(character)
     )
 
 
@@ -92,10 +92,10 @@ def looks_like(character: str) -> tuple[str, ...]:
         return _like_syllable(character)
     if script is not None and script not in _GROUPS:
         return chart_neighbours(character)
-    found = [each for name in ([script] if script else _GROUPS) for each in _table(name).get(character, ())]
+    alike = [each for name in ([script] if script else _GROUPS) for each in _table(name).get(character, ())]
     split = [_SPLIT[character]] if character in _SPLIT else []
     # A digit looks like letters of many scripts; only those of Latin are taken.
-    return tuple(dict.fromkeys([*(each for each in found if script or each.isascii()), *split]))
+    return tuple(dict.fromkeys([*(each for each in alike if script or each.isascii()), *split]))
 
 
 @cache
@@ -111,14 +111,14 @@ def _table(script: str) -> dict[str, list[str]]:
 def _like_syllable(character: str) -> tuple[str, ...]:
     """Syllables of another consonant in the same order, and the next orders of the same consonant."""
     order, first = ord(character) & 7, ord(character) & ~7
-    found = []
+    syllables = []
     for group in _ETHIOPIC.split():
         series = [ord(each) & ~7 for each in group]
         if first in series:
-            found += [chr(each | order) for each in series if each != first]
-    found += [chr(first | other) for other in (order - 1, order + 1) if 0 <= other < 7]
+            syllables += [chr(each | order) for each in series if each != first]
+    syllables += [chr(first | other) for other in (order - 1, order + 1) if 0 <= other < 7]
     return tuple(
         each
-        for each in dict.fromkeys(found)
+        for each in dict.fromkeys(syllables)
         if each != character and unicodedata.name(each, "").startswith("ETHIOPIC SYLLABLE")
     )

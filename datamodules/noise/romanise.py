@@ -37,11 +37,11 @@ def romanise(text: str) -> str:
     >>> romanise("ሰላም ለዓለም"), romanise("पानी का रंग"), romanise("Привет"), romanise("かな")
     ('selam lealem', 'paanii kaa ranga', 'Privet', 'kana')
     """
-    found = []
-    for place, character in enumerate(text):
-        following = text[place + 1] if place + 1 < len(text) else ""
-        found.append(_indic(character, following) or _letter(character))
-    return without_diacritics("".join(found))
+    letters = []
+    for index, character in enumerate(text):
+        following = text[index + 1] if index + 1 < len(text) else ""
+        letters.append(_indic(character, following) or _letter(character))
+    return without_diacritics("".join(letters))
 
 
 def _indic(character: str, following: str) -> str:

@@ -50,18 +50,14 @@ class NoiseReport:
     def of_parts(cls, parts: Sequence[NoiseReport]) -> NoiseReport:
         """What noise did to several datasets together; the options are those of the first."""
 
-        def total(values: list[int | None]) -> int | None:
-            known = [value for value in values if value is not None]
+        def total(count: str) -> Any:
+            known = [value for part in parts if (value := getattr(part, count)) is not None]
             return sum(known) if known else None
 
-        return cls(
-            sum(part.pairs for part in parts),
-            sum(part.captions for part in parts),
-            total([part.mismatched for part in parts]),
-            total([part.targets_changed for part in parts]),
-            total([part.sources_changed for part in parts]),
-            parts[0].options,
-        )
+        counts = {
+            name: total(name) for name in ("pairs", "captions", "mismatched", "targets_changed", "sources_changed")
+        }
+        return cls(**counts, options=parts[0].options)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -107,12 +103,7 @@ class PairNoise:
             self._text = TextNoise(noise.text, noise.text_severity, noise.known_seed, lexicon, mt)
 
     def __call__(self, pair: Pair, index: int = 0) -> Pair:  # noqa: ARG002  (the text itself gives the random numbers)
-        """The pair with noise; the pair itself where nothing changes.
-
-        Args:
-            pair: a pair.
-            index: of the pair; it plays no role.
-        """
+        """The pair with noise; the pair itself where nothing changes."""
         source, target = self.image(pair.source), self.text(pair.target)
         if source == pair.source and target == pair.target:
             return pair
@@ -237,8 +228,8 @@ def _differs(old: Collection, new: Collection) -> bool:
     return any(isinstance(after, NoisyTexts) or before != after for before, after in sides)
 
 
-def _need_images(noise: EvaluationNoise, found: bool, where: Literal["pair", "test"] = "pair") -> None:
-    if noise.changes_images and not found:
+def _need_images(noise: EvaluationNoise, has_image: bool, where: Literal["pair", "test"] = "pair") -> None:
+    if noise.changes_images and not has_image:
         what = "no training pair's source is one" if where == "pair" else "the test collection has none"
         raise InputError(f"the noise {noise.image} is for images, but {what}")
 

@@ -337,11 +337,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _fault(dataset: Any, kind: str, error: Exception) -> tuple[list[Path], int | None]:
-    """The files that may be malformed; only one, with the line, if that can be found."""
+    """The files that may be malformed: the one at fault with its line, if it can be found, else all of the part."""
     if any(isinstance(each, OSError) and not isinstance(each, BadGzipFile) for each in _mirror_errors(error)):
         return [], None  # not malformed, but missing or not to be opened
     files: list[Path] = []
-    with suppress(Exception):  # not every part of a dataset knows its path; the error is told without it as well
+    with suppress(Exception):  # not every part of a dataset knows its path; the message then names no file
         paths = getattr(getattr(dataset, f"{kind}_handler")(), f"{kind}_path")()
         files = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
     for file in files:

@@ -13,9 +13,11 @@ import numpy as np
 
 from datamodules.base import PairsDataModule
 from datamodules.pairs import Pair
-from datamodules.sources import Pairs, PairSource
+from datamodules.sources import Pairs, PairSource, check_bounds
 from datamodules.text import hash_share, text_id
 from datamodules.tsv import open_pairs
+from foundations.cache import IntArray
+from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection, Qrels, Side
@@ -60,24 +62,24 @@ def known(judged: Judged) -> Judged:
     queries = [query for query in judged.qrels if query in judged.queries]
     if not queries:
         raise InputError(f"{judged.name}: none of the {len(judged.qrels)} judged queries is among the queries")
-    if strangers := len(judged.qrels) - len(queries):
-        warnings.warn(f"{judged.name}: {strangers} judged queries have no text and are left out", stacklevel=2)
+    if without_text := len(judged.qrels) - len(queries):
+        warnings.warn(f"{judged.name}: {without_text} judged queries have no text and are left out", stacklevel=2)
     judged = judged.only(queries)
-    found, lost = 0, dict[str, None]()
+    known_documents, unknown_documents = 0, dict[str, None]()
     with delayed_progress(f"look up judged documents of {judged.name}", len(judged.qrels)) as advance:
         for grades in judged.qrels.values():
             for document, grade in grades.items():
                 if grade > 0 and document in judged.documents:
-                    found += 1
+                    known_documents += 1
                 elif grade > 0:
-                    lost[document] = None
+                    unknown_documents[document] = None
             advance(1)
-    if not found:
+    if not known_documents:
         raise InputError(f"{judged.name}: none of the relevant documents is in the collection")
-    if lost:
+    if unknown_documents:
         warnings.warn(
-            f"{judged.name}: {len(lost)} relevant documents, such as {next(iter(lost))!r}, are not in the collection; "
-            "no system can find them",
+            f"{judged.name}: {len(unknown_documents)} relevant documents, such as {next(iter(unknown_documents))!r}, "
+            "are not in the collection; no system can find them",
             stacklevel=2,
         )
     return judged
@@ -98,9 +100,8 @@ def split(judged: Judged, share: float) -> tuple[Judged, Judged]:
     first = [query for query in judged.qrels if hash_share(query, "judged dev") < share]
     second = [query for query in judged.qrels if hash_share(query, "judged dev") >= share]
     if not first or not second:
-        raise InputError(
-            f"{judged.name}: {len(judged.qrels)} judged queries are too few to take {share:.0%} of them for dev"
-        )
+        count = len(judged.qrels)
+        raise InputError(f"{judged.name}: {count} judged queries are too few to take {share:.0%} of them for dev")
     return judged.only(first), judged.only(second)
 
 
@@ -111,9 +112,9 @@ def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judg
 
     Args:
         judged: the split.
-        queries: at most so many queries, chosen at random; 0 for all.
-        documents: at most so many documents: all that are judged for these queries (even if they are more), and
-            others, chosen at random; 0 for all.
+        queries: most queries, chosen at random; 0 for all.
+        documents: most documents: all that are judged for these queries (even if they are more), and others, chosen
+            at random; 0 for all.
         seed: of the choice.
     """
     if queries and len(judged.qrels) > queries:
@@ -122,8 +123,8 @@ def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judg
         judged = judged.only([query for query in judged.qrels if query in chosen])
     if not documents or len(judged.documents) <= documents:
         return judged
-    wanted = {document: None for grades in judged.qrels.values() for document in grades}
-    texts = {document: judged.documents[document] for document in wanted if document in judged.documents}
+    of_queries = {document: None for grades in judged.qrels.values() for document in grades}
+    texts = {document: judged.documents[document] for document in of_queries if document in judged.documents}
     texts |= _sample(judged.documents, max(0, documents - len(texts)), texts.keys(), seed)
     return replace(judged, documents=texts)
 
@@ -144,14 +145,11 @@ def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) ->
 
 
 def _items_at(documents: Mapping[str, str], rows: list[int]) -> Iterator[tuple[str, str]]:
-    """Ids and texts by their places, in the given order."""
+    """Ids and texts by their positions, in the given order."""
     if hasattr(documents, "item_at"):
-        yield from map(documents.item_at, rows)
-        return
-    wanted = set(rows)
-    at = {row: identifier for row, identifier in enumerate(documents) if row in wanted}
-    for row in rows:
-        yield at[row], documents[at[row]]
+        return map(documents.item_at, rows)
+    identifiers = list(documents)
+    return ((identifiers[row], documents[identifiers[row]]) for row in rows)
 
 
 class GradedPairs(PairSource):
@@ -160,7 +158,7 @@ class GradedPairs(PairSource):
     A judged document answers the query but does not say the same: these pairs are comparable, not parallel.
 
     Args:
-        judged: the split; judgments of documents that it has not are left out.
+        judged: the split; judgments of documents that it lacks are left out.
         min_grade: least grade of a training pair.
         document_first: the document is the source (what the teacher reads), not the query.
         chunk_rows: pairs in a chunk.
@@ -178,13 +176,13 @@ class GradedPairs(PairSource):
                 self._rows += [(query, document) for document in graded if document in judged.documents]
                 advance(1)
         if not self._rows:
-            there = sorted({grade for grades in judged.qrels.values() for grade in grades.values()})
+            known_grades = sorted({grade for grades in judged.qrels.values() for grade in grades.values()})
             raise InputError(
                 f"{judged.name}: no judgment of a known document has grade {min_grade} or more; "
-                f"the grades are {', '.join(map(str, there))}"
+                f"the grades are {', '.join(map(str, known_grades))}"
             )
 
-    def chunk_sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def chunk_sizes(self) -> IntArray:
         """Number of pairs of each chunk; (C,)."""
         whole, rest = divmod(len(self._rows), self.chunk_rows)
         return np.array([self.chunk_rows] * whole + [rest] * (rest > 0), dtype=np.int64)
@@ -216,8 +214,8 @@ class JudgedDataModule(PairsDataModule):
         min_grade: least grade of a judged pair to train on.
         dev_share: share of the test queries, by a hash of their ids, that become ``dev`` where the dataset has no
             dev split. 0 tests on all queries, as published figures do; ``dev`` is then a part of ``test``.
-        dev_queries: at most so many queries in ``dev``; 0 for all.
-        dev_documents: at most so many documents in ``dev``: the judged ones and others at random; 0 for all.
+        dev_queries: most queries in ``dev``; 0 for all.
+        dev_documents: most documents in ``dev``: the judged ones and others at random; 0 for all.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
         **options: those of `PairsDataModule`.
@@ -226,7 +224,7 @@ class JudgedDataModule(PairsDataModule):
     language: str = ""
     """Code of the language, where the dataset has several."""
     training_hint: ClassVar[str] = ""
-    """What else than bitext the user can give, for the error message."""
+    """What the user can give instead of bitext, for the error message."""
 
     def __init__(
         self,
@@ -240,11 +238,8 @@ class JudgedDataModule(PairsDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not 0 <= dev_share < 1:
-            raise ValueError(f"dev_share is {dev_share}, expected a number from 0 and below 1, such as 0.25")
-        for name, value in (("dev_queries", dev_queries), ("dev_documents", dev_documents)):
-            if value < 0:
-                raise ValueError(f"{name} is {value}, expected 0 (all) or more")
+        check_number("dev_share", dev_share, least=0, below=1)
+        check_bounds(dev_queries=dev_queries, dev_documents=dev_documents)
         if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
         self.pairs_file = None if pairs is None else Path(pairs).expanduser()

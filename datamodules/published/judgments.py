@@ -22,9 +22,7 @@ from retrieval.collection import Qrels
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 _SHARE_BITS = 53
-
 _IDS_PER_UPDATE = 4096
-
 _BLOCK = 1 << 20
 
 
@@ -127,7 +125,7 @@ class JudgmentTable:
 def _table(path: Path, queries: TextStore, documents: TextStore, form: JudgmentFormat) -> IntArray:
     """Offset, query, document and grade of each line; (4, J)."""
     table_columns = [array("q") for _ in range(4)]
-    share = lru_cache(1024)(lambda query: share_of(query, form.salt))  # the lines of a query stand together
+    share = lru_cache(1024)(lambda query: share_of(query, form.salt))  # the lines of a query are neighbours
     for number, offset, line in scan_lines(path):
         query, document, grade = form.parse(line, path, number)
         values = (offset, share(query), share_of(document, form.salt), grade)

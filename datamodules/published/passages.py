@@ -186,7 +186,7 @@ def language_code(language: str, names: Mapping[str, str], collection: str, hint
         language: its code, or its English name, in any case.
         names: code -> English name in lower case, words joined by ``_``.
         collection: for the error message.
-        hint: the same, behind the language.
+        hint: put after the language in the error message.
 
     Raises:
         ValueError: it is neither; with all codes, and the nearest.

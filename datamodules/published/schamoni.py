@@ -36,7 +36,6 @@ from foundations.errors import InputError
 from retrieval.collection import Collection
 
 GRADES = (2, 3)
-
 SALT = "schamoni"
 
 SPLITS = {"train": "train|training", "dev": "dev|devel|development", "test": "test|testing"}
@@ -116,14 +115,14 @@ def find_file(root: Path, split: str, kind: str) -> Path:
     if not root.is_dir():
         raise InputError("no such folder, expected one with the .queries, .docs and .qrels files of the splits", root)
     word = re.compile(f"(?<![a-z])({SPLITS[split]})(?![a-z])")
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for path in sorted(root.rglob("*")):
         plain = path.with_suffix("") if path.suffix in OPENERS else path
         if plain.suffix == f".{kind}" and path.is_file() and word.search(str(plain.relative_to(root)).lower()):
-            found.setdefault(plain, path)  # the plain name comes first
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        names = ", ".join(str(path.relative_to(root)) for path in found.values())
+            files.setdefault(plain, path)  # the plain name comes first
+    if len(files) == 1:
+        return next(iter(files.values()))
+    if files:
+        names = ", ".join(str(path.relative_to(root)) for path in files.values())
         raise InputError(f"several files look like the {kind} of {split}: {names}; keep one of them here", root)
-    raise InputError(f"found no {kind} of {split}, expected a file such as {split}.{kind} or {split}.{kind}.gz", root)
+    raise InputError(f"no {kind} of {split}, expected a file such as {split}.{kind} or {split}.{kind}.gz", root)

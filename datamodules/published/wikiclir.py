@@ -55,9 +55,7 @@ LANGUAGES = {"ar": "arabic", "ca": "catalan", "cs": "czech", "de": "german", "en
 """Code -> folder."""
 
 GRADES = (1, 2)
-
 TEST_SHARE, DEV_SHARE = 0.05, 0.05
-
 SALT = "wikiclir"
 
 QueryField = Literal["title", "first_sent", "both"]

@@ -3,7 +3,7 @@
 Documents are the English names and keywords of all base emoji; the teacher reads them. A query is a keyword in the
 student's language, and relevant is every emoji to which CLDR's translators gave that keyword. The student trains on
 phrases: the *names* of emoji and symbols, of languages, places and scripts, the paragraphs of the Universal Declaration
-of Human Rights, and English texts as their own translation. So phrases teach, and single words are asked.
+of Human Rights, and English texts as their own translation. So it learns from phrases, and is tested on single words.
 
 Splits: ``keyword`` asks keywords that are no training string. ``family`` keeps a quarter of Unicode's subgroups
 of emoji (all mammals, say) out of the pairs, and asks their names and keywords; most of their vocabulary is nowhere
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.base import PairsDataModule
 from datamodules.fetch import fetch_data
@@ -34,13 +34,15 @@ from datamodules.pairs import Pair, make_pairs, without_repeats
 from datamodules.starter.cldr import Annotation, find_language, read_annotations, read_families, read_locale_names
 from datamodules.starter.udhr import udhr_pairs
 from datamodules.text import fold, folded, hash_share
+from foundations.checks import check_choice
 from retrieval.collection import Collection
 
 _DEV_SHARE = 0.25
-
 _UNSEEN_SHARE = 0.25
 
 Annotations = dict[str, Annotation]
+KeywordSplit = Literal["keyword", "family"]
+EnglishPairs = Literal["none", "sources", "keywords", "documents"]
 
 
 class StarterDataModule(PairsDataModule):
@@ -50,8 +52,8 @@ class StarterDataModule(PairsDataModule):
         language: a CLDR locale (sw, so, fil, mr, ...), an alias of one, or the English name of its language.
         split: ``keyword`` asks words that are no training string; ``family`` asks emoji of unseen subgroups.
         english: English texts that are pairs with themselves: ``none``; ``sources``, the English side of the
-            other pairs; ``keywords``, also the English keywords that are no query; ``documents``, beside the sources
-            the English documents, whole, as the index holds them.
+            other pairs; ``keywords``, also the English keywords that are no query; ``documents``, in addition to the
+            sources the English documents, whole, as the index holds them.
         derived: train on the names of skin tones, flags and sequences as well ("woman: dark skin tone").
         **options: those of `PairsDataModule`.
     """
@@ -59,18 +61,14 @@ class StarterDataModule(PairsDataModule):
     def __init__(
         self,
         language: str = "sw",
-        split: Literal["keyword", "family"] = "keyword",
-        english: Literal["none", "sources", "keywords", "documents"] = "sources",
+        split: KeywordSplit = "keyword",
+        english: EnglishPairs = "sources",
         derived: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value, choices in (
-            ("split", split, ("keyword", "family")),
-            ("english", english, ("none", "sources", "keywords", "documents")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        check_choice("split", split, get_args(KeywordSplit))
+        check_choice("english", english, get_args(EnglishPairs))
         self.language, self.split, self.english, self.derived = language, split, english, derived
 
     def prepare_data(self) -> None:
@@ -101,7 +99,7 @@ class EmojiSearch:
         asked: the emoji whose terms are queries: all, or those of unseen families.
         names: (English, foreign) names that may be trained on.
         derived_names: the same of skin tones, flags and sequences.
-        others: (English, foreign) locale names and paragraphs.
+        other_pairs: (English, foreign) locale names and paragraphs.
     """
 
     english: Annotations
@@ -110,16 +108,11 @@ class EmojiSearch:
     asked: list[str]
     names: list[tuple[str, str]]
     derived_names: list[tuple[str, str]]
-    others: list[tuple[str, str]]
+    other_pairs: list[tuple[str, str]]
 
     @classmethod
     def read(cls, locale: str, split: str) -> EmojiSearch:
-        """Read the packages.
-
-        Args:
-            locale: a CLDR locale.
-            split: ``keyword`` or ``family``.
-        """
+        """Read the packages for a CLDR locale and the split ``keyword`` or ``family``."""
         english, foreign = read_annotations("en"), read_annotations(locale)
         families = read_families()
         documents = [emoji for emoji in families if emoji in english and english[emoji].name]
@@ -132,17 +125,12 @@ class EmojiSearch:
             asked=[emoji for emoji in documents if not unseen or families[emoji] in unseen],
             names=_names(english, foreign, families, unseen),
             derived_names=_names(*derived, families, unseen),
-            others=locale_name_pairs(locale) + udhr_pairs(locale, (entry.name for entry in foreign.values())),
+            other_pairs=locale_name_pairs(locale) + udhr_pairs(locale, (entry.name for entry in foreign.values())),
         )
 
     def training_texts(self, english: str, derived: bool) -> Iterator[tuple[str, str]]:
-        """The (source, target) texts to train on, each once.
-
-        Args:
-            english: see `StarterDataModule`.
-            derived: see `StarterDataModule`.
-        """
-        texts = self.names + (self.derived_names if derived else []) + self.others
+        """The (source, target) texts to train on, each once; see `StarterDataModule` for the options."""
+        texts = self.names + (self.derived_names if derived else []) + self.other_pairs
         same = [source for source, _ in texts] if english != "none" else []
         if english == "keywords":
             unasked = set(self.documents) - set(self.asked) or set(self.documents)
@@ -163,7 +151,7 @@ class EmojiSearch:
         }
 
     def _all_pairs(self) -> list[tuple[str, str]]:
-        return self.names + self.derived_names + self.others
+        return self.names + self.derived_names + self.other_pairs
 
     def _foreign_queries(self) -> dict[str, str]:
         return self._queries(self.foreign, folded(target for _, target in self._all_pairs()))
@@ -183,11 +171,11 @@ class EmojiSearch:
         for emoji in self.documents:
             for key in folded(_terms(annotations.get(emoji))):
                 if key in queries:
-                    qrels[ids[key]][_code_points(emoji)] = 1
+                    qrels[ids[key]][emoji_id(emoji)] = 1
         return Collection(
             name,
             queries={ids[key]: text for key, text in queries.items()},
-            documents={_code_points(emoji): emoji_document(self.english[emoji]) for emoji in self.documents},
+            documents={emoji_id(emoji): emoji_document(self.english[emoji]) for emoji in self.documents},
             qrels=qrels,
             query_side="teacher" if name == "english" else "student",
         )
@@ -206,7 +194,7 @@ def is_unseen(family: str) -> bool:
 def locale_name_pairs(locale: str) -> list[tuple[str, str]]:
     """(English, foreign) names of languages, places, scripts and the like, where they differ."""
     english, foreign = read_locale_names("en"), read_locale_names(locale)
-    pairs = [(english[place], text) for place, text in foreign.items() if place in english]
+    pairs = [(english[keys], text) for keys, text in foreign.items() if keys in english]
     return [(source, target) for source, target in pairs if fold(source) != fold(target)]
 
 
@@ -231,6 +219,6 @@ def emoji_document(annotation: Annotation) -> str:
     return f"{annotation.name}: {', '.join(annotation.keywords)}"
 
 
-def _code_points(emoji: str) -> str:
-    """The id of a document, e.g. ``1F1F9-1F1FF``."""
+def emoji_id(emoji: str) -> str:
+    """The id of an emoji as a document: its code points, e.g. ``1F1F9-1F1FF``."""
     return "-".join(f"{ord(character):X}" for character in emoji)

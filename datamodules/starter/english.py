@@ -30,7 +30,6 @@ from datamodules.text import fold, normalise
 from retrieval.collection import Collection
 
 _CLAUSE = re.compile(r"(?<=[.;,:])\s+")
-
 _CLAUSE_WORDS = 4
 
 
@@ -67,12 +66,12 @@ class StarterEnglishDataModule(PairsDataModule):
         """(document, query) texts, those of one thing together."""
         for entry in self._data.english.values():
             if entry.name:
-                others = [word for word in entry.keywords if fold(word) != fold(entry.name)]
+                keywords = [word for word in entry.keywords if fold(word) != fold(entry.name)]
                 document = emoji_document(entry)
-                yield [(", ".join(others), entry.name), *((document, part) for part in phrases(entry.name))]
+                yield [(", ".join(keywords), entry.name), *((document, part) for part in phrases(entry.name))]
         for name in dict.fromkeys(read_locale_names("en").values()):
             yield [(name, part) for part in phrases(name)]
-        for paragraph, _ in self._data.others:
+        for paragraph, _ in self._data.other_pairs:
             yield list(clauses(paragraph))
 
 
@@ -94,7 +93,7 @@ def clauses(paragraph: str) -> Iterator[tuple[str, str]]:
     [('yes.', 'He who runs may read;')]
     """
     parts = _CLAUSE.split(paragraph)
-    for place, clause in enumerate(parts):
-        rest = " ".join(parts[:place] + parts[place + 1 :])
+    for index, clause in enumerate(parts):
+        rest = " ".join(parts[:index] + parts[index + 1 :])
         if rest and len(clause.split()) >= _CLAUSE_WORDS:
             yield rest, clause

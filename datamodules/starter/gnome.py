@@ -20,13 +20,9 @@ from datamodules.text import fold, has_letter, normalise
 from foundations.errors import InputError
 
 _MALLARD = "{http://projectmallard.org/1.0/}"
-
 _BLOCKS = ("code", "desc", "item", "note", "p", "screen", "section", "td", "title")
-
 _SEQUENCES = ("guiseq", "keyseq")  # File > Save, Ctrl + S: shown with signs between
-
 _LEAST_WORDS = 20
-
 _OWN_CODES = {"pt": ["pt_BR", "pt"], "zh": ["zh_CN"], "sr-Latn": ["sr@latin"], "pt-PT": ["pt"], "no": ["nb"]}
 
 

@@ -2,8 +2,8 @@
 
 A document is the picture of an emoji (Fluent, 256 x 256 pixels), which the teacher sees. Its captions in the student's
 language are CLDR's *name* and *keywords* (one caption, with commas, without the name). Training pairs are a picture and
-a caption; queries are the captions of pictures that no pair has, and pictures ask for captions as well. One caption may
-stand at several pictures, so judgments are many-to-many.
+a caption; queries are the captions of pictures that no pair has, and pictures are queries for captions as well. One
+caption may belong to several pictures, so judgments are many-to-many.
 
 Half of the pictures are for training, 15 % are ``dev``, and 35 % are ``test``, by a hash of what must not be torn
 apart. ``kind`` keeps together what has the same last word in one of Unicode's subgroups (hearts of all colours,
@@ -25,28 +25,28 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.fetch import fetch, fetch_data
-from datamodules.flickr30k.splits import ImageSplits, SplitByImage
+from datamodules.flickr30k.splits import ImageSplits, SourceKind, SplitByImage
 from datamodules.images import image_source
 from datamodules.pairs import Pair
 from datamodules.starter.cldr import VARIATION_SELECTOR, Annotation, find_language, read_annotations, read_families
+from datamodules.starter.emoji import emoji_id
 from datamodules.text import fold, hash_share, text_id
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection, Qrels, View
 
 Part = Literal["train", "dev", "test"]
+CaptionKind = Literal["name", "keywords", "both"]
 
 Captions = dict[str, str]
 """Kind of the caption, ``name`` or ``keywords``, -> its text."""
 
 SPLITS = ("kind", "family")
-
 _TRAIN_SHARE = 0.5
-
 _DEV_SHARE = 0.15
-
 _CODE_POINTS = re.compile(r"[0-9a-f]{4,5}(-[0-9a-f]{4,5})*")
 
 
@@ -66,20 +66,15 @@ class StarterImagesDataModule(SplitByImage):
         self,
         language: str = "sw",
         split: Literal["kind", "family"] = "kind",
-        source: Literal["image", "caption", "both"] = "image",
-        captions: Literal["name", "keywords", "both"] = "both",
+        source: SourceKind = "image",
+        captions: CaptionKind = "both",
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value, choices in (
-            ("split", split, SPLITS),
-            ("source", source, ("image", "caption", "both")),
-            ("captions", captions, ("name", "keywords", "both")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-        self.language, self.split = language, split
-        self.source, self.captions = source, captions
+        check_choice("split", split, SPLITS)
+        check_choice("source", source, get_args(SourceKind))
+        check_choice("captions", captions, get_args(CaptionKind))
+        self.language, self.split, self.source, self.captions = language, split, source, captions
 
     def check_teacher(self, teacher: Any) -> None:
         """Look whether a teacher can teach these data; see `PairsDataModule.check_teacher`.
@@ -164,8 +159,8 @@ class Picture:
 
     @property
     def id(self) -> str:
-        """The id of a document, e.g. ``1F1F9-1F1FF``."""
-        return "-".join(f"{ord(character):X}" for character in self.emoji)
+        """The id of a document."""
+        return emoji_id(self.emoji)
 
 
 def read_pictures(split: str) -> list[Picture]:
@@ -206,7 +201,7 @@ def captions_of(annotation: Annotation | None) -> Captions:
 
 
 def collection(name: str, captioned: Iterable[tuple[Picture, Captions]]) -> Collection:
-    """Captions that ask for pictures, and the other way round.
+    """A collection in both directions: captions as queries for pictures, and pictures as queries for captions.
 
     Args:
         name: ``dev``, ``test`` or ``english``; of the last the teacher reads both sides.
@@ -235,11 +230,11 @@ def collection(name: str, captioned: Iterable[tuple[Picture, Captions]]) -> Coll
 def _picture_files() -> dict[str, str]:
     """The file of each emoji, without variation selectors, as a source of pairs."""
     folder = fetch("@lobehub/fluent-emoji-3d") / "package/assets"
-    found = {}
+    files = {}
     for path in sorted(folder.glob("*.webp")):
         if _CODE_POINTS.fullmatch(path.stem):  # a few files have other names
             emoji = "".join(chr(int(point, 16)) for point in path.stem.split("-"))
-            found[emoji.replace(VARIATION_SELECTOR, "")] = image_source(path)
-    if not found:
+            files[emoji.replace(VARIATION_SELECTOR, "")] = image_source(path)
+    if not files:
         raise InputError("no pictures (*.webp) in the package", folder)
-    return found
+    return files

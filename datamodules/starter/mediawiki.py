@@ -24,21 +24,13 @@ _OWN_CODES = {"no": ["nb"], "pt": ["pt-br"], "sr": ["sr-ec"], "sr-Latn": ["sr-el
               "zh": ["zh-hans"]}  # fmt: skip
 
 _LONGEST = 300
-
 _LEAST_LETTERS = 3
-
 _TAG = re.compile(r"<[^>]*>|__[A-Z]+__|'{2,}")
-
 _TEMPLATE = re.compile(r"\{\{([^{}\[\]]*)\}\}")
-
 _LINK = re.compile(r"\[\[(?:[^\[\]|{}]*\|)?([^\[\]|{}]*)\]\]")
-
 _WEB_LINK = re.compile(r"\[\S+\s+([^\[\]]*)\]")
-
 _GAP = re.compile(r"\$(?:\d+|[A-Z_]+)")
-
 _CODE = re.compile(r"\{\{|\}\}|\[\[|\]\]|/\*|//|[{}|\\]")
-
 _INFLECTED = ("plural", "gender", "grammar")
 
 

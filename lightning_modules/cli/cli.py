@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,16 +19,17 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError
-from lightning_modules.cli.errors import OptionError, explain, keys_of
+from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
 from lightning_modules.cli.front_door import Arguments
-from lightning_modules.cli.help import completion_script
+from lightning_modules.cli.help import OPTIONS, completion_script
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
 from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
+from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the datamodule shares pairs and texts out over the ranks
@@ -39,11 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 CHECKPOINT_STEPS, CHECKPOINT_SHARE = 100, 0.05
-
-CHECKPOINT_HELP = (
-    f"optimiser steps between checkpoints; by default {CHECKPOINT_STEPS}, or more where writing one would take above "
-    f"{CHECKPOINT_SHARE:.0%}% of the time"
-)
+"""Optimiser steps between checkpoints, unless writing them would take more than this share of the time."""
 
 # Why each of these says nothing to a user of ours:
 IGNORED_WARNINGS = (
@@ -58,12 +55,15 @@ IGNORED_WARNINGS = (
 
 QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")  # tips and greetings
 
+set_loader("potstill", lambda text: get_loader("yaml")(moved(text)), (yaml.YAMLError,))
+
 
 class PotstillParser(LightningArgumentParser):
-    """The parser; options are not abbreviated, and its errors are exceptions."""
+    """The parser: no abbreviations, class paths of today for those of before, and errors as exceptions."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False} | options)
+        defaults: dict[str, Any] = {"allow_abbrev": False, "parser_mode": "potstill"}
+        super().__init__(*args, **defaults | options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: ARG002
         """Raise the message instead of printing it with the usage; `PotstillCLI` makes it clear."""
@@ -112,32 +112,35 @@ class PotstillCLI(LightningCLI):
                 args=arguments.cli,
             )
         except OptionError as error:
-            names = [action.dest for action in self.parser._actions]
-            raise explain(str(error), names, arguments.configs, arguments.cli) from error
+            raise explain(str(error), arguments.configs, arguments.cli) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is ours: loggers, run folder, evaluation."""
-        parser.add_argument("--logger", type=str, default="wandb", help="wandb, csv, tensorboard or none; with commas")
-        parser.add_argument("--output", type=str, default="runs", help="where run folders go")
-        parser.add_argument("--name", type=str, default=None, help="name of the run folder")
-        parser.add_argument("--checkpoint_every", type=int | None, default=None, help=CHECKPOINT_HELP)
-        parser.add_argument("--plots", type=bool, default=True, help="draw curves and results into the run folder")
+        ours: dict[str, tuple[Any, Any]] = {
+            "--logger NAMES": (str, "wandb"),
+            "--output DIR": (str, "runs"),
+            "--name NAME": (str, None),
+            "--checkpoint_every N": (int | None, None),
+            "--plots BOOL": (bool, True),
+        }
+        for name, (kind, default) in ours.items():
+            parser.add_argument(name.split()[0], type=kind, default=default, help=OPTIONS[name])
         parser.add_class_arguments(RetrievalEvaluation, "evaluation")
         parser.set_defaults(
             {
-                "model.student": {"class_path": "lightning_modules.students.static.StaticEncoder"},
+                "model.student": {"class_path": STUDENTS["static"]},
                 "model.teacher": {
-                    "class_path": "lightning_modules.teachers.cached.CachedTeacher",
-                    "init_args": {"teacher": {"class_path": "lightning_modules.teachers.online.OnlineTeacher"}},
+                    "class_path": TEACHERS["cached"],
+                    "init_args": {"teacher": {"class_path": TEACHERS["online"]}},
                 },
-                "model.strategy": {"class_path": "strategies.ot.OptimalTransport"},
+                "model.strategy": {"class_path": STRATEGIES["ot"]},
             }
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; or print a completion script instead, and stop."""
         if self.arguments.completion is not None:
-            print(completion_script(parser, self.arguments.completion))
+            print(completion_script(self.arguments.completion))
             parser.exit(0)
         super().parse_arguments(parser, args)
 
@@ -155,7 +158,7 @@ class PotstillCLI(LightningCLI):
         except (InputError, ArgumentError):
             raise
         except (ValueError, MisconfigurationException) as error:
-            raise InputError(_reason(str(error))) from error
+            raise InputError(reason(str(error))) from error
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
         """Build the trainer with our callbacks and loggers, after the data were read."""
@@ -169,6 +172,8 @@ class PotstillCLI(LightningCLI):
         if self.evaluate_only:
             return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
         parse_names(config["logger"])
+        # On every rank, as there is no barrier yet: one makes what is missing, under a lock, and the others wait.
+        self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.evaluation.check(self.datamodule.collections)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
@@ -243,15 +248,6 @@ def short_name(kind: str, class_path: str) -> str:
     """The short name of a class path, or the name of the class."""
     names = {path: name for name, path in SHORT_NAMES[kind].items()}
     return names.get(class_path, class_path.rpartition(".")[2])
-
-
-def _reason(message: str) -> str:
-    """The line that says what is wrong, of a message that jsonargparse made of a class's own error."""
-    found = re.search(r"\n *Errors:\n( *- )", message)
-    if found is None:
-        return message
-    first = message[found.end() :].split(f"\n{found[1]}", 1)[0]
-    return _reason(re.split(r"\n *Given value", first, maxsplit=1)[0]).strip()
 
 
 MIXTURE = "datamodules.mixture.MixtureDataModule"

@@ -6,16 +6,24 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from datamodules import DATAMODULES
-from lightning_modules.names import FULL_KEYS, LOGGERS, SCORES, SHELLS, SHORT_NAMES, STUDENTS
-from strategies import STRATEGIES
+from lightning_modules.names import LOGGERS, SCORES, SHELLS, SHORT_NAMES, TEACHERS
 
-ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[2]
+
+_CLASSES = {
+    "model": ["lightning_modules.distillation.DistillationModule"],
+    "model.teacher": TEACHERS.values(),
+    "model.teacher.teacher": TEACHERS.values(),
+    "evaluation": ["lightning_modules.evaluation.callback.RetrievalEvaluation"],
+    "trainer": ["lightning.pytorch.Trainer"],
+} | {kind: names.values() for kind, names in SHORT_NAMES.items()}
+"""Group of options -> the classes that may stand there."""
 
 OPTIONS: dict[str, str] = {
     "--strategy NAME": "distillation loss, see below; a class path works as well",
@@ -34,6 +42,8 @@ OPTIONS: dict[str, str] = {
     "--logger NAMES": f"one or more of {', '.join(LOGGERS)}, with commas (default: wandb, offline if not logged in)",
     "--output DIR": "where run folders go (default: runs)",
     "--name NAME": "name of the run folder (default: from data, strategy and seed)",
+    "--checkpoint_every N": "optimiser steps between checkpoints (default: 100, or more where writing one takes long)",
+    "--plots BOOL": "draw curves and results into the run folder (default: true)",
     "--resume [DIR]": "go on with a run that was cut off: that folder, or the newest one of this name",
     "--print_config": "print the whole configuration, and stop",
     "--print_shtab SHELL": "print a completion script for bash or zsh, and stop",
@@ -57,7 +67,7 @@ def short_help() -> str:
         "options:",
         *(f"  {name:<24}  {text}" if len(name) <= 24 else f"  {name}\n{'':28}{text}" for name, text in OPTIONS.items()),
     ]
-    for title, names in (("strategies", STRATEGIES), ("datasets", DATAMODULES), ("students", STUDENTS)):
+    for title, names in zip(("strategies", "datasets", "students"), SHORT_NAMES.values(), strict=True):
         lines += ["", f"{title}:", *(f"  {name:<24}  {summary(path)}" for name, path in names.items())]
     return "\n".join(lines)
 
@@ -65,70 +75,55 @@ def short_help() -> str:
 def summary(class_path: str) -> str:
     """The first sentence of a class's docstring, read from its source."""
     module, _, name = class_path.rpartition(".")
-    source = (ROOT / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+    source = (_ROOT / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
     raise AssertionError(f"{class_path} is not in its file")
 
 
-FILE_OPTIONS = ("config", "output", "resume", "teacher", "data.root")
-
-
-def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
+def completion_script(shell: str) -> str:
     """A script that completes the options of ``./train.py``, short names, and the options of what they name.
 
     Args:
-        parser: the real parser.
         shell: one of `SHELLS`.
     """
     import shtab
 
-    plain = argparse.ArgumentParser("train.py", add_help=False)
-    for name, choices in sorted(_options(parser).items()):
-        action = plain.add_argument(f"--{name}", choices=choices)
-        if name in FILE_OPTIONS:
+    parser = argparse.ArgumentParser("train.py", add_help=False)
+    for name, choices in sorted(parser_options().items()):
+        action = parser.add_argument(f"--{name}", choices=choices)
+        if name in ("config", "output", "resume", "teacher", "data.root"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
-    return str(shtab.complete(plain, shell))
+    return str(shtab.complete(parser, shell))
 
 
-def _options(parser: argparse.ArgumentParser) -> dict[str, list[str] | None]:
-    """Options as they are typed, and their choices."""
-    options: dict[str, list[str] | None] = {"resume": None, "teacher": None, "help_all": None, "help": None}
-    for action in parser._actions:
-        for option in action.option_strings:
-            if option.startswith("--"):
-                options[option.removeprefix("--")] = _choices(getattr(action, "_typehint", None))
-    options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS), "score": list(SCORES)}
+def parser_options() -> dict[str, list[str] | None]:
+    """All options as they are typed, and their choices, if they are few; jsonargparse's own list takes a minute."""
+    options: dict[str, list[str] | None] = dict.fromkeys(re.findall(r"--(\w+)(?= |,|$)", " ".join(OPTIONS)))
+    options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS), "score": list(SCORES), "help": None}
+    classes = [(group, path) for group, paths in _CLASSES.items() for path in paths]
+    for group, path in classes:
+        for name, choices in class_options(path):
+            known = options.get(f"{group}.{name}") or []
+            options[f"{group}.{name}"] = list(dict.fromkeys([*known, *(choices or [])])) or None
     for kind, names in SHORT_NAMES.items():
         options |= {kind: list(names), f"{kind}.help": list(names)}
-        if FULL_KEYS[kind] != kind:
-            options = {name: choices for name, choices in options.items() if not name.startswith(FULL_KEYS[kind])}
-        for class_path in names.values():
-            for name, choices in class_options(class_path):
-                known = options.get(f"{kind}.{name}") or []
-                options[f"{kind}.{name}"] = list(dict.fromkeys([*known, *(choices or [])])) or None
+        options.pop(f"model.{kind}", None)
     return options
 
 
 def class_options(class_path: str) -> Iterator[tuple[str, list[str] | None]]:
-    """The options of a class of ours and of its bases, and their choices."""
+    """The options of a class and of its bases, with their choices; those of a dataclass as ``noise.rate``."""
     module, _, name = class_path.rpartition(".")
     for base in getattr(import_module(module), name).__mro__:
-        if base.__module__.split(".")[0] in ("datamodules", "strategies", "lightning_modules"):
-            types = get_type_hints(base.__init__)
-            for option, parameter in inspect.signature(base.__init__).parameters.items():
-                if option != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                    yield option, _choices(types.get(option))
-                    yield from _fields(option, types.get(option))
-
-
-def _fields(option: str, kind: Any) -> Iterator[tuple[str, list[str] | None]]:
-    """The options below one that is a dataclass, such as ``noise.rate``."""
-    for member in (kind, *get_args(kind)):
-        if dataclasses.is_dataclass(member):
-            types = get_type_hints(member)
-            yield from ((f"{option}.{each.name}", _choices(types[each.name])) for each in dataclasses.fields(member))
+        types = get_type_hints(base.__init__)
+        for option, parameter in inspect.signature(base.__init__).parameters.items():
+            if option not in types or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            yield option, _choices(types[option])
+            for member in filter(dataclasses.is_dataclass, (types[option], *get_args(types[option]))):
+                yield from ((f"{option}.{name}", _choices(kind)) for name, kind in get_type_hints(member).items())
 
 
 def _choices(kind: Any) -> list[str] | None:

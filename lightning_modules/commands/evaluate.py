@@ -14,7 +14,8 @@ import yaml
 
 from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
-from lightning_modules.cli.front_door import class_path, option_pairs
+from lightning_modules.cli.front_door import Arguments, run_config
+from lightning_modules.names import moved
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
 from retrieval.results import Rows, averages, by_language, to_json
 from retrieval.table import print_table, results_table
@@ -112,13 +113,10 @@ def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = N
     Raises:
         InputError: there is no such run folder or checkpoint, or an option is wrong.
     """
-    config = Path(folder) / "config.yaml"
-    if not config.is_file():
-        raise InputError("no config.yaml there, expected the folder of a run", folder)
+    config = run_config(folder)
     if checkpoint is not None and not checkpoint.is_file():
         raise InputError("no such checkpoint", checkpoint)
     from lightning_modules.cli.cli import PotstillCLI
-    from lightning_modules.cli.front_door import Arguments
 
     # The config may be that of a run on many devices, or of one that was not to be tested.
     single = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
@@ -180,37 +178,6 @@ def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]
         write_json(json_file, to_json(content, {row: {"means": each} for row, each in averages(means).items()}))
 
 
-def take_data_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command line of evaluate.py.
-
-    Args:
-        arguments: as typed.
-
-    Returns:
-        The others, and those of another dataset, with its class path; none of them where there is no ``--data``.
-
-    Raises:
-        InputError: an unknown dataset, or options of one without ``--data NAME``.
-    """
-    others: list[str] = []
-    options: list[str] = []
-    chosen: str | None = None
-    for argument, name, value in option_pairs(arguments):
-        typed = [argument] if value is None or "=" in argument else [argument, value]
-        if name == "data":
-            if not value:
-                raise InputError("--data needs the name of a dataset, such as flickr30k_entities")
-            chosen = class_path("data", value)
-        elif name.startswith("data."):
-            options += typed
-        else:
-            others += typed
-    if chosen is None and options:
-        raise InputError(f"{options[0]} is an option of another dataset: name it, --data NAME")
-    # The teacher has no need of the pairs, only the vocabulary had, which the checkpoint holds.
-    return others, [] if chosen is None else [f"--data={chosen}", "--data.cache_pairs=false", *options]
-
-
 def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
     """See to it that no image of the test was trained on: Flickr30k has two splits.
 
@@ -227,7 +194,7 @@ def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
     evaluated = [part.image_splits().evaluated for part in parts if isinstance(part, SplitByImage)]
     if not evaluated:
         return
-    trained = _trained_images(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+    trained = _trained_images(yaml.safe_load(moved(config.read_text(encoding="utf-8")))["data"])
     tested = frozenset().union(*evaluated)
     if found := trained & tested:
         raise InputError(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from datamodules.lines import TextStore, tsv_line
 from datamodules.published.passages import open_passages
-from foundations.commands import Parser
 from foundations.errors import InputError, as_input_error
 from foundations.files import require_file
 from lightning_modules.commands.evaluate import load_weights, open_run
@@ -30,7 +28,6 @@ from retrieval.index.shards import Shards
 from retrieval.trec import write_run
 
 _RECALL_QUERIES = 100
-
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "GROUP_RANK")
 
 
@@ -176,38 +173,4 @@ def _ranks() -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def search_parser(description: str) -> Parser:
-    """The options of the command line.
-
-    Args:
-        description: shown by ``--help``.
-    """
-    options = Parser("search.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = options.add_subparsers(dest="command", required=True, metavar="index|query")
-    index = commands.add_parser("index", help="encode a collection; goes on where an earlier start was interrupted")
-    index.add_argument("run", help="run folder that train.py wrote")
-    index.add_argument("documents", help="id<TAB>text, or JSONL with id and text")
-    index.add_argument("--output", required=True, help="folder to write")
-    index.add_argument("--dtype", choices=["fp32", "fp16"], default="fp32", help="of the vectors on disk (fp32)")
-    index.add_argument("--tokens", action="store_true", help="token vectors as well, for --score maxsim")
-    index.add_argument("--block", type=int, help="texts in a block (50000; 5000 with --tokens)")
-    index.add_argument("--batch-size", type=int, default=256, help="texts that are encoded together (256)")
-    query = commands.add_parser("query", help="search, and write a TREC run")
-    query.add_argument("folder", help="what index wrote")
-    query.add_argument("queries", nargs="?", help="id<TAB>text, or JSONL with id and text")
-    query.add_argument("--text", help="one query; prints what is found")
-    query.add_argument("--run", required=True, help="run folder whose student reads the queries")
-    query.add_argument("--output", help="TREC run to write")
-    query.add_argument("--k", type=int, help="documents for each query (1000; 10 with --text)")
-    query.add_argument("--score", choices=["pooled", "maxsim"], default="pooled", help="one vector a text, or tokens")
-    query.add_argument("--memory-mb", type=int, default=512, help="memory for the blocks of exact search (512)")
-    query.add_argument("--index", choices=["exact", "flat", "ivf", "hnsw"], default="exact", help="others are FAISS")
-    for name, what in (("nlist", "ivf: clusters"), ("nprobe", "ivf: clusters to search"), ("ef-search", "hnsw")):
-        query.add_argument(f"--{name}", type=int, help=f"{what} (by the size of the collection)")
-    query.add_argument("--m", type=int, default=32, help="hnsw: links of a document (32)")
-    for command in (index, query):
-        side = "documents" if command is index else "queries"
-        command.add_argument("--side", choices=["student", "teacher"], default="student", help=f"who reads the {side}")
-        command.add_argument("--checkpoint", help="checkpoint file (checkpoints/best.ckpt of the run)")
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda:0 and so on")
-    return options
+COMMANDS: dict[str, Callable[[Namespace], None]] = {"index": build, "query": query}

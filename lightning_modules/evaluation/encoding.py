@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,9 +29,7 @@ from strategies.base import Embeddings
 from strategies.distributed import rank_and_world_size
 
 T = TypeVar("T")
-
 _BATCH_SIZE = 256
-
 _BLOCK, _TOKEN_BLOCK = 50_000, 5_000
 """Texts in a shard, without and with token vectors."""
 
@@ -146,8 +144,8 @@ def encode_into(
     """
 
     def vectors(batch: list[str]) -> tuple[Tensor, TokenMatrix | None]:
-        found = encoder.encode(batch, tokens, side=side)
-        return found.pooled, unit_token_matrix(found) if tokens else None
+        embeddings = encoder.encode(batch, tokens, side=side)
+        return embeddings.pooled, unit_token_matrix(embeddings) if tokens else None
 
     rank, world_size = rank_and_world_size()
     if rank == 0:
@@ -162,7 +160,7 @@ def encode_into(
     return Shards(folder)
 
 
-class StudentEncoder:
+class StudentEncoder(Encoder):
     """The student of a module with its projection as an `Encoder`, in eval mode and without gradient.
 
     Args:
@@ -191,7 +189,7 @@ class StudentEncoder:
 
     @property
     def dim(self) -> int:
-        """Width of the vectors: the teacher's, where there is a projection."""
+        """The teacher's width, where there is a projection."""
         layer = self.module.projection
         return layer.out_features if isinstance(layer, nn.Linear) else self.module.student.dim
 
@@ -217,9 +215,6 @@ class StudentEncoder:
                 else:
                     digest.update(json.dumps(value, sort_keys=True, default=str).encode())
         return digest.hexdigest()
-
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
-        """Nothing: the student keeps no vectors."""
 
     @torch.no_grad()
     def encode(

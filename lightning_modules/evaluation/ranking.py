@@ -135,8 +135,8 @@ def _among_candidates(queries: EncodedTexts, documents: EncodedTexts, view: View
     with delayed_progress(f"search {view.name}", len(together)) as advance:
         for candidates, rows in together.items():
             group, among = queries.select(rows), documents.of(candidates)
-            found = search_texts(group, among, kind, k or len(candidates), progress=False)
-            run |= to_run(*found, group.ids, among.ids)
+            result = search_texts(group, among, kind, k or len(candidates), progress=False)
+            run |= to_run(*result, group.ids, among.ids)
             advance(1)
     return {name: run[name] for name in queries.ids if name in run}
 

@@ -57,7 +57,7 @@ def rerank_run(module: DistillationModule, collection: Collection, run: Run, dep
             candidates = encoded("documents", list(dict.fromkeys(each for query in block for each in first[query])))
             for query in block:
                 single, among = queries.of([query]), candidates.of(first[query])
-                found = search_texts(single, among, kind, len(among.ids), progress=False)
-                reranked |= to_run(*found, single.ids, among.ids)
+                result = search_texts(single, among, kind, len(among.ids), progress=False)
+                reranked |= to_run(*result, single.ids, among.ids)
                 advance(1)
     return reranked

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 _HAS_LEAF = 1 << 8
-
 _LEAF = 1 << 31
-
 _OFFSET_SHIFT = 10
-
 _CONTROL = "\x01"
 
 

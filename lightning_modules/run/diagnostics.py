@@ -74,7 +74,7 @@ def statistics(
     """Figures of the training texts, and of what each model reads of ``dev``; images are left out.
 
     Of more than 20,000 texts a sample is taken: every nth pair, the first texts of a collection. Where the teacher's
-    tokenization is not known (None), its rows are left out; ``reader_of`` says who reads one side of a collection.
+    tokenization is not known (None), its rows are left out. ``reader_of`` says who reads one side of a collection.
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]

@@ -30,7 +30,7 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
 
 
 def print_results(folder: Path) -> None:
-    """Print the results in a run folder, and where its files are; or one line where nothing was tested."""
+    """Print the results in a run folder, and where its files are; one line where there are none."""
     if not (folder / "metrics.json").is_file():
         print(f"{folder}: no results are kept of a run with fast_dev_run or limit_test_batches 0")
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -13,18 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.images import PREFIX as IMAGE_PREFIX
+from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from lightning_modules.models.pretrained import load_tokenizer
 from lightning_modules.students import vocabulary as vocabularies
 from lightning_modules.students.tokens import (
     Encoding,
     EncodingMemory,
+    Ints,
     Tokenization,
     padded_inputs,
     set_rows,
     start_rows,
 )
-from lightning_modules.vectors import inverse_document_frequency
+from lightning_modules.vectors import idf_of_ids
 from strategies.base import Embeddings
 
 
@@ -64,10 +66,8 @@ class TextEncoder(nn.Module, ABC):
         document_prefix: str | None = None,
     ) -> None:
         super().__init__()
-        if vocabulary not in get_args(vocabularies.Mode):
-            raise ValueError(f"vocabulary must be keep, trim or extend; got {vocabulary!r}")
-        if max_length < 3:
-            raise ValueError(f"max_length must be at least 3 tokens; got {max_length}")
+        check_choice("vocabulary", vocabulary, get_args(vocabularies.Mode))
+        check_number("max_length", max_length, least=3)
         self.model_name, self.max_length = model, max_length
         self.prefixes: dict[TextSide, str] = side_prefixes(prefix, query_prefix, document_prefix)
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
@@ -149,16 +149,17 @@ class TextEncoder(nn.Module, ABC):
             texts: the texts to count in, e.g. all training texts.
             side: what they are read as.
         """
-        counts = torch.zeros(self._vocabulary_size(), dtype=torch.float64)
-        total, seen, truncated = 0, self.texts_seen, self.texts_truncated
+        idf = idf_of_ids(self.token_ids(texts, side), self._vocabulary_size())
+        self.idf = torch.from_numpy(idf).to(self.idf.device)
+
+    def token_ids(self, texts: Iterable[str], side: TextSide = "queries") -> Iterator[Ints]:
+        """The ids of the real tokens of each text, (tokens of the text,)."""
+        seen, truncated = self.texts_seen, self.texts_truncated
         for chunk in vocabularies.chunks(texts, _CHUNK):
             inputs = self.tokenize(chunk, side)
-            total += len(chunk)
-            codes = torch.arange(len(chunk))[:, None] * len(counts) + inputs["input_ids"]
-            ids = torch.unique(codes[inputs["token_mask"]]) % len(counts)
-            counts += torch.bincount(ids, minlength=len(counts))
-        self.texts_seen, self.texts_truncated = seen, truncated
-        self.idf = inverse_document_frequency(counts, total).to(self.idf.device)
+            self.texts_seen, self.texts_truncated = seen, truncated
+            for ids, real in zip(inputs["input_ids"].numpy(), inputs["token_mask"].numpy(), strict=True):
+                yield ids[real]
 
     def adapt_vocabulary(self, texts: Sequence[str]) -> None:
         """Change the vocabulary as the option ``vocabulary`` says; call it once, before training.
@@ -276,7 +277,7 @@ def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | 
 
 
 def _encoding(encoding: Any, prefix: int) -> Encoding:
-    """What the tokenizers library made of a text that follows a prefix of so many characters."""
+    """What the tokenizers library made of a text behind a prefix, whose length in characters is given."""
     real = np.array(encoding.special_tokens_mask) == 0
     if prefix:
         real &= np.array([end for _, end in encoding.offsets]) > prefix

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.models.pretrained import load_model
-from lightning_modules.students import vocabulary as vocabularies
 from lightning_modules.students.base import TextEncoder
 from lightning_modules.vectors import masked_mean
 from strategies.base import Embeddings
@@ -26,13 +27,8 @@ class StaticEncoder(TextEncoder):
         dim: width of the vectors; None keeps the embeddings' own. Another width needs ``linear``.
         linear: put a linear layer, which starts as the identity, after the token vectors.
         token_weights: learn a positive weight for each token in the mean; all start at 1.
-        max_length: longest text in tokens, special tokens included; what is longer is cut.
-        prefix: put before each text; its tokens do not count.
-        vocabulary: ``keep``, ``trim`` or ``extend``; see `TextEncoder`.
-        new_pieces: largest number of pieces that ``extend`` adds.
         random_init: random token vectors with the deviation of the model's own.
-        query_prefix: takes the place of prefix for queries; None does not.
-        document_prefix: takes the place of prefix for documents; None does not.
+        **options: of `TextEncoder`.
 
     Raises:
         InputError: there is no such model.
@@ -46,21 +42,16 @@ class StaticEncoder(TextEncoder):
         dim: int | None = None,
         linear: bool = True,
         token_weights: bool = False,
-        max_length: int = 128,
-        prefix: str = "",
-        vocabulary: vocabularies.Mode = "keep",
-        new_pieces: int = 4000,
         random_init: bool = False,
-        query_prefix: str | None = None,
-        document_prefix: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(model, max_length, prefix, vocabulary, new_pieces, query_prefix, document_prefix)
+        super().__init__(model=model, **options)
         rows = load_model(model, layers=1).get_input_embeddings().weight.detach()
         if random_init:
             rows = torch.randn_like(rows) * rows.std()
         width = rows.shape[1]
         if dim is not None and (dim < 1 or (dim != width and not linear)):
-            raise ValueError(f"dim must be {width}, the width of {model}, or needs linear=true; got {dim}")
+            raise ValueError(f"dim is {dim}, expected {width}, the width of {model}, or linear=true")
         self.embedding = nn.Embedding(len(rows), width, _weight=rows)
         self.token_weights = nn.Embedding(len(rows), 1, _weight=torch.zeros(len(rows), 1)) if token_weights else None
         self.linear = nn.Linear(width, dim or width) if linear else None

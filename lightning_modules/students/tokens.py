@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
-
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
-
 MOST_TEXTS = 200_000
 """Texts that an encoder remembers; a text of 30 tokens takes about half a kilobyte."""
 
@@ -53,10 +51,7 @@ class Encoding:
 class EncodingMemory:
     """Remembers the encodings of texts: epochs and validations ask for the same ones again.
 
-    It keeps what comes first, up to a number of texts, and forgets nothing but all at once (`clear`).
-
-    Args:
-        most: number of texts.
+    It keeps the first texts that it sees, at most ``most`` of them, until `clear`.
     """
 
     def __init__(self, most: int = MOST_TEXTS) -> None:
@@ -83,35 +78,19 @@ class EncodingMemory:
 
 
 def padded_inputs(encodings: Sequence[Encoding], pad_id: int) -> dict[str, Tensor]:
-    """Encodings as one batch, padded at the end.
-
-    Args:
-        encodings: B texts.
-        pad_id: stands at padding.
-
-    Returns:
-        ``input_ids`` and ``attention_mask`` (int64), and ``token_mask`` (bool); all (B, T).
-    """
+    """B encodings as one batch, padded at the end; see `TextEncoder.tokenize`."""
     lengths = np.array([len(encoding.ids) for encoding in encodings])
-    place = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(place.shape, pad_id, dtype=np.int64)
-    real = np.zeros(place.shape, dtype=bool)
-    ids[place] = np.concatenate([encoding.ids for encoding in encodings])
-    real[place] = np.concatenate([encoding.real for encoding in encodings])
-    arrays = {"input_ids": ids, "attention_mask": place.astype(np.int64), "token_mask": real}
+    attended = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(attended.shape, pad_id, dtype=np.int64)
+    real = np.zeros(attended.shape, dtype=bool)
+    ids[attended] = np.concatenate([encoding.ids for encoding in encodings])
+    real[attended] = np.concatenate([encoding.real for encoding in encodings])
+    arrays = {"input_ids": ids, "attention_mask": attended.astype(np.int64), "token_mask": real}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def start_rows(table: Tensor, sources: list[list[int]]) -> Tensor:
-    """The rows of a new table: each the mean of its old rows.
-
-    Args:
-        table: the old table, (V, D).
-        sources: old ids of each of the W new rows.
-
-    Returns:
-        (W, D).
-    """
+    """The W rows of a new table, (W, D): each the mean of its rows in the old one, (V, D)."""
     rows = table[torch.tensor([ids[0] for ids in sources], device=table.device)]
     for row, ids in enumerate(sources):
         if len(ids) > 1:

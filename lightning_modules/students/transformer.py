@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from foundations.files import new_folder
 from lightning_modules.models.files import write_tokenizer
 from lightning_modules.models.pretrained import load_model, max_positions, quiet_transformers
-from lightning_modules.students import vocabulary as vocabularies
 from lightning_modules.students.base import TextEncoder
 from lightning_modules.vectors import PROJECTION, masked_mean, start_projection
 from strategies.base import Embeddings
@@ -35,17 +35,12 @@ class TransformerEncoder(TextEncoder):
     Args:
         model: a starter name, a local folder, or a name on the Hugging Face hub.
         pooling: ``mean`` of the tokens, or ``cls``, the first one.
-        max_length: longest text in tokens, special tokens included; what is longer is cut.
-        layers: keep the first so many layers; None keeps all.
+        layers: number of layers to keep, from the first; None keeps all.
         random_init: take the architecture and the tokenizer only; the weights are random.
-        prefix: put before each text, e.g. ``"query: "`` for e5 models.
-        vocabulary: ``keep``, ``trim`` or ``extend``; see `TextEncoder`.
-        new_pieces: largest number of pieces that ``extend`` adds.
         dropout: probability for all dropout layers; None keeps the model's own.
         output_dim: width of the linear projection, e.g. 128; None has no projection.
         query_augmentation: fill queries with mask tokens up to this many tokens, special ones included; 0 does not.
-        query_prefix: takes the place of prefix for queries; None does not.
-        document_prefix: takes the place of prefix for documents; None does not.
+        **options: of `TextEncoder`.
 
     Raises:
         InputError: there is no such model.
@@ -59,33 +54,25 @@ class TransformerEncoder(TextEncoder):
         model: str = "starter/e5-small",
         *,
         pooling: Pooling = "mean",
-        max_length: int = 128,
         layers: int | None = None,
         random_init: bool = False,
-        prefix: str = "",
-        vocabulary: vocabularies.Mode = "keep",
-        new_pieces: int = 4000,
         dropout: float | None = None,
         output_dim: int | None = None,
         query_augmentation: int = 0,
-        query_prefix: str | None = None,
-        document_prefix: str | None = None,
+        **options: Any,
     ) -> None:
-        if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be mean or cls; got {pooling!r}")
-        if output_dim is not None and output_dim < 1:
-            raise ValueError(f"output_dim must be at least 1; got {output_dim}")
-        super().__init__(model, max_length, prefix, vocabulary, new_pieces, query_prefix, document_prefix)
-        if not 0 <= query_augmentation <= max_length:
-            raise ValueError(f"query_augmentation must be from 0 to max_length={max_length}; got {query_augmentation}")
+        check_choice("pooling", pooling, get_args(Pooling))
+        check_number("output_dim", 1 if output_dim is None else output_dim, least=1)
+        super().__init__(model=model, **options)
+        check_number("query_augmentation", query_augmentation, least=0, most=self.max_length)
         if query_augmentation and "mask_token" not in self.special_tokens:
             raise ValueError(f"query_augmentation needs a tokenizer with a mask token, which that of {model} lacks")
         self.query_augmentation = query_augmentation
         self.pooling = pooling
         self.model = load_model(model, layers, random_init, dropout)
         limit = max_positions(self.model.config)
-        if limit is not None and max_length > limit:
-            raise ValueError(f"max_length must be at most {limit}, the positions of {model}; got {max_length}")
+        if limit is not None and self.max_length > limit:
+            raise ValueError(f"max_length is {self.max_length}, expected at most {limit}, the positions of {model}")
         width = int(self.model.config.hidden_size)
         self.projection = None if output_dim is None else nn.Linear(width, output_dim, bias=False)
         if self.projection is not None:
@@ -115,7 +102,7 @@ class TransformerEncoder(TextEncoder):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model and its tokenizer as a folder that AutoModel and AutoTokenizer load.
 
-        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` beside it, under the
+        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` next to it, under the
         name ``weight``, (output_dim, hidden size); sides and query augmentation are not written. A
         `TransformerEncoder` with that folder as its model and the same ``output_dim`` starts from this projection.
 

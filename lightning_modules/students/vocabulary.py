@@ -17,11 +17,8 @@ from itertools import islice
 from typing import Any, Literal
 
 Mode = Literal["keep", "trim", "extend"]
-
 _CHUNK = 4096
-
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-
 _MERGED_ALPHABETS = ("LATIN", "GREEK", "CYRILLIC")
 """Scripts whose accents BERT's uncased normaliser may go on stripping: words stay readable without them."""
 
@@ -84,7 +81,7 @@ def extend(tokenizer: Any, texts: Sequence[str], new_pieces: int) -> Adapted:
         ValueError: the tokenizer is of another kind, or ``new_pieces`` is below 1.
     """
     if new_pieces < 1:
-        raise ValueError(f"new_pieces must be at least 1; got {new_pieces}")
+        raise ValueError(f"new_pieces is {new_pieces}, expected at least 1")
     spec = _spec(tokenizer)
     pieces = _pieces(spec)
     if _strips_marks(spec) and any(_has_marks(text) for text in texts):
@@ -260,7 +257,6 @@ def _keep_marks(normalizer: dict[str, Any]) -> dict[str, Any]:
 
 
 _START = "▁"
-
 _LEAST = 2
 
 
@@ -303,8 +299,8 @@ def train_pieces(
     lowest = min(scores.values(), default=0.0)
     shift = _calibration(scores, old)
     frequent = sorted((piece for piece in counts if counts[piece] >= _LEAST), key=lambda piece: (-counts[piece], piece))
-    wanted = [*_characters(words, continuing), *(_spell(piece, continuing) for piece in frequent)]
-    chosen = [piece for piece in dict.fromkeys(wanted) if piece and piece not in old][:size]
+    pieces = [*_characters(words, continuing), *(_spell(piece, continuing) for piece in frequent)]
+    chosen = [piece for piece in dict.fromkeys(pieces) if piece and piece not in old][:size]
     return [NewPiece(piece, 0.0 if continuing else scores.get(piece, lowest) + shift) for piece in chosen]
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,24 +24,24 @@ from strategies.base import Embeddings
 Array = np.ndarray[Any, Any]
 
 
-class Encoder(Protocol):
-    """Anything that gives the vectors of texts: a student with its projection, or a teacher."""
+class Encoder(ABC):
+    """Gives the vectors of texts: a student with its projection, or a teacher."""
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """Width of the vectors."""
-        ...
 
     @property
     def sides(self) -> tuple[TextSide, ...]:
         """The sides of which the vectors differ: only the first stands here where they do not."""
-        ...
+        return ("queries",)
 
+    @abstractmethod
     def fingerprint(self, side: TextSide = "queries") -> str:
         """A key for all that the vectors of one side depend on; 32 hexadecimal digits."""
-        ...
 
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:  # noqa: B027
         """Announce the texts that will be asked for; an encoder with a cache encodes what it lacks.
 
         Args:
@@ -49,8 +49,8 @@ class Encoder(Protocol):
             tokens: whether their token states will be asked for.
             side: what they will be read as.
         """
-        ...
 
+    @abstractmethod
     def encode(
         self,
         texts: list[str],
@@ -63,17 +63,16 @@ class Encoder(Protocol):
         Args:
             texts: B texts, at least one.
             tokens: whether to give token states as well.
-            device: where the result goes; None is up to the encoder.
+            device: where the result goes; None is the CPU for a teacher, and the student's own device.
             side: what the texts are read as.
 
         Returns:
             Pooled unit vectors (B, D), float32; with ``tokens`` also token states (B, T, D) and the mask of real ones.
         """
-        ...
 
 
-class Teacher(ABC):
-    """Gives the vectors that the student should reach: an `Encoder` that never changes.
+class Teacher(Encoder):
+    """Gives the vectors that the student should reach; it never changes.
 
     A plain object, not an ``nn.Module``: as an attribute of the training module it is not saved in checkpoints, not
     wrapped by DDP, and not counted as a parameter. Its token states are float32 and zero at padding.
@@ -86,16 +85,6 @@ class Teacher(ABC):
     def reads_images(self) -> bool:
         """Whether images (`datamodules.images`) may be among the texts; a teacher that does not know says yes."""
         return True
-
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """See `Encoder.dim`."""
-
-    @property
-    def sides(self) -> tuple[TextSide, ...]:
-        """See `Encoder.sides`."""
-        return ("queries",)
 
     @property
     def uncached(self) -> Teacher:
@@ -113,20 +102,6 @@ class Teacher(ABC):
             ValueError: this teacher has none.
         """
         raise ValueError(f"{type(self).__name__} has no fingerprint, which an index of its vectors needs")
-
-    @abstractmethod
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
-        """See `Encoder.prepare`."""
-
-    @abstractmethod
-    def encode(
-        self,
-        texts: list[str],
-        tokens: bool = False,
-        device: torch.device | str | None = None,
-        side: TextSide = "queries",
-    ) -> Embeddings:
-        """See `Encoder.encode`; with IDF ``weights`` of the tokens after `fit_idf`. The device None is the CPU."""
 
     @abstractmethod
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
@@ -158,9 +133,7 @@ class EncodedBatch:
 
 
 class ModelTeacher(Teacher):
-    """A teacher that runs a frozen model whenever it is asked, in float32 whatever the precision of training is.
-
-    The model is loaded when the first text comes; making the object costs nothing.
+    """A teacher that runs a frozen model in float32; it is loaded when the first text comes.
 
     Args:
         model: name or path of the model.
@@ -212,9 +185,6 @@ class ModelTeacher(Teacher):
         settings = self.settings(side) | {"model": self.model_key()}
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
-        """Nothing: texts are encoded when they are asked for."""
-
     def encode(
         self,
         texts: list[str],
@@ -222,11 +192,11 @@ class ModelTeacher(Teacher):
         device: torch.device | str | None = None,
         side: TextSide = "queries",
     ) -> Embeddings:
-        """Encode texts; see `Teacher.encode`."""
+        """See `Encoder.encode`; with IDF ``weights`` of the tokens after `fit_idf`."""
         batches = list(self.encode_batches(texts, tokens, side))
         order = torch.tensor([row for batch in batches for row in batch.rows]).argsort()
-        found = joined([self._contiguous(batch) for batch in batches])
-        return moved(selected(found, order.to(found.pooled.device)), device or "cpu")
+        embeddings = joined([self._contiguous(batch) for batch in batches])
+        return moved(selected(embeddings, order.to(embeddings.pooled.device)), device or "cpu")
 
     def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[EncodedBatch]:
         """Encode many texts, those of similar length together, with a progress bar if that takes long.
@@ -256,7 +226,7 @@ class ModelTeacher(Teacher):
 
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the IDF of each token; see `Teacher.fit_idf`."""
-        self.idf = idf_of_ids(self.token_ids(texts, side), len(texts))
+        self.idf = idf_of_ids(self.token_ids(texts, side))
 
     def mean_length(self, texts: Sequence[str], side: TextSide = "queries") -> float:
         """Mean number of real tokens of some texts."""

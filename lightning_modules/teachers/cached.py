@@ -28,13 +28,9 @@ from lightning_modules.vectors import host_zeros, idf_of_ids, to_device
 from strategies.base import Embeddings
 
 TokenDtype = Literal["float16", "float32"]
-
 _SEGMENT_BYTES = 2**30
-
 _ANNOUNCED_BYTES = 10**9
-
 _SAMPLE = 1000
-
 _BLOCK = 65536
 
 
@@ -152,7 +148,7 @@ class CachedTeacher(Teacher):
             return
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
-        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))), len(texts))
+        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))))
 
     def tokenization(self) -> Tokenization | None:
         """How queries become tokens; see `Teacher.tokenization`."""
@@ -207,8 +203,8 @@ class CachedTeacher(Teacher):
         size, unwritten = 0, set[bytes]()
         for block in blocks:
             missing = self._missing(block, tokens, side)
-            found = zip(missing, text_keys(missing).tolist(), strict=True)
-            texts = [text for text, key in found if key not in unwritten]
+            keyed = zip(missing, text_keys(missing).tolist(), strict=True)
+            texts = [text for text, key in keyed if key not in unwritten]
             if not texts:
                 continue
             self._check_room(texts, tokens, side)

@@ -91,13 +91,8 @@ def fit_head(train: Captioned, dev: Captioned) -> ImageHead:
     return max(heads, key=lambda head: head.dev)
 
 
-def mean_reciprocal_rank(head: ImageHead, some: Captioned) -> float:
-    """How well captions find their images; ties count against the image.
-
-    Args:
-        head: reads the images.
-        some: images with captions.
-    """
-    scores = F.normalize(some.vectors.float(), dim=-1) @ F.normalize(head(some.features.float()), dim=-1).T
-    own = scores.gather(1, some.images[:, None])
-    return float((1 / (scores >= own).sum(1)).mean())
+def mean_reciprocal_rank(head: ImageHead, captioned: Captioned) -> float:
+    """How well captions find their images; ties count against the image."""
+    scores = F.normalize(captioned.vectors.float(), dim=-1) @ F.normalize(head(captioned.features.float()), dim=-1).T
+    correct = scores.gather(1, captioned.images[:, None])
+    return float((1 / (scores >= correct).sum(1)).mean())

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _THREADS = 8
-
 _PATCH_ID = 0
 
 

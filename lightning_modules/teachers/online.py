@@ -97,11 +97,7 @@ class OnlineTeacher(ModelTeacher):
 
     def token_ids(self, texts: Sequence[str], side: TextSide = "queries") -> list[Array]:
         """The ids of the real tokens of each text, (tokens of the text,)."""
-        found: list[Array] = []
-        for start in range(0, len(texts), self.batch_size):
-            inputs = self.encoder.tokenize(texts[start : start + self.batch_size], side)
-            found += [ids[mask].numpy() for ids, mask in zip(inputs["input_ids"], inputs["token_mask"], strict=True)]
-        return found
+        return list(self.encoder.token_ids(texts, side))
 
     def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:
         """See `ModelTeacher.encode_batch`."""
@@ -123,6 +119,4 @@ class OnlineTeacher(ModelTeacher):
     def model_key(self) -> str:
         """A hash of a local folder's content, or the commit on the hub."""
         model = resolve_model(self.model)
-        if not Path(model).is_dir():
-            return f"{model}@{commit_of(load_config(model))}"
-        return folder_hash(Path(model))
+        return folder_hash(Path(model)) if Path(model).is_dir() else f"{model}@{commit_of(load_config(model))}"

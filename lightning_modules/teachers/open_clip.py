@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foundations.cache import content_hash
+from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from lightning_modules.models.files import folder_hash
 from lightning_modules.students.base import TextSide
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HUB = "hf-hub:"
-
 CONFIG_FILE = "open_clip_config.json"
-
 _FORMAT = 1
 """Part of the fingerprint: raise it when the same model and settings give other vectors."""
 
@@ -78,8 +76,8 @@ class OpenClipTeacher(ImageTeacher):
         """The architecture: ``embed_dim``, ``vision_cfg`` and ``text_cfg``, read without loading the model."""
         import open_clip
 
-        found: dict[str, Any] = open_clip.get_model_config(self.name)
-        return found
+        config: dict[str, Any] = open_clip.get_model_config(self.name)
+        return config
 
     @property
     def dim(self) -> int:
@@ -136,7 +134,7 @@ class OpenClipTeacher(ImageTeacher):
         self._tower = model.requires_grad_(False).eval().float().to(self.model_device)
 
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:  # noqa: ARG002
-        """All that the vectors depend on beside the weights: the architecture, and how images are prepared."""
+        """The architecture, and how images are prepared."""
         published = {key: value for key, value in self._published().items() if key not in ("url", "hf_hub")}
         return {
             "model": self.model,
@@ -189,9 +187,9 @@ class OpenClipTeacher(ImageTeacher):
             return Embeddings(model.encode_image(pixels, normalize=True))
         expected = self.patches
         visual = model.visual
-        with _outputs(visual.transformer) as found:
+        with _outputs(visual.transformer) as outputs:
             pooled = model.encode_image(pixels, normalize=True)
-        states = visual.ln_post(found[0][:, -expected:])  # the class token stands first
+        states = visual.ln_post(outputs[0][:, -expected:])  # the class token stands first
         states = states if visual.proj is None else states @ visual.proj
         return Embeddings(pooled, states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
@@ -203,9 +201,9 @@ class OpenClipTeacher(ImageTeacher):
         if not tokens:
             return Embeddings(model.encode_text(on_device, normalize=True)), ids
         text = getattr(model, "text", model)
-        with _outputs(text.transformer) as found:
+        with _outputs(text.transformer) as outputs:
             pooled = model.encode_text(on_device, normalize=True)
-        states = _projected(text, found[0])[:, : ids.shape[1]]  # CoCa's class token stands last
+        states = _projected(text, outputs[0])[:, : ids.shape[1]]  # CoCa's class token stands last
         return Embeddings(pooled, states, self._real(ids).to(states.device)), ids
 
     def _tokenize(self, texts: list[str]) -> Tensor:
@@ -228,11 +226,11 @@ class OpenClipTeacher(ImageTeacher):
 
     def text_ids(self, texts: list[str], side: TextSide) -> list[Array]:  # noqa: ARG002
         """See `ImageTeacher.text_ids`."""
-        found: list[Array] = []
+        result: list[Array] = []
         for start in range(0, len(texts), self.batch_size):
             ids = self._tokenize(texts[start : start + self.batch_size])
-            found += [row[mask].numpy() for row, mask in zip(ids, self._real(ids), strict=True)]
-        return found
+            result += [row[mask].numpy() for row, mask in zip(ids, self._real(ids), strict=True)]
+        return result
 
 
 def architectures() -> list[str]:
@@ -248,9 +246,8 @@ def check_name(model: str) -> None:
     """Raise InputError where open_clip has no architecture of that name, with the nearest ones."""
     names = architectures()
     if model not in names:
-        near = difflib.get_close_matches(model, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
-        raise InputError(f"open_clip has no architecture {model!r}; {hint}")
+        question = did_you_mean(model, names, cutoff=0.4) or ", see open_clip.list_models()"
+        raise InputError(f"open_clip has no architecture {model!r}{question}")
 
 
 def check_folder(folder: Path) -> None:
@@ -262,12 +259,11 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"has no {CONFIG_FILE}, expected an open_clip model", folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        parts = [content["model_cfg"][key] for key in ("embed_dim", "vision_cfg", "text_cfg")]
+        _ = [content["model_cfg"][key] for key in ("embed_dim", "vision_cfg", "text_cfg")]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             "is no open_clip configuration: expected model_cfg with embed_dim, vision_cfg, text_cfg", path
         ) from error
-    del parts
     if not any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin", "*.pth")):
         raise InputError("has no weights (*.safetensors, *.bin, *.pth)", folder)
 
@@ -277,10 +273,9 @@ def _check_tag(model: str, tag: str | None) -> None:
 
     tags = list_pretrained_tags_by_model(model)
     if tag is None or tag not in tags:
-        near = difflib.get_close_matches(tag or "", tags, n=1, cutoff=0.5)
-        what = f"no published weights {tag!r} of {model}" if tag else f"{model} needs published weights or a checkpoint"
-        question = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"{what}{question} Expected one of {', '.join(tags) or '(none)'}, or a file")
+        what = f"the weights of {model} are {tag!r}" if tag else f"{model} needs published weights or a checkpoint"
+        question = did_you_mean(tag or "", tags)
+        raise InputError(f"{what}, expected one of {', '.join(tags) or '(none)'}, or a file{question}")
 
 
 def _checkpoint(pretrained: str | None) -> Path | None:
@@ -304,14 +299,14 @@ def _two(value: Any) -> tuple[int, int]:
 @contextmanager
 def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """What a module gives while the block runs."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found.append(getattr(output, "last_hidden_state", output))
+        outputs.append(getattr(output, "last_hidden_state", output))
 
     handle = module.register_forward_hook(keep)
     try:
-        yield found
+        yield outputs
     finally:
         handle.remove()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foundations.cache import content_hash
 from foundations.errors import InputError
 from lightning_modules.models.files import read_weights
+from lightning_modules.names import moved
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.teachers.online import OnlineTeacher
@@ -119,6 +120,7 @@ def _build(student: dict[str, Any], run: str) -> TextEncoder:
     """The student as it was before training; a wrong option is an InputError."""
     from jsonargparse import ArgumentError, ArgumentParser
 
+    student = student | {"class_path": moved(student["class_path"])}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(TextEncoder, "student")
     try:

@@ -19,7 +19,6 @@ from datamodules.images import cache_text
 from foundations.files import UNFINISHED, new_folder
 
 Array = np.ndarray[Any, Any]
-
 _FORMAT = 1
 
 

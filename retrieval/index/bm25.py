@@ -86,8 +86,8 @@ class BM25:
                 advance(len(block))
         run: Run = {}
         for query, scores, documents in zip(queries, *(part.tolist() for part in top.result()), strict=True):
-            if found := {self.document_ids[d]: s for s, d in zip(scores, documents, strict=True) if s > 0}:
-                run[query] = found
+            if retrieved := {self.document_ids[d]: s for s, d in zip(scores, documents, strict=True) if s > 0}:
+                run[query] = retrieved
         return run
 
     def _scores(self, query: str | Query) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -169,16 +169,16 @@ def words(text: str) -> list[str]:
     >>> words("東京都 tower")
     ['東京', '京都', 'tower']
     """
-    found = []
+    result = []
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     for word in folded.translate(_SEPARATORS).split():
         bare = word.strip("'\u200c\u200d")
         if not bare:
             continue
         if not _HAS_UNSPACED.search(bare):
-            found.append(bare)
+            result.append(bare)
             continue
         for run in _RUNS.findall(bare):
             is_pairs = _HAS_UNSPACED.match(run) and len(run) > 1
-            found += [run[i : i + 2] for i in range(len(run) - 1)] if is_pairs else [run]
-    return found
+            result += [run[i : i + 2] for i in range(len(run) - 1)] if is_pairs else [run]
+    return result

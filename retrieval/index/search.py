@@ -172,8 +172,8 @@ def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_i
         )
     rows = zip(query_ids, indices.tolist(), scores.tolist(), strict=True)
     return {
-        query: {document_ids[i]: score for i, score in zip(found, row_scores, strict=True) if i >= 0}
-        for query, found, row_scores in rows
+        query: {document_ids[i]: score for i, score in zip(row, row_scores, strict=True) if i >= 0}
+        for query, row, row_scores in rows
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from datamodules.images import is_image, load_image
-from lightning_modules.teachers.online import Teacher
+from lightning_modules.teachers.base import Teacher
 from strategies.base import Embeddings
 
 _WORDS = {"man": 0, "red": 0, "hats": 1, "green": 1, "dog": 2, "blue": 2}

@@ -47,7 +47,7 @@ class Recorder(lightning.LightningModule):
         return ((self.weight - batch.ids.float().mean()) ** 2).sum()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        assert batch.collection == "dev"
+        assert batch == 0  # the callback of the evaluation encodes the collections
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.reads_steps:  # sets up the dataloader before the loops are restored

@@ -85,8 +85,8 @@ def test_fixed_temperature_has_no_parameter():
     [
         ({"temperature": 0.0}, r"temperature is .*, expected a number above 0"),
         ({"temperature": math.inf}, r"temperature is .*, expected a number above 0"),
-        ({"temperature": 0.001, "learnable": True}, "within 0.01 and 1"),
-        ({"temperature": 2.0, "learnable": True}, "within 0.01 and 1"),
+        ({"temperature": 0.001, "learnable": True}, "expected 0.01 to 1 where it is learnable"),
+        ({"temperature": 2.0, "learnable": True}, "expected 0.01 to 1 where it is learnable"),
     ],
 )
 def test_wrong_options(options, message):

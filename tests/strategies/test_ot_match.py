@@ -124,7 +124,7 @@ def test_noisy_pairs_of_one_source_have_nowhere_to_go(make_side):
 
 def test_too_large_a_batch_is_refused_at_once(monkeypatch, make_side):
     monkeypatch.setattr("strategies.ot_match.LARGEST_BATCH", 5)
-    with pytest.raises(ValueError, match="at most 5 pairs of all devices in a batch, not 6: set mass to 0"):
+    with pytest.raises(ValueError, match="a batch has 6 pairs of all devices, expected at most 5: set mass to 0"):
         OTMatch()(make_side(seed=1), make_side(seed=2))
     OTMatch(mass=0.0)(make_side(seed=1), make_side(seed=2))
 

@@ -221,7 +221,7 @@ def test_wrong_input_is_one_line(tmp_path, script):
     assert "trainer.max_epochs is 9 here and 3 in ot-rate0.0-sw-seed0" in done.err
     (folder / "ot-rate0.0-sw-seed0" / "per_query.json").write_text("{")
     config.write_text(config.read_text().replace("max_epochs: 9", "max_epochs: 3"))
-    assert "per_query.json: no JSON" in script("report.py", folder).err
+    assert "per_query.json:1: invalid JSON" in script("report.py", folder).err
 
 
 def test_strategies_are_named_by_the_sweep_or_by_what_differs(tmp_path):
@@ -324,3 +324,33 @@ def test_page_in_a_browser_without_network_shows_metrics_json(runs, script, tmp_
     for each in tests:
         means = json.loads((runs / each["data-run"] / "test_noise" / "text-ocr-5.json").read_text())
         assert float(each["data-value"]) == means["test"]["means"]["mrr"]
+
+
+def test_runs_without_noise_have_a_report(tmp_path, script):
+    """One run alone, and strategies side by side: a table and, of several, the tests between them."""
+    folder = write_study(tmp_path / "runs", rates=(0.0,), languages=("sw",), seeds=(0,))
+    for run in folder.iterdir():
+        shutil.rmtree(run / "test_noise")
+    alone = folder / "ot-rate0.0-sw-seed0"
+    done = script("report.py", alone, "--metric", "mrr")
+    assert done.status == 0, done.err
+    mean = json.loads((alone / "metrics.json").read_text())["test"]["mrr"]
+    assert f"| sw | ot | {mean:.3f} |" in (alone / "report" / "tables" / "tables.md").read_text()
+    assert "Differences" not in (alone / "report" / "index.html").read_text()
+    assert script("report.py", folder, "--metric", "mrr").status == 0
+    rows = list(csv.DictReader((folder / "report" / "significance.csv").open()))
+    assert [(row["first"], row["second"]) for row in rows] == [
+        ("contrastive", "mse"),
+        ("contrastive", "ot"),
+        ("mse", "ot"),
+    ]
+    assert "Differences between strategies" in (folder / "report" / "index.html").read_text()
+    assert list(csv.DictReader((folder / "report" / "tables" / "results.csv").open()))[-1]["column"] == "0"
+
+
+def test_the_page_escapes_names(tmp_path, script):
+    folder = write_study(tmp_path / "a<b>", strategies=["ot"], rates=(0.0,), languages=("<i>",), seeds=(0,))
+    assert script("report.py", folder, "--metric", "mrr", "--title", "A <study> & more").status == 0
+    page = (folder / "report" / "index.html").read_text()
+    assert "<h1>A &lt;study&gt; &amp; more</h1>" in page
+    assert "<i>" not in page

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from foundations.errors import InputError
-from studies.cells import Outcome, Place, check_records, run_cell
+from studies.cells import Outcome, SweepOptions, check_records, run_cell
 from studies.grid import Cell, difference, read_sweep, read_sweeps, select
-from studies.noisy_tests import is_tested, test_under_noise
-from studies.slurm import Array, Share, submit
+from studies.noisy_tests import is_tested, measure_under_noise
+from studies.slurm import ArrayJob, ArrayTask, submit
 from studies.workers import run_all
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,6 +39,7 @@ def overlays(tmp_path, tiny_config) -> list[str]:
     names = []
     for name, strategy in (("plain", "strategies.mse.MSE"), ("cosine_like", "strategies.cosine.Cosine")):
         content = yaml.safe_load(tiny_config.read_text("utf-8"))
+        del content["plots"]
         content["model"]["strategy"] = {"class_path": strategy}
         content["trainer"] |= {"max_epochs": 1}
         content["evaluation"] |= {"undistilled": False}
@@ -79,7 +80,7 @@ def test_grid_is_the_product_in_the_order_of_the_file(tmp_path):
             "program: train.py\nmethod: grid\nparameters: {a: {values: [x/b.yaml, y/b.yaml]}}\n",
             "two cells have the name",
         ),
-        ("a: [1\nb: 2\n", "a.yaml:2: no YAML"),
+        ("a: [1\nb: 2\n", "a.yaml:2: invalid YAML"),
         ("- a\n", "expected YAML with keys and values"),
     ],
 )
@@ -161,7 +162,7 @@ def fake_cells(*names: str) -> list[Cell]:
 
 
 def test_a_dying_process_takes_only_its_cell_with_it(tmp_path):
-    outcomes = run_all(fake_cells("a", "die", "b", "c"), Place(tmp_path), fake_train, 1)
+    outcomes = run_all(fake_cells("a", "die", "b", "c"), SweepOptions(tmp_path), fake_train, 1)
     assert [(each.name, each.status) for each in outcomes] == [
         ("a", "finished"), ("die", "failed"), ("b", "finished"), ("c", "finished"),
     ]  # fmt: skip
@@ -174,11 +175,11 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {root!r}]
-from studies.cells import Place
+from studies.cells import SweepOptions
 from studies.workers import run_all
 from test_sweep import fake_cells, fake_train
 if __name__ == "__main__":
-    run_all(fake_cells("a", "hang", "b"), Place(Path({output!r})), fake_train, 1)
+    run_all(fake_cells("a", "hang", "b"), SweepOptions(Path({output!r})), fake_train, 1)
 """
 
 
@@ -195,7 +196,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    outcomes = [run_cell(cell, Place(tmp_path / "out"), fake_train) for cell in fake_cells("a", "hang", "b")]
+    outcomes = [run_cell(cell, SweepOptions(tmp_path / "out"), fake_train) for cell in fake_cells("a", "hang", "b")]
     assert [each.status for each in outcomes] == ["finished"] * 3, "the lock of the killed sweep's worker is free again"
     runs = {name: len((tmp_path / "out" / name / "runs").read_text().splitlines()) for name in ("a", "hang", "b")}
     assert runs == {"a": 1, "hang": 2, "b": 1}
@@ -207,14 +208,14 @@ def test_a_cell_that_another_process_runs_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("studies.cells._SECONDS_TO_WAIT", 0.1)
     (tmp_path / "a").mkdir()
     with FileLock(tmp_path / "a" / ".lock"):
-        assert run_cell(*fake_cells("a"), Place(tmp_path), fake_train).status == "busy"
+        assert run_cell(*fake_cells("a"), SweepOptions(tmp_path), fake_train).status == "busy"
     assert not (tmp_path / "a" / "runs").exists()
 
 
 def test_submitit_runs_shares_and_says_what_failed(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     cells = fake_cells("a", "b", "c")
-    jobs = submit(cells, Place(tmp_path), fake_train, Array(tasks=2, cluster="debug"))
+    jobs = submit(cells, SweepOptions(tmp_path), fake_train, ArrayJob(tasks=2, cluster="debug"))
     assert [[each.name for each in job.result()] for job in jobs] == [["a", "c"], ["b"]]
     assert os.environ["SLURM_JOB_ID"] == "12"
 
@@ -222,7 +223,7 @@ def test_submitit_runs_shares_and_says_what_failed(tmp_path, monkeypatch):
         raise ValueError("no such thing\nsecond line")
 
     with pytest.raises(RuntimeError, match=r"1 of 2 cells failed: d \(ValueError: no such thing\)"):
-        Share(fake_cells("d", "a"), Place(tmp_path), fails)()
+        ArrayTask(fake_cells("d", "a"), SweepOptions(tmp_path), fails)()
 
 
 @pytest.mark.slow
@@ -240,8 +241,8 @@ def test_submitit_local_processes(tmp_path, overlays, script):
 
 
 def test_requeued_task_is_the_same_again(tmp_path):
-    share = Share(fake_cells("a"), Place(tmp_path), fake_train)
-    again = share.checkpoint().function
+    task = ArrayTask(fake_cells("a"), SweepOptions(tmp_path), fake_train)
+    again = task.checkpoint().function
     assert [each.status for each in again()] == ["finished"]
 
 
@@ -259,11 +260,11 @@ def test_noise_at_test_time_equals_evaluate_py(finished_run, tmp_path, script):
     labels = {"rate": "0.0"}
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
-    test_under_noise(folder, {"rate": "0.4"}, spec)
+    measure_under_noise(folder, {"rate": "0.4"}, spec)
     assert not (folder / "test_noise").exists()
     assert is_tested(folder, {"rate": "0.4"}, spec)
     assert not is_tested(folder, labels, spec)
-    test_under_noise(folder, labels, spec)
+    measure_under_noise(folder, labels, spec)
     assert is_tested(folder, labels, spec)
     kinds = {}
     for kind in ("keyboard", "delete"):
@@ -276,7 +277,7 @@ def test_noise_at_test_time_equals_evaluate_py(finished_run, tmp_path, script):
         kinds[kind] = expected["means"]
     assert kinds["keyboard"] != json.loads((folder / "metrics.json").read_text())["test"]
     before = path.stat().st_mtime_ns
-    test_under_noise(folder, labels, spec)
+    measure_under_noise(folder, labels, spec)
     assert path.stat().st_mtime_ns == before
 
 
@@ -284,7 +285,7 @@ def test_noise_at_test_time_equals_evaluate_py(finished_run, tmp_path, script):
     ("text", "message"),
     [
         ("text: [keybord]\n", "did you mean 'keyboard'"),
-        ("texts: [keyboard]\n", "unknown key 'texts'"),
+        ("texts: [keyboard]\n", "key is 'texts', expected one of runs"),
         ("text: [keyboard]\nseverities: [0]\n", "numbers from 1 to 5"),
         ("text: keyboard\n", "expected a list of kinds"),
         ("text: [mt]\n", "needs a file"),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from datamodules.images import is_image, load_image
-from lightning_modules.teachers.online import Teacher
+from lightning_modules.teachers.base import Teacher
 from strategies.base import Embeddings
 
 COLOURS = {"red": (220, 20, 30), "green": (20, 200, 40), "blue": (30, 40, 220), "white": (250, 250, 250)}

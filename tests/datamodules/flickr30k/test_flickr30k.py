@@ -250,7 +250,7 @@ SPOILED = {
         JSON,
         "no image of the split 'test'",
     ),
-    "image twice": (layout.change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg stands there twice"),
+    "image twice": (layout.change(JSON, "1000.jpg", "1007.jpg"), EN, JSON, "1007.jpg appears twice"),
     "no sentences": (layout.change(JSON, '"sentences"', '"sentence"'), EN, JSON, "image 0 lacks"),
     "no images": (
         lambda root: (root / "flickr30k-images").rename(root / "photos"),
@@ -271,7 +271,7 @@ SPOILED = {
     "token lacks": (lambda root: (root / TOKENS).write_text("1000.jpg#0\ta\n"), EN, TOKENS, "no caption for"),
     "TSV unknown": (layout.change(TSV, "1007.jpg#0", "99.jpg#0"), {}, f"{TSV}:6", "unknown image '99.jpg'"),
     "TSV number": (layout.change(TSV, "1007.jpg#0", "1007.jpg#a"), {}, f"{TSV}:6", "1007.jpg#a"),
-    "TSV twice": (layout.change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "stands there twice"),
+    "TSV twice": (layout.change(TSV, "1007.jpg#1", "1007.jpg#0"), {}, f"{TSV}:7", "appears twice"),
     "TSV columns": (layout.change(TSV, "1007.jpg#1\t", "1007.jpg#1\ta\t"), {}, f"{TSV}:7", "expected"),
     "no TSV": (lambda root: (root / TSV).unlink(), {}, TSV, "no such file"),
     "no val": (lambda root: (root / TSV).write_text("1000\tnyekundu\n"), {}, "", "set data.dev_captions to a source"),

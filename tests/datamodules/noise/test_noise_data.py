@@ -398,9 +398,9 @@ def test_wrong_options_of_evaluate(script, finished_run, words, message):
     [
         (["--data.noise.text", "keybord"], "the text noise is 'keybord', expected one of keyboard, insert, delete"),
         (["--data.noise.rate", "2"], "the rate of noise is 2.0"),
-        (["--data.noise.level", "img"], "data.noise.level: expected one of caption, image"),
+        (["--data.noise.level", "img"], "expected one of caption, image"),
         (["--data.noise.rat", "0.2"], "unknown option data.noise.rat, did you mean 'rate'?"),
-        (["--data.noise.rate", "x"], "data.noise.rate: expected a number, found 'x'"),
+        (["--data.noise.rate", "x"], "data.noise.rate is 'x', expected a number"),
         (["--data.noise.image", "jpeg", "--data.noise.image_severity", "2"], "the noise jpeg is for images"),
     ],
 )

@@ -24,9 +24,8 @@ def test_classes_come_after_the_files_and_before_their_options(tmp_path):
     ]
     found = [parse(" ".join(order).split()).cli for order in (words, words[::-1])]
     for cli in found:
-        assert cli.index(f"--config={config}") < cli.index(OT) < cli.index("--model.strategy.epsilon")
-        assert cli.index(f"--config={config}") < cli.index(TSV) < cli.index("--data.root")
-        assert cli[cli.index("--data.root") + 1] == "x"
+        assert cli.index(f"--config={config}") < cli.index(OT) < cli.index("--model.strategy.epsilon=1")
+        assert cli.index(f"--config={config}") < cli.index(TSV) < cli.index("--data.root=x")
         assert "--model.lr=2" in cli
     assert sorted(found[0]) == sorted(found[1])
 
@@ -43,10 +42,11 @@ def test_config_files_keep_their_order_and_lie_over_the_defaults(tmp_path):
 def test_starter_is_the_default_unless_a_file_chooses(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("model: {}\n")
-    assert parse(["--config", str(path)]).chosen["data"] == "starter"
+    starter = "--data=datamodules.starter.emoji.StarterDataModule"
+    assert starter in parse(["--config", str(path)]).cli
     path.write_text("data:\n  class_path: x.Y\n")
-    assert "data" not in parse(["--config", str(path)]).chosen
-    assert parse([]).chosen["data"] == "starter"
+    assert not [argument for argument in parse(["--config", str(path)]).cli if argument.startswith("--data")]
+    assert starter in parse([]).cli
 
 
 @pytest.mark.parametrize("words", ["--strategy ot", "--strategy=ot", "--model.strategy ot", "--model.strategy=ot"])
@@ -60,7 +60,7 @@ def test_class_paths_stay():
 
 def test_options_without_value_and_negative_numbers():
     cli = parse(["--print_config", "--strategy.epsilon", "-1", "--trainer.fast_dev_run=true"]).cli
-    assert cli[-4:] == ["--print_config", "--model.strategy.epsilon", "-1", "--trainer.fast_dev_run=true"]
+    assert cli[-3:] == ["--print_config", "--model.strategy.epsilon=-1", "--trainer.fast_dev_run=true"]
 
 
 @pytest.mark.parametrize(("words", "resume"), [("", None), ("--resume", ""), ("--resume --name a", "")])
@@ -73,7 +73,7 @@ def test_resume_reads_the_folder_and_no_defaults(tmp_path):
     for words in (["--resume", str(tmp_path)], [f"--resume={tmp_path}"]):
         parsed = parse([*words, "--model.lr", "1"])
         assert parsed.resume == str(tmp_path)
-        assert parsed.cli == [f"--config={tmp_path / 'config.yaml'}", "--model.lr", "1"]
+        assert parsed.cli == [f"--config={tmp_path / 'config.yaml'}", "--model.lr=1"]
 
 
 def test_help_of_one_class():
@@ -90,5 +90,5 @@ def test_strategies_of_the_trainer(name):
 
 def test_score():
     assert parse(["--score", "maxsim"]).cli[-1] == parse(["--score=maxsim"]).cli[-1] == "--model.score=maxsim"
-    with pytest.raises(InputError, match="--score needs one of pooled, maxsim, both"):
-        parse(["--score", "cosine"])
+    with pytest.raises(InputError, match="--score needs a value"):
+        parse(["--score"])

@@ -53,7 +53,7 @@ def completion(tiny_config) -> set[str]:
         PotstillCLI(parse(["--config", str(tiny_config), "--print_shtab", "bash"]))
     assert end.value.code == 0
     subprocess.run(["bash", "-n"], input=out.getvalue(), text=True, check=True)
-    return set(re.findall(r"(?<=[( ])--([\w.]+)", out.getvalue().split("option_strings=(")[1].split(")")[0]))
+    return set(re.findall(r"(?<=[( ])--([\w.]+)", out.getvalue().split("option_strings=")[1].split(")")[0]))
 
 
 def test_each_option_of_the_short_help_exists(completion):

@@ -66,7 +66,7 @@ def train(tongues, tiny_config, script):
 @pytest.fixture(scope="session")
 def finished(train, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("languages")
-    done = train(output, "--logger", "csv,wandb")
+    done = train(output, "--logger", "csv,wandb", "--plots", "true")
     assert done.status == 0, done.err
     folder = output / "Tongues-sw+ws-contrastive-seed0"
     (output / "out").write_text(done.out)
@@ -277,7 +277,7 @@ def test_parts_of_different_kinds(tongues, tiny_config, script, tmp_path):
         ("sw,xx", [], "tongues0/xx: no such folder"),
         ("sw,ws", ["--data.temperature", "0"], "temperature is 0.0, expected a number above 0"),
         ("sw,ws", ["--data.temperature", "-1"], "temperature is -1.0, expected a number above 0"),
-        ("sw,ws", ["--data.temperature", "hot"], "data.temperature: expected a number, found 'hot'"),
+        ("sw,ws", ["--data.temperature", "hot"], "data.temperature is 'hot', expected a number"),
         ("sw,average", [], "the part 'average' needs another name"),
     ],
 )

@@ -92,6 +92,6 @@ def test_random_init_keeps_the_scale_only(tiny_bert):
 
 
 def test_another_width_needs_the_linear_layer(tiny_bert):
-    with pytest.raises(ValueError, match="needs linear=true"):
+    with pytest.raises(ValueError, match="or linear=true"):
         StaticEncoder(tiny_bert, dim=8, linear=False)
     assert StaticEncoder(tiny_bert, dim=48).dim == 48

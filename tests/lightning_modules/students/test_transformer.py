@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
+import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -11,8 +12,8 @@ from torch import nn
 from foundations.errors import InputError
 from lightning_modules.students.base import TextEncoder
 from lightning_modules.students.transformer import TransformerEncoder
-from lightning_modules.teachers.online import Teacher
-from lightning_modules.vectors import inverse_document_frequency, masked_mean
+from lightning_modules.teachers.base import Teacher
+from lightning_modules.vectors import idf_of_ids, masked_mean
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_first_layers_are_kept(tiny_bert, texts):
     states = encoder(inputs, tokens=True).tokens
     mask = inputs["attention_mask"].bool()
     torch.testing.assert_close(states[mask], first[mask])
-    with pytest.raises(ValueError, match="layers must be from 1 to 2"):
+    with pytest.raises(ValueError, match="layers is 3, expected a number from 1 to 2"):
         TransformerEncoder(tiny_bert, layers=3)
 
 
@@ -163,8 +164,10 @@ def test_masked_mean_of_an_empty_row_is_zero():
 
 
 def test_idf_formula():
-    idf = inverse_document_frequency(torch.tensor([0.0, 1.0, 9.0]), 9)
-    torch.testing.assert_close(idf, torch.tensor([math.log(10) + 1, math.log(5) + 1, 1.0]))
+    texts = [np.array([1, 2, 2])] + [np.array([2])] * 8
+    expected = [math.log(10) + 1, math.log(5) + 1, 1.0]
+    assert idf_of_ids(texts, 3).tolist() == pytest.approx(expected)
+    assert idf_of_ids(texts).tolist() == pytest.approx([*expected, expected[0]])
 
 
 def test_save_pretrained_loads_with_transformers(encoder, tmp_path, texts):
@@ -187,11 +190,11 @@ def test_save_pretrained_loads_with_transformers(encoder, tmp_path, texts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "max"}, "pooling must be mean or cls"),
+        ({"pooling": "max"}, "pooling is 'max', expected one of mean, cls"),
         ({"max_length": 2}, "at least 3"),
         ({"max_length": 41}, "at most 40"),
-        ({"vocabulary": "grow"}, "keep, trim or extend"),
-        ({"dropout": 1.0}, "dropout must be"),
+        ({"vocabulary": "grow"}, "vocabulary is 'grow', expected one of keep, trim, extend"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected at least 0 and below 1"),
     ],
 )
 def test_wrong_options(tiny_bert, options, message):

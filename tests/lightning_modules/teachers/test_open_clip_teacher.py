@@ -222,9 +222,9 @@ def test_towers_without_patches_have_pooled_vectors_only(tmp_path, images, visio
 
 
 def test_wrong_names(tmp_path, model) -> None:
-    with pytest.raises(InputError, match=r"no architecture 'ViT-B32'; did you mean .*ViT-B-32"):
+    with pytest.raises(InputError, match=r"no architecture 'ViT-B32', did you mean '.*ViT-B-32"):
         OpenClipTeacher("ViT-B32", "openai")
-    with pytest.raises(InputError, match=r"no published weights 'opena' of ViT-B-32; did you mean openai\?"):
+    with pytest.raises(InputError, match=r"the weights of ViT-B-32 are 'opena', expected .*, did you mean 'openai'\?"):
         OpenClipTeacher("ViT-B-32", "opena")
     with pytest.raises(InputError, match=r"needs published weights or a checkpoint.*laion2b_s34b_b79k"):
         OpenClipTeacher("ViT-B-32")
