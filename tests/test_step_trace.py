@@ -61,5 +61,5 @@ def test_a_run_goes_through_few_files(process, tsv_folder, tiny_bert, tmp_path):
         files = "\n".join(f"{file}: {function}" for file, function in entered.items())
         assert len(entered) <= most, f"{part}: {len(entered)} files, expected at most {most}:\n{files}"
     path, trace = newcomers_path(), traces["mse"]
-    assert [file for file in trace["before"] if file in path[:2]] == path[:2], "the way to the module is another"
-    assert [file for file in trace["steps"][1] if file in path] == path[2:], "the way of a step is another"
+    assert [file for file in trace["before"] if file in path[:3]] == path[:3], "the way to the module is another"
+    assert [file for file in trace["steps"][1] if file in path[3:]] == path[3:], "the way of a step is another"
