@@ -66,7 +66,7 @@ def train(tongues, tiny_config, script):
 @pytest.fixture(scope="session")
 def finished(train, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("languages")
-    done = train(output, "--logger", "csv,wandb")
+    done = train(output, "--logger", "csv,wandb", "--plots", "true")
     assert done.status == 0, done.err
     folder = output / "Tongues-sw+ws-contrastive-seed0"
     (output / "out").write_text(done.out)
