@@ -214,7 +214,7 @@ def tsv_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory, tsv_folder, tiny_bert, tiny_unigram) -> Path:
-    """A config file for train.py: tiny models, TSV data, a second of work."""
+    """A config file for train.py: tiny models, TSV data, a second of work; plots, which take longer, are off."""
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(
         f"""\
@@ -236,6 +236,7 @@ trainer:
   precision: 32-true
 evaluation:
   metrics: [map, ndcg@10, precision@1]
+plots: false
 """,
         encoding="utf-8",
     )
@@ -283,7 +284,7 @@ def finished_run(tmp_path_factory, tiny_config, script) -> Path:
     """The folder of a short run of train.py with MSE."""
     output = tmp_path_factory.mktemp("finished")
     words = ["--config", tiny_config, "--strategy", "mse", "--output", output, "--name", "run"]
-    done = script("train.py", *words, "--logger", "csv", "--checkpoint_every", "4")
+    done = script("train.py", *words, "--logger", "csv", "--checkpoint_every", "4", "--plots", "true")
     assert done.status == 0, done.err
     return output / "run"
 
