@@ -27,11 +27,11 @@ class Section:
 
     Args:
         title: its heading.
-        lines: a list of words.
+        lines: of a list.
         table: a table.
-        plot: a plot as an SVG element.
-        caption: words below the plot.
-        differences: between strategies under one noise, shown as a matrix a level.
+        plot: an SVG element.
+        caption: below the plot.
+        differences: between strategies under one noise, shown as a matrix for each level.
     """
 
     title: str
@@ -50,16 +50,7 @@ class Section:
 def render_page(
     heading: str, question: str, sections: Sequence[Section], study: Study, runs: Sequence[FinishedRun], command: str
 ) -> str:
-    """The whole page.
-
-    Args:
-        heading: title of the study.
-        question: that it answers.
-        sections: the results, in their order.
-        study: the scores.
-        runs: of the study.
-        command: that made the runs.
-    """
+    """The whole page: heading, the question below it, the results, and what made them."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     counts = {"run": runs, "strategy": study.strategies, "language": study.languages, "seed": study.seeds}

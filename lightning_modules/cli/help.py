@@ -83,11 +83,7 @@ def summary(class_path: str) -> str:
 
 
 def completion_script(shell: str) -> str:
-    """A script that completes the options of ``./train.py``, short names, and the options of what they name.
-
-    Args:
-        shell: one of `SHELLS`.
-    """
+    """A script that completes the options of ``./train.py``, short names, and the options of what they name."""
     import shtab
 
     parser = argparse.ArgumentParser("train.py", add_help=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from lightning_modules.cli.front_door import parse
-from lightning_modules.cli.help import short_help
+from lightning_modules.cli.help import completion_script, short_help
 
 
 def train(arguments: list[str]) -> None:
@@ -21,6 +21,9 @@ def train(arguments: list[str]) -> None:
         print(short_help())
         return
     parsed = parse(arguments)
+    if parsed.completion is not None:
+        print(completion_script(parsed.completion))
+        return
     from lightning_modules.cli.cli import PotstillCLI
     from lightning_modules.run.results import print_results
 

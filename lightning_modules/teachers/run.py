@@ -119,10 +119,12 @@ def _student_config(run: Path) -> dict[str, Any]:
 
 def _build(student: dict[str, Any], run: str) -> TextEncoder:
     """The student as it was before training; a wrong option is an InputError."""
-    module, _, name = moved(student["class_path"]).rpartition(".")
+    module, _, name = str(moved(student["class_path"])).rpartition(".")
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are overwritten must not move the run's random numbers
-            built: TextEncoder = getattr(import_module(module), name)(**student["init_args"])
+            built = getattr(import_module(module), name)(**student["init_args"])
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"cannot build the student of the run: {str(error).splitlines()[0]}", run) from error
+    if not isinstance(built, TextEncoder):
+        raise InputError(f"the student of the run is a {name}, expected a TextEncoder", run)
     return built
