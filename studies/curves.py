@@ -113,21 +113,19 @@ def _apart(rising: Sequence[float], step: float) -> list[float]:
 
 
 def save(figure: Any, stem: Path) -> str:
-    """Write a figure of matplotlib as PNG and SVG under a path without suffix, and give the SVG."""
-    figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
-    text = _svg(figure)
-    stem.with_name(f"{stem.name}.svg").write_text(text, encoding="utf-8")
-    return text
+    """Write a figure of matplotlib as PNG and SVG under a path without suffix, and give the SVG.
 
-
-def _svg(figure: Any) -> str:
-    """A figure as an SVG element that can stand in a page: no header, no metadata, no size in points."""
+    It is an element that can stand in a page: no header, no metadata, no size in points.
+    """
     from matplotlib import rc_context
 
+    figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
     out = io.StringIO()
     with rc_context(_STYLE):
         figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    return re.sub(r'(<svg[^>]*?) width="[\d.]+pt" height="[\d.]+pt"', r"\1", text, count=1).strip()
+    text = re.sub(r'(<svg[^>]*?) width="[\d.]+pt" height="[\d.]+pt"', r"\1", text, count=1).strip()
+    stem.with_name(f"{stem.name}.svg").write_text(text, encoding="utf-8")
+    return text

@@ -134,15 +134,12 @@ class Study:
         """Every pair of strategies at every level, on values of each query averaged over the seeds that both have."""
         names = self.languages if language == AVERAGE else [language]
         differences = []
-        for level, (first, second) in itertools.product(
-            self.levels(series), itertools.combinations(self.strategies, 2)
-        ):
-            in_both = self.per_seed(first, series, level, language).keys() & self.per_seed(
-                second, series, level, language
-            )
-            if not in_both:
+        pairs = itertools.combinations(self.strategies, 2)
+        for level, (first, second) in itertools.product(self.levels(series), pairs):
+            first_seeds, second_seeds = (self.per_seed(each, series, level, language) for each in (first, second))
+            where, seeds = condition(series, level), sorted(first_seeds.keys() & second_seeds.keys())
+            if not seeds:
                 continue
-            where, seeds = condition(series, level), sorted(in_both)
             groups = [self._query_differences(first, second, where, name, seeds) for name in names]
             p = macro_t_test(groups) if min(map(len, groups)) > 1 else 1.0
             differences.append(Difference(series, level, language, first, second, macro_mean(groups), p, len(seeds)))

@@ -178,10 +178,23 @@ def training_condition(config: Mapping[str, Any]) -> Condition:
 
 
 def _scores_of(run: FinishedRun, strategy: str, metric: str) -> Iterator[RunScore]:
+    for condition, means, per_query in _results_of(run):
+        for language, rows in means.items():
+            values, by_query = rows["test"], per_query[language]["test"]
+            if metric not in values:
+                nearest = did_you_mean(metric, values)
+                raise InputError(f"has no metric {metric!r}, expected one of {', '.join(values)}{nearest}", run.folder)
+            if metric not in by_query or metric.endswith("median_rank"):
+                message = f"{metric} is not a mean over queries, so it has no tests; choose another --metric"
+                raise InputError(message, run.folder)
+            yield RunScore(run.folder.name, strategy, condition, language or run.language, run.seed, values[metric],
+                           by_query[metric])  # fmt: skip
+
+
+def _results_of(run: FinishedRun) -> Iterator[tuple[Condition, Mapping[str, Any], Mapping[str, Any]]]:
+    """Means and values per query, by language and row, of the test as it is and of each test under noise."""
     trained = training_condition(run.config)
-    yield from _scores_in(
-        run, strategy, trained, metric, run.means, from_json(read_json(run.folder / "per_query.json"))
-    )
+    yield trained, run.means, from_json(read_json(run.folder / "per_query.json"))
     for path in sorted((run.folder / FOLDER).glob("*.json")):
         match = _TEST_FILE.fullmatch(path.stem)
         if match is None:
@@ -194,24 +207,4 @@ def _scores_of(run: FinishedRun, strategy: str, metric: str) -> Iterator[RunScor
             {language: {row: value[part] for row, value in rows.items() if isinstance(value, dict) and part in value}
              for language, rows in content.items()} for part in ("means", "per_query")
         )  # fmt: skip
-        yield from _scores_in(run, strategy, condition, metric, means, per_query)
-
-
-def _scores_in(
-    run: FinishedRun,
-    strategy: str,
-    condition: Condition,
-    metric: str,
-    means: Mapping[str, Any],
-    per_query: Mapping[str, Any],
-) -> Iterator[RunScore]:
-    for language, rows in means.items():
-        values, by_query = rows["test"], per_query[language]["test"]
-        if metric not in values:
-            nearest = did_you_mean(metric, values)
-            raise InputError(f"has no metric {metric!r}, expected one of {', '.join(values)}{nearest}", run.folder)
-        if metric not in by_query or metric.endswith("median_rank"):
-            message = f"{metric} is not a mean over queries, so it has no tests; choose another --metric"
-            raise InputError(message, run.folder)
-        yield RunScore(run.folder.name, strategy, condition, language or run.language, run.seed, values[metric],
-                       by_query[metric])  # fmt: skip
+        yield condition, means, per_query

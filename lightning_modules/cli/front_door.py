@@ -29,14 +29,10 @@ _TRAINER_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_no
 class Arguments:
     """A command line, taken apart."""
 
-    cli: list[str] = field(default_factory=list)
-    """What the LightningCLI parses."""
-    configs: list[Path] = field(default_factory=list)
-    """The config files, in the order in which they are read."""
-    resume: str | None = None
-    """The run folder to go on with; ``""`` is the newest one of that name, None a new run."""
-    completion: str | None = None
-    """The shell for which to print a completion script."""
+    cli: list[str] = field(default_factory=list)  # what the LightningCLI parses
+    configs: list[Path] = field(default_factory=list)  # in the order in which they are read
+    resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, None a new run
+    completion: str | None = None  # the shell for which to print a completion script
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

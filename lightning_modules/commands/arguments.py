@@ -35,14 +35,12 @@ def evaluate(arguments: list[str]) -> None:
         parser.error("--data needs a run folder")
     if (kinds is None) != (options.severity is None) or (options.run is not None and kinds is not None):
         parser.error("noise needs a run folder, --severity, and --text_noise or --image_noise")
-    from lightning_modules.commands.evaluate import noise_options, score_checkpoint, score_trec_run
+    from lightning_modules.commands.evaluate import score_checkpoint, score_trec_run
 
     if options.run is not None:
-        score_trec_run(options.run, options.qrels, options.metrics, options.json)
+        score_trec_run(options)
     else:
-        files = (options.lexicon, options.translations)
-        noise = noise_options(options.text_noise, options.image_noise, options.severity, options.noise_seed, *files)
-        score_checkpoint(options.folder, options.checkpoint, options.score, options.metrics, options.json, noise, data)
+        score_checkpoint(options, data)
 
 
 def _take_data_options(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -28,33 +29,23 @@ if TYPE_CHECKING:
     from lightning_modules.cli.cli import PotstillCLI
 
 
-def score_checkpoint(
-    folder: str,
-    checkpoint: str | None,
-    score: str | None,
-    metrics: list[str] | None,
-    json_file: str | None,
-    noise: dict[str, Any] | None = None,
-    data: Sequence[str] = (),
-) -> None:
+def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
     """Evaluate a checkpoint on the test collection of its run, or of other data, and print the table.
 
-    None keeps what the run used, or takes its best checkpoint. ``noise`` has options of
-    `datamodules.noise.options.EvaluationNoise`, and ``data`` options of the command line that choose another dataset,
-    whose test images must not be among those that the run was trained on.
+    ``data`` has options of the command line that choose another dataset, whose test images must not be among those
+    that the run was trained on. See ``evaluate.py --help`` for the others.
     """
-    path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
-    with as_input_error():
-        for name in metrics or ():
-            parse_metric(name)
-    extra = [*data, *([f"--model.score={score}"] if score else [])]
-    if metrics:
-        extra.append(f"--evaluation.metrics={json.dumps(metrics)}")
+    path = Path(options.checkpoint) if options.checkpoint else Path(options.folder) / "checkpoints" / "best.ckpt"
+    _check_metrics(options)
+    noise = _noise_options(options)
+    extra = [*data, *([f"--model.score={options.score}"] if options.score else [])]
+    if options.metrics:
+        extra.append(f"--evaluation.metrics={json.dumps(options.metrics)}")
     if noise is not None:
         extra.append(f"--data.test_noise={json.dumps(noise)}")
-    cli = open_run(folder, extra, path)
+    cli = open_run(options.folder, extra, path)
     if data:
-        refuse_trained_images(Path(folder) / "config.yaml", cli.datamodule)
+        refuse_trained_images(Path(options.folder) / "config.yaml", cli.datamodule)
     load_weights(cli.model, path)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
@@ -62,18 +53,23 @@ def score_checkpoint(
         grouped = by_language({name: result.per_query for name, result in results.items()})
         means = by_language({name: result.means for name, result in results.items()})
         print_table(results_table(grouped, f"{path}: test queries{_with(noise)}", means))
-        _write(grouped, means, json_file)
+        _write(grouped, means, options.json)
 
 
-def noise_options(
-    text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
-) -> dict[str, Any] | None:
+def _check_metrics(options: Namespace) -> None:
+    with as_input_error():
+        for name in options.metrics or ():
+            parse_metric(name)
+
+
+def _noise_options(options: Namespace) -> dict[str, Any] | None:
     """Options of `datamodules.noise.options.EvaluationNoise`, with one severity for texts and images, or None."""
-    if severity is None:
+    if options.severity is None:
         return None
-    kinds = {"text": text or "", "image": image or ""}
-    severities = {f"{side}_severity": severity if kind else 0 for side, kind in kinds.items()}
-    return kinds | severities | {"lexicon": lexicon, "translations": translations, "seed": seed}
+    kinds = {"text": options.text_noise or "", "image": options.image_noise or ""}
+    severities = {f"{side}_severity": options.severity if kind else 0 for side, kind in kinds.items()}
+    files = {"lexicon": options.lexicon, "translations": options.translations}
+    return kinds | severities | files | {"seed": options.noise_seed}
 
 
 def _with(noise: dict[str, Any] | None) -> str:
@@ -109,11 +105,7 @@ def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = N
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Load a checkpoint's weights, and nothing else of it.
-
-    Args:
-        model: a `DistillationModule`.
-        path: the checkpoint.
+    """Load a checkpoint's weights, and nothing else of it, into a `DistillationModule`.
 
     Raises:
         InputError: the file is no checkpoint, or one of another model.
@@ -128,16 +120,16 @@ def load_weights(model: Any, path: Path) -> None:
         raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error
 
 
-def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: str | None) -> None:
+def score_trec_run(options: Namespace) -> None:
     """Evaluate a TREC run against TREC judgments, and print the table."""
-    with as_input_error():
-        for name in metrics or ():
-            parse_metric(name)
-    if unfit := [name for name in metrics or () if name in SUMMARIES]:
+    _check_metrics(options)
+    metrics: Sequence[str] = options.metrics or DEFAULT_METRICS
+    if unfit := [name for name in metrics if name in SUMMARIES]:
         raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
-    per_query = evaluate_run(read_run(run), read_qrels(qrels), metrics or DEFAULT_METRICS)
-    print_table(results_table({"": {"test": per_query}}, f"{run} against {qrels}", labels={"test": Path(run).name}))
-    _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, json_file)
+    per_query = evaluate_run(read_run(options.run), read_qrels(options.qrels), metrics)
+    title, label = f"{options.run} against {options.qrels}", Path(options.run).name
+    print_table(results_table({"": {"test": per_query}}, title, labels={"test": label}))
+    _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, options.json)
 
 
 def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]]], json_file: str | None) -> None:

@@ -21,7 +21,7 @@ from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.encoding import EncodedTexts, encode, encode_into, encoder_of
 from lightning_modules.evaluation.ranking import search_texts
 from lightning_modules.teachers.base import Encoder, Teacher
-from retrieval.collection import Run, Side
+from retrieval.collection import Side
 from retrieval.index.faiss_index import FaissOptions, open_index, recall, require_faiss, search_index
 from retrieval.index.search import to_run
 from retrieval.index.shards import Shards
@@ -72,7 +72,10 @@ def query(options: Namespace) -> None:
         write_run(options.output, run)
         print(f"{options.output}: {len(run)} queries, {scores.shape[1]} documents each")
     if options.text is not None:
-        _print_hits(run, about.get("documents"))
+        documents = about.get("documents")
+        found = open_texts(documents) if documents and Path(documents).is_file() else {}
+        for name, score in next(iter(run.values())).items():
+            print(f"{score:8.4f}  {name}  {found.get(name, '')}".rstrip())
 
 
 def open_texts(path: str) -> Mapping[str, str]:
@@ -102,13 +105,6 @@ def _search(shards: Shards, queries: EncodedTexts, options: Namespace) -> tuple[
     _, exact = search_texts(sampled, shards, "pooled", options.k, memory_mb=options.memory_mb)
     print(f"{options.index}: recall@{exact.shape[1]} against exact search is {recall(indices[sample], exact):.4f}")
     return scores, indices
-
-
-def _print_hits(run: Run, documents: str | None) -> None:
-    """Print ids, scores and texts, the best first."""
-    texts = open_texts(documents) if documents and Path(documents).is_file() else {}
-    for name, score in next(iter(run.values())).items():
-        print(f"{score:8.4f}  {name}  {texts.get(name, '')}".rstrip())
 
 
 def _load(folder: str, checkpoint: str | None, device: str, rank: int) -> DistillationModule:

@@ -93,17 +93,11 @@ def _top(metric: str) -> float | None:
 
 def _plot_languages(path: Path, grouped: Mapping[str, Rows], rows: list[str], metrics: list[str]) -> Path:
     """A panel a metric, a group of bars a language."""
-    names = [*grouped, AVERAGE]
-    figure, axes_grid = _subplots(min(2, len(metrics)), width=max(4.5, 0.6 * len(names) + 1), count=len(metrics))
+    parts = {name: {name: of_language} for name, of_language in grouped.items()} | {AVERAGE: grouped}
+    figure, axes_grid = _subplots(min(2, len(metrics)), width=max(4.5, 0.6 * len(parts) + 1), count=len(metrics))
     for axes, metric in zip(axes_grid, metrics, strict=True):
-        _grouped_bars(
-            axes,
-            rows,
-            {
-                name: {row: groups(grouped if name == AVERAGE else {name: grouped[name]}, row, metric) for row in rows}
-                for name in names
-            },
-        )
+        values = {name: {row: groups(part, row, metric) for row in rows} for name, part in parts.items()}
+        _grouped_bars(axes, rows, values)
         axes.axvline(len(grouped) - 0.5, color="black", lw=0.6, ls=":")
         axes.set(title=metric, ylim=(0, _top(metric)))
     axes_grid[0].legend(frameon=False, fontsize=8)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 
+from foundations.files import read_json
 from retrieval.results import Rows, from_json, groups
 from retrieval.statistics import macro_mean, macro_permutation_test, macro_t_test, paired_differences
 from retrieval.table import Means, format_p, print_table, results_table
@@ -34,8 +34,8 @@ def print_results(folder: Path) -> None:
     if not (folder / "metrics.json").is_file():
         print(f"{folder}: no results are kept of a run with fast_dev_run or limit_test_batches 0")
         return
-    grouped: dict[str, Rows] = from_json(json.loads((folder / "per_query.json").read_text(encoding="utf-8")))
-    means: Means = from_json(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    grouped: dict[str, Rows] = from_json(read_json(folder / "per_query.json"))
+    means: Means = from_json(read_json(folder / "metrics.json"))
     print()
     title = f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]"
     print_table(results_table(grouped, title, means))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from foundations.errors import InputError
-from foundations.files import write_json, write_whole
+from foundations.files import read_json, write_json, write_whole
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_results
@@ -104,7 +103,7 @@ class RunFolder(Callback):
         """Versions and command; those of a resumed run are added to those of the first part."""
         path, now = self.folder / "environment.json", environment()
         if path.is_file():
-            first = json.loads(path.read_text(encoding="utf-8"))
+            first = read_json(path)
             now = first | {"resumed": [*first.get("resumed", []), now]}
         write_json(path, now)
 

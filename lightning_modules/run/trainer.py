@@ -48,9 +48,6 @@ class StepSeed(Callback):
 
     Dropout is then the same in a run that was killed and resumed as in one that was not, on any rank, and no
     generator state has to be saved.
-
-    Args:
-        seed: seed of the run.
     """
 
     def __init__(self, seed: int) -> None:
