@@ -28,10 +28,10 @@ fetch-images: $(STAMP)  ## download the pictures of the starter as well
 	$(BIN)/python -m datamodules.fetch starter_images
 
 test: fetch fetch-images  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not starter'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not starter'
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import machine, replace_section, versions
-from foundations.files import write_json
+from benchmarks.pages import add_output_options, machine, replace_section, versions, write_results
+from foundations.files import read_json, write_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 COMMAND = "python -m benchmarks.hardware"
@@ -72,12 +72,13 @@ def measure(inputs: Path, group: list[Cell], limit: float = LIMIT) -> list[dict[
 
 def prepare(folder: Path) -> None:
     """Write texts and models where there are none."""
-    from benchmarks import hardware_inputs, training, training_inputs
+    from benchmarks import training, training_inputs
 
     if not (folder / "data").is_dir():
         training_inputs.prepare(folder, training.FULL)
     if not (folder / "long").is_dir():
-        hardware_inputs.prepare(folder, STEPS * max(cell["batch"] for group in GROUPS for cell in group))
+        pairs = STEPS * max(cell["batch"] for group in GROUPS for cell in group)
+        training_inputs.prepare_long(folder, pairs)
 
 
 def summary(row: dict[str, Any]) -> str:
@@ -140,14 +141,11 @@ def describe() -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write one row a figure to this file")
     parser.add_argument("--inputs", help="folder of texts and models, written where there is none")
-    parser.add_argument("--results", help="write all that was measured to this file, for --render")
-    parser.add_argument("--render", help="write the docs from such a file, and stop")
-    parser.add_argument("--write-docs", action="store_true", help=f"put the tables into {PAGE.name}")
+    add_output_options(parser, PAGE)
     options = parser.parse_args()
     if options.render:
-        record = json.loads(Path(options.render).read_text(encoding="utf-8"))
+        record = read_json(options.render)
         replace_section(PAGE, COMMAND, markdown(record["rows"], record["about"]))
         return
     import torch
@@ -161,13 +159,8 @@ def main() -> None:
         for group in GROUPS:
             rows += measure(folder, group)
             if options.results:  # after each group, so that a failure costs one group
-                write_json(Path(options.results), {"about": about, "rows": rows})
-    if options.json:
-        write_json(Path(options.json), figures(rows))
-    text = markdown(rows, about)
-    print(text)
-    if options.write_docs:
-        replace_section(PAGE, COMMAND, text)
+                write_json(options.results, {"about": about, "rows": rows})
+    write_results(options, figures(rows), {"about": about, "rows": rows}, markdown(rows, about), PAGE, COMMAND)
 
 
 if __name__ == "__main__":

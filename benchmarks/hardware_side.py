@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -20,6 +18,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch._C._autograd import DeviceType
+
+from benchmarks.training_side import train_with
 
 Cell = dict[str, Any]
 PHASES = ("data", "tokenise", "teacher", "student", "loss", "backward", "optimiser")
@@ -178,30 +178,17 @@ def run(cell: Cell) -> dict[str, Any]:
     Args:
         cell: ``inputs`` (a folder), ``model``, ``batch``, ``strategy``, ``precision``, ``launch`` and ``steps``.
     """
-    from lightning_modules.commands.train import train
-
-    inputs, file = cell["inputs"], Path(tempfile.mkdtemp()) / "meter.json"
-    words = [
-        *("--strategy", cell["strategy"], "--data", "tsv", "--data.root", f"{inputs}/long"),
+    inputs, left = cell["inputs"], _left_from_before()
+    figures = train_with("benchmarks.hardware_side.Meter", inputs, f"{inputs}/cache", [
+        f"--trainer.callbacks.steps={cell['steps']}",
+        *("--strategy", cell["strategy"], "--data.root", f"{inputs}/long"),
         *(f"--data.batch_size={cell['batch']}", f"--data.limit_pairs={cell['batch'] * cell['steps']}"),
         *("--student", "transformer", "--student.model", f"{inputs}/{cell['model']}"),
         *("--student.random_init", "true", "--student.vocabulary", "keep", "--student.max_length", "128"),
-        *(f"--model.teacher.init_args.cache_dir={inputs}/cache",),
-        *(f"--model.teacher.init_args.teacher.init_args.model={inputs}/teacher",),
         *("--model.lr=0.0001", f"--trainer.max_steps={2 * cell['steps'] + PROFILED + WATCHED}"),
         *("--trainer.max_epochs", "4", f"--trainer.precision={cell['precision']}"),
-        *("--trainer.devices", "1", f"--trainer.strategy={cell['launch']}"),
-        *("--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"),
-        *("--trainer.callbacks+=benchmarks.hardware_side.Meter", f"--trainer.callbacks.file={file}"),
-        *(f"--trainer.callbacks.steps={cell['steps']}", "--evaluation.undistilled", "false"),
-        *("--logger", "none", "--output", str(file.parent), "--name", "run", "--checkpoint_every", "1000000"),
-    ]
-    left = _left_from_before()
-    try:
-        train(words)
-        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    finally:
-        shutil.rmtree(file.parent, ignore_errors=True)
+        *("--trainer.devices", "1", f"--trainer.strategy={cell['launch']}", "--trainer.limit_val_batches", "0"),
+    ])  # fmt: skip
     return figures | {"memory": max(0, figures["memory"] - left)}
 
 

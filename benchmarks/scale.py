@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages import replace_section
+from benchmarks.pages import replace_section, run_module
 from foundations.files import write_json
 
 FULL: dict[str, Any] = {
@@ -65,13 +65,8 @@ class Report:
 
 def run_part(name: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Run a part in a process of its own."""
-    done = subprocess.run(
-        _command(name, settings | more), capture_output=True, text=True, check=False, env=_variables(settings)
-    )
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    words = json.dumps(settings | more)
+    return run_module(name, "benchmarks.scale_parts", name, words, environment=_variables(settings))
 
 
 def measure_input(report: Report, settings: dict[str, Any]) -> None:
@@ -114,10 +109,10 @@ def measure_encoding(report: Report, settings: dict[str, Any]) -> None:
     whole, killed = Path(settings["folder"]) / "whole", Path(settings["folder"]) / "killed"
     report.add("encode: static student", run_part("encode", settings, into=str(whole))["per_s"], "vectors/s")
     blocks = -(-settings["encoded"] // settings["block"])
-    command = _command("encode", settings | {"into": str(killed)})
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_variables(settings)
-    ) as process:
+    words = json.dumps(settings | {"into": str(killed)})
+    command = [sys.executable, "-m", "benchmarks.scale_parts", "encode", words]
+    environment = os.environ | _variables(settings)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
         while process.poll() is None and len(list(killed.glob("pooled-*.npy"))) < 2:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
@@ -200,13 +195,9 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _command(name: str, settings: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.scale_parts", name, json.dumps(settings)]
-
-
 def _variables(settings: dict[str, Any]) -> dict[str, str]:
-    """What is derived of the files goes into the temporary folder as well."""
-    return os.environ | {"POTSTILL_CACHE": settings["folder"] + "/cache", "OMP_NUM_THREADS": str(settings["threads"])}
+    """Variables of a part's process: what is derived from files goes into the temporary folder as well."""
+    return {"POTSTILL_CACHE": settings["folder"] + "/cache", "OMP_NUM_THREADS": str(settings["threads"])}
 
 
 if __name__ == "__main__":

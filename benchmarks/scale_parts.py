@@ -23,7 +23,7 @@ _WORDS = [a + b + c + d for a in "bklmn" for b in "aeiou" for c in "t" for d in 
 
 
 class NumberedTexts(Mapping[str, str]):
-    """So many short texts that are made when they are asked for."""
+    """A number of short texts that are made when they are asked for."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -235,7 +235,7 @@ class PeakMemory:
 
     @property
     def growth(self) -> float:
-        """Peak less start."""
+        """Peak minus start."""
         return self.peak - self.before
 
     def _watch(self) -> None:

@@ -28,7 +28,7 @@ import yaml
 from rich.progress import Progress
 
 from benchmarks.strategies_report import write_report
-from foundations.files import write_whole
+from foundations.files import read_json, write_whole
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ot": ("strategies.ot.OptimalTransport", {"pooled_weight": 0.0}),
@@ -65,7 +65,7 @@ SETTINGS = Path(__file__).parent / "strategies.yaml"
 
 
 @dataclass(frozen=True)
-class Cell:
+class StrategyCell:
     """One run of the benchmark."""
 
     strategy: str
@@ -84,7 +84,7 @@ class Cell:
         return "_".join(str(value).replace(" ", "") for value in asdict(self).values())
 
 
-def run_cell(cell: Cell) -> dict[str, Any]:
+def run_cell(cell: StrategyCell) -> dict[str, Any]:
     """Train and score one cell, in a process of its own with one thread.
 
     Returns:
@@ -163,7 +163,7 @@ def _build(spec: tuple[str, dict[str, Any]]) -> Any:
     return getattr(__import__(module, fromlist=[name]), name)(**options)
 
 
-def run_cells(cells: list[Cell], folder: Path, workers: int) -> list[dict[str, Any]]:
+def run_cells(cells: list[StrategyCell], folder: Path, workers: int) -> list[dict[str, Any]]:
     """Run what is not in the folder yet, and read all results."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
@@ -175,21 +175,21 @@ def run_cells(cells: list[Cell], folder: Path, workers: int) -> list[dict[str, A
             with write_whole(folder / f"{futures[future].name}.json") as file:
                 json.dump(future.result(), file)
             progress.advance(task)
-    return [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
+    return [read_json(folder / f"{cell.name}.json") for cell in cells]
 
 
 def make_teachers(students: list[str]) -> None:
     """Train the teachers that some conditions need, where that was not done yet."""
     for folder in (Path(TEACHERS[student]) for student in students if student in TEACHERS):
         if not (folder / "metrics.json").is_file():
-            place = ["--output", str(folder.parent), "--name", folder.name]
-            subprocess.run([sys.executable, "train.py", *LATE_TEACHER, *place], check=True)
+            output = ["--output", str(folder.parent), "--name", folder.name]
+            subprocess.run([sys.executable, "train.py", *LATE_TEACHER, *output], check=True)
 
 
 def tune(students: list[str], folder: Path, workers: int) -> None:
     """Choose the learning rates of each strategy by pooled and MaxSim dev MAP, and write them to the settings file."""
     cells = [
-        Cell(strategy, student, TUNING_LANGUAGE, 0, EPOCHS[student], **rates, test=False)
+        StrategyCell(strategy, student, TUNING_LANGUAGE, 0, EPOCHS[student], **rates, test=False)
         for student in students
         for strategy, rates in itertools.product(STRATEGIES, GRID[student])
     ]
@@ -216,8 +216,8 @@ def tune(students: list[str], folder: Path, workers: int) -> None:
         yaml.safe_dump(settings, file, sort_keys=False)
 
 
-def _place(cell: dict[str, Any], languages: list[str]) -> tuple[int, ...]:
-    """Where a cell stands in the tables."""
+def _position(cell: dict[str, Any], languages: list[str]) -> tuple[int, ...]:
+    """The position of a cell in the tables."""
     students, strategies = list(STUDENTS), list(STRATEGIES)
     return (
         students.index(cell["student"]),
@@ -252,13 +252,15 @@ def main() -> None:
     if options.tune_only:
         return
     if options.report_only:
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.folder.glob("*.json"))]
-        results = [result for result in found if "test" in result and result["cell"]["language"] in options.languages]
-        write_report(sorted(results, key=lambda result: _place(result["cell"], options.languages)), options.json)
+        finished = [read_json(path) for path in sorted(options.folder.glob("*.json"))]
+        results = [
+            result for result in finished if "test" in result and result["cell"]["language"] in options.languages
+        ]
+        write_report(sorted(results, key=lambda result: _position(result["cell"], options.languages)), options.json)
         return
     settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
     cells = [
-        Cell(strategy, student, language, seed, EPOCHS[student], *_rates(settings[student][strategy]))
+        StrategyCell(strategy, student, language, seed, EPOCHS[student], *_rates(settings[student][strategy]))
         for language, seed, student, strategy in itertools.product(
             options.languages, range(options.seeds), options.students, options.strategies
         )

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,9 +25,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.pages import machine, replace_section, versions
+from benchmarks.pages import (
+    add_output_options,
+    machine,
+    replace_section,
+    run_module,
+    versions,
+    write_results,
+)
 from benchmarks.timing import crossed_interval, interleaved
-from foundations.files import write_json, write_whole
+from foundations.files import read_json, write_json, write_whole
 from lightning_modules.run.trainer import default_precision
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -76,15 +81,10 @@ def run_side(name: str, settings: dict[str, Any], seed: int) -> Result:
     arguments = {"start": "start"} | settings | epochs | own | {"seed": seed}
     kept = _kept(module, arguments)
     if kept is not None and kept.is_file():
-        found: Result = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+        earlier: Result = read_json(kept)
+        return earlier
     words = json.dumps(arguments | {"started": time.time()})
-    command = [sys.executable, "-m", "benchmarks.training_side", module, words]
-    environment = os.environ | {"WANDB_MODE": "disabled"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    result: Result = json.loads(done.stdout.splitlines()[-1])
+    result = run_module(name, "benchmarks.training_side", module, words, environment={"WANDB_MODE": "disabled"})
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, result)
@@ -92,11 +92,11 @@ def run_side(name: str, settings: dict[str, Any], seed: int) -> Result:
 
 
 def _kept(module: str, arguments: dict[str, Any]) -> Path | None:
-    """Where the result of a run is kept, by what it was told; None where results are not kept."""
+    """Where the result of a run is kept, by its arguments; None where results are not kept."""
     if not arguments.get("keep"):
         return None
-    told = {key: value for key, value in arguments.items() if key not in ("inputs", "keep", "turns", "speed_epochs")}
-    digest = hashlib.sha256(json.dumps([module, told], sort_keys=True).encode()).hexdigest()
+    named = {key: value for key, value in arguments.items() if key not in ("inputs", "keep", "turns", "speed_epochs")}
+    digest = hashlib.sha256(json.dumps([module, named], sort_keys=True).encode()).hexdigest()
     return Path(arguments["keep"]) / f"{digest[:16]}.json"
 
 
@@ -116,7 +116,7 @@ def tune(settings: dict[str, Any], jobs: int) -> dict[str, Any]:
     dev: dict[str, dict[float, float]] = {name: {} for name in SIDES}
     for (name, rate), result in zip(cells, results, strict=True):
         dev[name][rate] = round(float(np.mean(list(result["dev"].values()))), 4)
-    return {"rates": {name: max(found, key=lambda rate: found[rate]) for name, found in dev.items()}, "dev": dev}
+    return {"rates": {name: max(scores, key=lambda rate: scores[rate]) for name, scores in dev.items()}, "dev": dev}
 
 
 def rate_of(name: str, rates: dict[str, float]) -> float:
@@ -128,10 +128,10 @@ def measure_training(settings: dict[str, Any], rates: dict[str, float]) -> list[
     """All sides in turns, and the rows of the table."""
     results: dict[str, list[Result]] = {name: [] for name in SIDES | SPEED if "bf16" not in name or has_bfloat16()}
     for seed in range(settings["turns"]):
-        for name, found in results.items():
-            found.append(run_side(name, settings | {"lr": rate_of(name, rates)}, seed))
-            shown = {key: round(found[-1][key], 1) for key in ("all", "loop", "all_cpu", "loop_cpu")}
-            dev = np.mean(list(found[-1]["dev"].values()))
+        for name, turns in results.items():
+            turns.append(result := run_side(name, settings | {"lr": rate_of(name, rates)}, seed))
+            shown = {key: round(result[key], 1) for key in ("all", "loop", "all_cpu", "loop_cpu")}
+            dev = np.mean(list(result["dev"].values()))
             print(f"turn {seed + 1}, {name}: {shown}, dev MAP {dev:.4f}", file=sys.stderr, flush=True)
     return speed_rows(results, settings) + quality_rows(results)
 
@@ -145,12 +145,11 @@ def measure_quality(settings: dict[str, Any], rates: dict[str, float], jobs: int
     """The rows of quality alone, where runs may be made at the same time."""
     cells = [(name, seed) for name in SIDES for seed in range(settings["turns"])]
     with ThreadPoolExecutor(jobs) as pool:
-        done = list(
-            pool.map(lambda cell: run_side(cell[0], settings | {"lr": rate_of(cell[0], rates)}, cell[1]), cells)
-        )
-    return quality_rows(
-        {name: [each for (side, _), each in zip(cells, done, strict=True) if side == name] for name in SIDES}
-    )
+        done = pool.map(lambda cell: run_side(cell[0], settings | {"lr": rate_of(cell[0], rates)}, cell[1]), cells)
+        results: dict[str, list[Result]] = {name: [] for name in SIDES}
+        for (name, _), result in zip(cells, done, strict=True):
+            results[name].append(result)
+    return quality_rows(results)
 
 
 def speed_rows(results: dict[str, list[Result]], settings: dict[str, Any]) -> list[Row]:
@@ -175,7 +174,7 @@ def speed_rows(results: dict[str, list[Result]], settings: dict[str, Any]) -> li
 
 
 def quality_rows(results: dict[str, list[Result]]) -> list[Row]:
-    """MAP of our sides beside that of the peer's two losses."""
+    """MAP of our sides next to that of the peer's two losses."""
     return [
         _quality(f"{name}: {split} MAP against {peer}", results[name], results[peer], split)
         for peer in (PEER, UNIT)
@@ -220,13 +219,13 @@ def measure_metrics(settings: dict[str, Any]) -> list[Row]:
     rng = np.random.default_rng(0)
     names = [f"d{number:04d}" for number in range(depth)]
     relevant = [rng.choice(depth, size=rng.integers(1, 4), replace=False) for _ in range(queries)]
-    qrels = {f"q{row:04d}": {names[place]: 1 for place in places} for row, places in enumerate(relevant)}
+    qrels = {f"q{row:04d}": {names[index]: 1 for index in indices} for row, indices in enumerate(relevant)}
     indices = np.argsort(rng.random((queries, depth)), axis=1)
     scores = np.sort(rng.random((queries, depth)).astype(np.float32), axis=1)[:, ::-1].copy() + 0.1
     judgments = IndexedQrels.of(qrels, list(qrels), names)
     target = torch.zeros(queries, depth, dtype=torch.int64)
-    for row, places in enumerate(relevant):
-        target[row] = torch.from_numpy(np.isin(indices[row], places)).long()
+    for row, relevant_here in enumerate(relevant):
+        target[row] = torch.from_numpy(np.isin(indices[row], relevant_here)).long()
     groups = torch.arange(queries)[:, None].expand(-1, depth).flatten()
     sides: dict[str, Callable[[], float]] = {
         "ours": lambda: mean_over_queries(
@@ -285,7 +284,7 @@ def main() -> None:
     """Entry point."""
     options = _options()
     if options.render:
-        record = json.loads(Path(options.render).read_text(encoding="utf-8"))
+        record = read_json(options.render)
         replace_section(PAGE, COMMAND + record["where"], markdown(record["rows"], record["about"]))
         return
     chosen = {key: value for key in ("turns", "epochs") if (value := getattr(options, key)) is not None}
@@ -308,14 +307,8 @@ def main() -> None:
         else:
             rows = measure_metrics(settings) + measure_training(settings, rates)
         about = describe(settings, rates)
-    text = markdown(rows, about)
-    print(text)
-    if options.json:
-        write_json(Path(options.json), rows)
-    if options.results:
-        write_json(Path(options.results), {"where": _where(), "about": about, "rows": rows})
-    if options.write_docs:
-        replace_section(PAGE, COMMAND + _where(), text)
+    record = {"where": _where(), "about": about, "rows": rows}
+    write_results(options, rows, record, markdown(rows, about), PAGE, COMMAND + _where())
 
 
 def _where() -> str:
@@ -327,7 +320,6 @@ def _where() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--quick", action="store_true", help="seconds of training: the figures mean nothing")
     parser.add_argument("--turns", type=int, help="turns, one seed each (default: 1)")
     parser.add_argument("--epochs", type=int, help="epochs of each run (default: 8)")
@@ -336,9 +328,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help=f"write {RATES.name} and stop")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, for --tune and --quality (default: 1)")
     parser.add_argument("--quality", action="store_true", help="MAP alone, which may be measured at the same time")
-    parser.add_argument("--results", help="write rows, settings and machine to this file, for --render")
-    parser.add_argument("--render", help="write the docs from such a file, and stop")
-    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {PAGE.name}")
+    add_output_options(parser, PAGE)
     return parser.parse_args()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from foundations.files import read_json
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 
 Result = dict[str, Any]
@@ -64,32 +65,45 @@ def spans(first: Sequence[float], last: Sequence[float], settings: dict[str, Any
     return seconds | {"all_cpu": last[1], "loop_cpu": last[1] - first[1]}
 
 
-def potstill(settings: dict[str, Any]) -> Result:
-    """``train.py`` with an empty teacher cache; dev is scored once, after the last step."""
+def train_with(callback: str, inputs: str, cache: str, options: list[str]) -> dict[str, Any]:
+    """Run ``train.py`` on prepared inputs with a callback, and read the JSON file that the callback writes.
+
+    Args:
+        callback: class path; its option ``file`` is the file to write.
+        inputs: folder of `benchmarks.training_inputs`.
+        cache: of the teacher's vectors.
+        options: of ``train.py``, in addition to those of all benchmarks.
+    """
     from lightning_modules.commands.train import train
 
-    inputs = settings["inputs"]
     with tempfile.TemporaryDirectory() as folder:
-        notes = Path(folder) / "notes.json"
-        train(
-            [
-                *("--strategy", settings["strategy"], "--data", "tsv", "--config", "configs/contextual.yaml"),
-                *("--data.root", f"{inputs}/data", f"--data.batch_size={settings['batch']}"),
-                *("--student.model", f"{inputs}/{settings['start']}", "--student.vocabulary", "keep"),
-                *("--student.layers", str(settings["layers"]), "--student.dropout", "0"),
-                *(f"--student.max_length={settings['max_length']}", f"--model.warmup_steps={settings['warmup']}"),
-                *(f"--model.lr={settings['lr']}", f"--model.embedding_lr={settings['lr']}"),
-                *(f"--model.teacher.init_args.cache_dir={folder}/teacher",),
-                *(f"--model.teacher.init_args.teacher.init_args.model={inputs}/teacher",),
-                *(f"--trainer.max_epochs={settings['epochs']}",),
-                *(f"--trainer.check_val_every_n_epoch={settings['epochs']}",),
-                *("--trainer.callbacks+=benchmarks.training_side.Notes", f"--trainer.callbacks.file={notes}"),
-                *("--trainer.enable_progress_bar", "false", "--seed_everything", str(settings["seed"])),
-                *("--logger", "none", "--output", folder, "--name", "run", "--checkpoint_every", "1000000"),
-                *("--evaluation.undistilled", "false"),
-            ]
-        )
-        noted = json.loads(notes.read_text(encoding="utf-8"))
+        file = Path(folder) / "noted.json"
+        train([
+            *("--data", "tsv", f"--model.teacher.init_args.cache_dir={cache}"),
+            f"--model.teacher.init_args.teacher.init_args.model={inputs}/teacher",
+            *(f"--trainer.callbacks+={callback}", f"--trainer.callbacks.file={file}"),
+            *options,
+            *("--logger", "none", "--output", folder, "--name", "run", "--checkpoint_every", "1000000"),
+            *("--trainer.enable_progress_bar", "false", "--evaluation.undistilled", "false"),
+        ])  # fmt: skip
+        noted: dict[str, Any] = read_json(file)
+    return noted
+
+
+def potstill(settings: dict[str, Any]) -> Result:
+    """``train.py`` with an empty teacher cache; dev is scored once, after the last step."""
+    inputs = settings["inputs"]
+    with tempfile.TemporaryDirectory() as cache:
+        noted = train_with("benchmarks.training_side.Notes", inputs, cache, [
+            *("--strategy", settings["strategy"], "--config", "configs/contextual.yaml"),
+            *("--data.root", f"{inputs}/data", f"--data.batch_size={settings['batch']}"),
+            *("--student.model", f"{inputs}/{settings['start']}", "--student.vocabulary", "keep"),
+            *("--student.layers", str(settings["layers"]), "--student.dropout", "0"),
+            *(f"--student.max_length={settings['max_length']}", f"--model.warmup_steps={settings['warmup']}"),
+            *(f"--model.lr={settings['lr']}", f"--model.embedding_lr={settings['lr']}"),
+            *(f"--trainer.max_epochs={settings['epochs']}", f"--seed_everything={settings['seed']}"),
+            f"--trainer.check_val_every_n_epoch={settings['epochs']}",
+        ])  # fmt: skip
     return spans(noted["first"], noted["last"], settings) | {split: noted[split] for split in ("dev", "test")}
 
 

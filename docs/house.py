@@ -22,11 +22,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("datamodules",),
     ("lightning_modules",),
     ("studies",),
+    ("potstill",),
 )
 """The folders from the ground up: one imports those below it and itself. The scripts stand on top."""
 
 INNER_FLOORS: tuple[tuple[str, ...], ...] = (
-    ("names", "models", "lightning_private", "optimisation", "vectors"),
+    ("names", "models", "lightning_private", "vectors"),
     ("students",),
     ("teachers",),
     ("distillation", "listed"),
@@ -170,7 +171,7 @@ def draw(modules: dict[str, Module], path: Path = PICTURE) -> None:
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
     inner = [[f"lightning_modules.{name}" for name in names] for names in INNER_FLOORS]
-    floors = [list(names) for names in FLOORS[:3]] + inner + [list(FLOORS[4]), [SCRIPTS]]
+    floors = [list(names) for names in FLOORS[:3]] + inner + [list(FLOORS[4]), [SCRIPTS, *FLOORS[5]]]
     lines = rooms(modules)
     floors = [[room for room in floor if room in lines] for floor in floors]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "house", "font.family": "sans-serif"}):
@@ -186,16 +187,19 @@ def draw(modules: dict[str, Module], path: Path = PICTURE) -> None:
         boxes = {}
         for height, floor in enumerate(floors):
             for number, room in enumerate(floor):
-                x = 4.6 + (number - (len(floor) - 1) / 2) * 2.15
+                step = min(2.15, 8.95 / len(floor))
+                x, half = 4.8 + (number - (len(floor) - 1) / 2) * step, step / 2 - 0.09
                 boxes[room] = x, height
                 label = "train.py, evaluate.py, ..." if room == SCRIPTS else room_label(modules, room)
-                box = FancyBboxPatch((x - 0.98, height - 0.24), 1.96, 0.48, boxstyle="round,pad=0,rounding_size=0.06")
+                box = FancyBboxPatch(
+                    (x - half, height - 0.24), 2 * half, 0.48, boxstyle="round,pad=0,rounding_size=0.06"
+                )
                 box.set(facecolor="white", edgecolor="#2b6cb0", zorder=3)
                 axes.add_patch(box)
                 axes.text(x, height, label, ha="center", va="center", fontsize=9, zorder=4)
         for importer, imported in sorted(room_arrows(modules)):
             (x, top), (to, bottom) = boxes[importer], boxes[imported]
-            beside = 0.0 if top - bottom <= 1 else (0.14 if x < 4.6 else -0.14)
+            beside = 0.0 if top - bottom <= 1 else (0.14 if x < 4.8 else -0.14)
             ends = ((x, top - 0.25), (to, bottom + 0.25)) if top != bottom else ((x, top), (to, bottom))
             arrow = FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=9, connectionstyle=f"arc3,rad={beside}")
             arrow.set(color="#8a9bb0", linewidth=0.9, zorder=2)

@@ -270,16 +270,10 @@ def list_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tens
 
 
 def teacher_list_scores(teacher: ListEmbeddings, score: Score, computed_scale: float, given_scale: float) -> Tensor:
-    """What the teacher says of the listed passages: the scores of a file, else its own.
+    """The teacher's scores of the listed passages (B, N), without gradient; anything finite where none is listed.
 
-    Args:
-        teacher: source side.
-        score: how the teacher's own scores are computed.
-        computed_scale: multiplies those.
-        given_scale: multiplies the scores of a file. They count for a query if all passages of its list have one.
-
-    Returns:
-        (B, N), without gradient; anything finite where no passage is listed.
+    Scores of a file, times ``given_scale``, count for a query if all passages of its list have one; else the scores are
+    computed from the teacher's vectors, times ``computed_scale``.
     """
     candidates, listed = teacher.require_candidates()
     with torch.no_grad():

@@ -158,12 +158,8 @@ def fit_mixture(values: Tensor, iterations: int = 100, tolerance: float = 1e-5) 
     """Fit clean components, and all shares, by expectation maximisation (Dempster et al. 1977).
 
     Two Gaussians make up the clean pairs, because some are easy and some hard; the noisy component stays N(0, 1). The
-    start does not depend on chance, so equal values give equal mixtures. Runs on the CPU in float64.
-
-    Args:
-        values: numbers; those that are not finite are left out; (N,).
-        iterations: the most iterations.
-        tolerance: stop once the mean log-likelihood grows by less than this.
+    start does not depend on chance, so equal values give equal mixtures. Runs on the CPU in float64, until the mean
+    log-likelihood grows by less than the tolerance. Values that are not finite are left out.
 
     Returns:
         The mixture, or None where fewer than two values are clearly above chance.

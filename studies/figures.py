@@ -18,48 +18,32 @@ from studies.runs import AFTER, CLEAN, Condition, RunScore
 Series = tuple[str, str]
 """Stage and kind of noise, such as ``("training", "correspondence-caption")``."""
 NO_NOISE: Series = ("", CLEAN)
+Summary = Callable[[list[float], list[float]], float]
+"""A figure of a curve, given its levels and its values."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over seeds.
+    """A mean over seeds."""
 
-    Args:
-        value: the mean; of one seed it is that seed's value.
-        interval: 95 % t-interval over the seeds; None for one seed.
-        seeds: that it is the mean over.
-        complete: whether these are all the seeds of the study.
-    """
-
-    value: float
-    interval: tuple[float, float] | None
-    seeds: tuple[int, ...]
-    complete: bool
+    value: float  # the mean; of one seed it is that seed's value
+    interval: tuple[float, float] | None  # 95 % t-interval over the seeds; None for one seed
+    seeds: tuple[int, ...]  # that it is the mean over
+    complete: bool  # whether these are all the seeds of the study
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two strategies under the same noise.
+    """Two strategies, ``first`` and ``second``, under the same noise."""
 
-    Args:
-        series: the noise.
-        level: its rate or severity.
-        language: or ``average``.
-        first: a strategy.
-        second: another strategy.
-        difference: value of the first minus that of the second, on the seeds that both have.
-        p: two-sided, paired over queries, Holm-corrected over all pairs and levels of this series and language.
-        seeds: that both have.
-    """
-
-    series: Series
-    level: float
-    language: str
+    series: Series  # the noise
+    level: float  # its rate or severity
+    language: str  # or ``average``
     first: str
     second: str
-    difference: float
-    p: float
-    seeds: int
+    difference: float  # value of the first minus that of the second, on the seeds that both have
+    p: float  # two-sided, paired over queries, Holm-corrected over all pairs and levels of this series and language
+    seeds: int  # that both have
 
 
 class Study:
@@ -104,7 +88,8 @@ class Study:
     def per_seed(self, strategy: str, series: Series, level: float, language: str) -> dict[int, float]:
         """Seed -> value; for the average of the languages, of the seeds that every language has."""
         if language == AVERAGE:
-            return _mean_by_seed([self.per_seed(strategy, series, level, name) for name in self.languages])
+            parts = [self.per_seed(strategy, series, level, name) for name in self.languages]
+            return {seed: fmean(values) for seed, values in _complete(parts).items()}
         scores = self.by_cell.get((strategy, condition(series, level), language), {})
         return {seed: scores[seed].value for seed in sorted(scores)}
 
@@ -112,31 +97,19 @@ class Study:
         """The mean over seeds; None where no seed has a value."""
         return self._mean(self.per_seed(strategy, series, level, language))
 
-    def summary(
-        self, strategy: str, series: Series, language: str, of: Callable[[list[float], list[float]], float]
-    ) -> Figure | None:
-        """A figure of each seed's curve, averaged over the seeds that have all levels.
-
-        Args:
-            strategy: whose curve.
-            series: the noise.
-            language: or ``average``.
-            of: a function of levels and values; see `SUMMARIES`.
-        """
+    def summary(self, strategy: str, series: Series, language: str, of: Summary) -> Figure | None:
+        """A figure of each seed's curve, such as those of `SUMMARIES`, averaged over the seeds that have all levels."""
         return self._mean(self._summaries(strategy, series, language, of))
 
-    def _summaries(
-        self, strategy: str, series: Series, language: str, of: Callable[[list[float], list[float]], float]
-    ) -> dict[int, float]:
+    def _summaries(self, strategy: str, series: Series, language: str, of: Summary) -> dict[int, float]:
         levels = self.levels(series)
-        values = [self.per_seed(strategy, series, level, language) for level in levels]
-        seeds = [seed for seed in values[0] if all(seed in each for each in values)]
-        return {seed: of(levels, [each[seed] for each in values]) for seed in seeds}
+        curves = _complete([self.per_seed(strategy, series, level, language) for level in levels])
+        return {seed: of(levels, curve) for seed, curve in curves.items()}
 
     def overall_mmi(self, strategy: str, kinds: Sequence[Series], language: str) -> Figure | None:
         """MMI over several kinds of noise with equal weights, of the seeds that have all kinds."""
-        return self._mean(_mean_by_seed([self._summaries(strategy, kind, language, SUMMARIES["mmi"])
-                                         for kind in kinds]))  # fmt: skip
+        parts = [self._summaries(strategy, kind, language, SUMMARIES["mmi"]) for kind in kinds]
+        return self._mean({seed: fmean(values) for seed, values in _complete(parts).items()})
 
     def _mean(self, values: dict[int, float]) -> Figure | None:
         if not values:
@@ -158,11 +131,7 @@ class Study:
         return lines
 
     def differences(self, series: Series, language: str) -> list[Difference]:
-        """Every pair of strategies at every level, on values of each query averaged over the seeds that both have.
-
-        Raises:
-            InputError: two runs of a language have different queries.
-        """
+        """Every pair of strategies at every level, on values of each query averaged over the seeds that both have."""
         names = self.languages if language == AVERAGE else [language]
         differences = []
         for level, (first, second) in itertools.product(
@@ -195,9 +164,9 @@ class Study:
         return dict(zip(reference.per_query, (minuend - subtrahend).tolist(), strict=True))
 
 
-def _mean_by_seed(parts: Sequence[dict[int, float]]) -> dict[int, float]:
-    """The means of several values of each seed, of the seeds that every part has."""
-    return {seed: fmean(part[seed] for part in parts) for seed in parts[0] if all(seed in part for part in parts)}
+def _complete(parts: Sequence[dict[int, float]]) -> dict[int, list[float]]:
+    """Seed -> the values of all parts, for the seeds that every part has."""
+    return {seed: [part[seed] for part in parts] for seed in parts[0] if all(seed in part for part in parts)}
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -234,11 +203,7 @@ def mmi(clean: float, noisy: Sequence[float]) -> float:
 
 
 def area_under_curve(levels: Sequence[float], values: Sequence[float]) -> float:
-    """Area under a robustness curve by trapezoids, divided by the range of levels: the mean value over the levels.
-
-    Args:
-        levels: rates or severities, rising.
-        values: one a level.
+    """Area under a robustness curve by trapezoids, divided by the range of rising levels: the mean value over them.
 
     >>> area_under_curve([0.0, 0.2, 0.8], [1.0, 0.5, 0.5])
     0.5625
@@ -247,7 +212,7 @@ def area_under_curve(levels: Sequence[float], values: Sequence[float]) -> float:
     return float(np.sum(np.diff(levels) * heights) / (levels[-1] - levels[0]))
 
 
-SUMMARIES: dict[str, Callable[[list[float], list[float]], float]] = {
+SUMMARIES: dict[str, Summary] = {
     "drop": lambda _, values: relative_drop(values[0], values[-1]),
     "auc": area_under_curve,
     "mmi": lambda _, values: mmi(values[0], values[1:]),

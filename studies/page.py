@@ -23,23 +23,14 @@ _BACKGROUND = ("Settings", "How to read this", "Every figure")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Args:
-        title: its heading.
-        lines: a list of words.
-        table: a table.
-        plot: a plot as an SVG element.
-        caption: words below the plot.
-        differences: between strategies under one noise, shown as a matrix a level.
-    """
+    """A part of the page."""
 
     title: str
-    lines: Sequence[str] = ()
+    lines: Sequence[str] = ()  # of a list
     table: Table | None = None
-    plot: str = ""
-    caption: str = ""
-    differences: Sequence[Difference] = ()
+    plot: str = ""  # an SVG element
+    caption: str = ""  # below the plot
+    differences: Sequence[Difference] = ()  # between strategies under one noise, shown as a matrix for each level
 
     def difference(self, level: float, first: str, second: str) -> Difference | None:
         """One of the differences; None where it was not tested."""
@@ -50,16 +41,7 @@ class Section:
 def render_page(
     heading: str, question: str, sections: Sequence[Section], study: Study, runs: Sequence[FinishedRun], command: str
 ) -> str:
-    """The whole page.
-
-    Args:
-        heading: title of the study.
-        question: that it answers.
-        sections: the results, in their order.
-        study: the scores.
-        runs: of the study.
-        command: that made the runs.
-    """
+    """The whole page: heading, the question below it, the results, and what made them."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     counts = {"run": runs, "strategy": study.strategies, "language": study.languages, "seed": study.seeds}

@@ -1,4 +1,4 @@
-"""What sweep.py does: plan, run or submit, and say how it ended."""
+"""What sweep.py does: plan, run or submit the cells, and report how they ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from foundations.checks import check_number
 from foundations.commands import Parser
-from foundations.errors import InputError
+from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import config_file
-from lightning_modules.commands.train import train as train_cell
-from studies.cells import LOG, Outcome, SweepOptions, Train, check_records, is_done
+from lightning_modules.commands.train import train
+from studies.cells import LOG, Outcome, SweepOptions, check_records, is_done
 from studies.grid import Cell, read_sweeps, select
 from studies.noisy_tests import TEST_NOISE_SUFFIX, is_tested, read_test_noise
 
@@ -39,27 +40,16 @@ def sweep(arguments: list[str]) -> int:
         "--cluster", choices=["slurm", "local", "debug"], default="slurm", help="SLURM: or a trial of it"
     )
     options = parser.parse_args(arguments)
-    options.config = [config_file(name) for name in options.config]
-    return run_sweep(options, train_cell)
-
-
-def run_sweep(options: argparse.Namespace, train: Train) -> int:
-    """Run the cells that are not finished.
-
-    Args:
-        options: of sweep.py.
-        train: trains with a command line.
-
-    Returns:
-        Exit status: 0, or 1 where a cell failed or is being run by another process.
-
-    Raises:
-        InputError: a sweep file or option is wrong, or a folder holds a run with other settings.
-    """
     for name in ("workers", "minutes", "cpus", "tasks", "parallel"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}, expected at least 1")
+        if (value := getattr(options, name)) is not None:
+            with as_input_error():
+                check_number(f"--{name}", value, least=1)
+    options.config = [config_file(name) for name in options.config]
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the cells that are not finished; the exit status is 1 where one failed or another process is running it."""
     cells = read_sweeps(options.config)
     cells = select(cells, options.only) if options.only else cells
     sweep_options = _sweep_options(options)
@@ -78,7 +68,7 @@ def run_sweep(options: argparse.Namespace, train: Train) -> int:
     if options.wandb:
         os.environ.setdefault("WANDB_RUN_GROUP", output.name)
     if options.slurm:
-        return _submit(open_cells, sweep_options, train, options)
+        return _submit(open_cells, sweep_options, options)
     from studies.workers import run_all
 
     workers = options.workers or min(_MOST_WORKERS, os.cpu_count() or 1)
@@ -101,7 +91,7 @@ def _is_finished(cell: Cell, options: SweepOptions) -> bool:
     return is_done(folder) and (options.test_noise is None or is_tested(folder, cell.labels, options.test_noise))
 
 
-def _submit(cells: Sequence[Cell], sweep_options: SweepOptions, train: Train, options: argparse.Namespace) -> int:
+def _submit(cells: Sequence[Cell], sweep_options: SweepOptions, options: argparse.Namespace) -> int:
     from studies.slurm import ArrayJob, submit
 
     array = ArrayJob(options.partition, options.minutes, options.gpus, options.cpus, options.tasks, options.parallel,

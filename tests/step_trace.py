@@ -1,6 +1,6 @@
-"""Run train.py, and write down which files of the product it enters: before the first step, and within it.
+"""Run train.py for some strategies, and write down which files of the product are entered before and within a step.
 
-python -m tests.step_trace OUT.json --strategy mse --data tsv ... --trainer.max_steps 2
+python tests/step_trace.py OUT.json mse,ot --data tsv ... --trainer.max_steps 2
 
 A file is entered when a function in it is called in the main thread; what runs while modules are imported does not
 count. A step is all between Lightning's hooks ``on_train_batch_start`` and ``on_train_batch_end``, those of our
@@ -48,19 +48,23 @@ class Trace:
 
 
 def main() -> None:
-    """Trace one run."""
-    out = Path(sys.argv[1])
+    """Trace a run for each strategy; the first one alone begins in a fresh process."""
+    out, strategies, words = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     import train
     from lightning_modules.cli import front_door  # noqa: F401  the imports of this file are not part of the run
 
-    sys.argv = ["train.py", *sys.argv[2:]]
-    trace = Trace()
-    sys.setprofile(trace)
-    try:
-        train.main()
-    finally:
-        sys.setprofile(None)
-        out.write_text(json.dumps({"before": trace.before, "steps": trace.steps}))
+    traces = {}
+    for number, strategy in enumerate(strategies):
+        sys.argv = ["train.py", *words, "--strategy", strategy, "--name", strategy]
+        if number > 0:
+            train.main()  # compiles what has to be compiled, which would take minutes with a trace
+        traces[strategy] = Trace()
+        sys.setprofile(traces[strategy])
+        try:
+            train.main()
+        finally:
+            sys.setprofile(None)
+    out.write_text(json.dumps({name: {"before": each.before, "steps": each.steps} for name, each in traces.items()}))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""The commands and links in the docs: each train.py command line is parsed by the real parser."""
+"""The commands, links, names and paths in the docs: each command line is parsed by the real parser."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+
+from lightning_modules.names import MOVED
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -15,10 +19,18 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def commands() -> list[str]:
     """Lines of the bash blocks, each once."""
     blocks = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.S)]
-    return list(dict.fromkeys(line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line))
+    return list(
+        dict.fromkeys(re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines() if line)
+    )
 
 
 TRAIN = [line for line in commands() if line.startswith("python train.py") and "--resume" not in line]
+OTHERS = [
+    line
+    for line in commands()
+    if re.match(r"(python|torchrun .*?) (evaluate|compare|baseline|search|sweep|report)\.py", line)
+]
+ROOMS = "foundations|strategies|retrieval|datamodules|lightning_modules|studies|potstill|benchmarks"
 
 
 def test_every_command_is_of_a_known_kind() -> None:
@@ -62,3 +74,29 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_command_of_another_script_is_accepted(line: str, script, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser: argparse.ArgumentParser, *arguments: list[str]) -> None:
+        parse(parser, *arguments)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    words = shlex.split(line)
+    done = script(*words[next(number for number, word in enumerate(words) if word.endswith(".py")) :])
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_names_and_paths_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for name in re.findall(rf"(?<![\w./-])(?:{ROOMS})(?:\.\w+)+(?![\w/*])(?<!\.md)(?<!\.png)", text):
+        assert name in MOVED or resolve_name(name) is not None, name
+    for path in re.findall(rf"(?<![\w./~-])(?:{ROOMS}|configs|docs|tests)/[\w./-]*", text):
+        assert (ROOT / path.rstrip(".")).exists(), path
+    folders = [ROOT, *(ROOT / room for room in ROOMS.split("|"))]
+    for path in re.findall(r"`([\w./]*\w\.py)`", text):  # a page may leave the first folder out
+        assert any((folder / path).is_file() for folder in folders) or path == "imagenet_c/corruptions.py", path

@@ -44,24 +44,22 @@ def test_the_newcomers_path_exists():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", MOST_WITHIN_A_STEP)
-def test_a_run_goes_through_few_files(process, tsv_folder, tiny_bert, tmp_path, strategy):
-    out = tmp_path / "trace.json"
-    config = tmp_path / "static.yaml"
+def test_a_run_goes_through_few_files(process, tsv_folder, tiny_bert, tmp_path):
+    out, config = tmp_path / "trace.json", tmp_path / "static.yaml"
     config.write_text(CONFIG.format(root=tsv_folder, model=tiny_bert))
-    words = ["--config", config, "--strategy", strategy, "--output", tmp_path, "--name", "run", "--logger", "none"]
-    done = process("tests/step_trace.py", out, *words, environment={"POTSTILL_CACHE": str(tmp_path / "cache")})
+    words = ["--config", config, "--output", tmp_path, "--logger", "none", "--plots", "false"]
+    cache = {"POTSTILL_CACHE": str(tmp_path / "cache")}
+    done = process("tests/step_trace.py", out, ",".join(MOST_WITHIN_A_STEP), *words, environment=cache)
     assert done.status == 0, done.err
-    # The second step: the first one also makes what is kept for the others.
-    trace = json.loads(out.read_text())
-    assert len(trace["steps"]) == 2
-    for part, entered, most in (
-        ("before the first step", trace["before"], MOST_BEFORE_THE_FIRST_STEP),
-        ("within a step", trace["steps"][1], MOST_WITHIN_A_STEP[strategy]),
-    ):
+    traces = json.loads(out.read_text())
+    counted = {"mse, before the first step": (traces["mse"]["before"], MOST_BEFORE_THE_FIRST_STEP)}
+    for strategy, most in MOST_WITHIN_A_STEP.items():
+        assert len(traces[strategy]["steps"]) == 2
+        # The second step: the first one also makes what is kept for the others.
+        counted[f"{strategy}, within a step"] = traces[strategy]["steps"][1], most
+    for part, (entered, most) in counted.items():
         files = "\n".join(f"{file}: {function}" for file, function in entered.items())
-        assert len(entered) <= most, f"{len(entered)} files {part}, expected at most {most}:\n{files}"
-    if strategy == "mse":
-        path = newcomers_path()
-        assert [file for file in trace["before"] if file in path[:2]] == path[:2], "the way to the module is another"
-        assert [file for file in trace["steps"][1] if file in path] == path[2:], "the way of a step is another"
+        assert len(entered) <= most, f"{part}: {len(entered)} files, expected at most {most}:\n{files}"
+    path, trace = newcomers_path(), traces["mse"]
+    assert [file for file in trace["before"] if file in path[:3]] == path[:3], "the way to the module is another"
+    assert [file for file in trace["steps"][1] if file in path[3:]] == path[3:], "the way of a step is another"

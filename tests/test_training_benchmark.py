@@ -117,7 +117,7 @@ def test_a_kept_result_is_not_measured_again(settings, tmp_path, monkeypatch):
         calls.append(command)
         return type("Done", (), {"returncode": 0, "stdout": 'noise\n{"all": 1.5}', "stderr": ""})
 
-    monkeypatch.setattr(training.subprocess, "run", run)
+    monkeypatch.setattr(pages.subprocess, "run", run)
     own = settings | {"keep": str(tmp_path / "kept"), "lr": 0.001}
     for seed, expected in ((0, 1), (0, 1), (1, 2)):
         assert training.run_side(training.PEER, own, seed) == {"all": 1.5}

@@ -21,7 +21,7 @@ from datamodules.base import PairsDataModule
 from foundations.errors import InputError
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
 from lightning_modules.cli.front_door import Arguments
-from lightning_modules.cli.help import OPTIONS, completion_script
+from lightning_modules.cli.help import OPTIONS
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
@@ -137,13 +137,6 @@ class PotstillCLI(LightningCLI):
             }
         )
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; or print a completion script instead, and stop."""
-        if self.arguments.completion is not None:
-            print(completion_script(self.arguments.completion))
-            parser.exit(0)
-        super().parse_arguments(parser, args)
-
     def before_instantiate_classes(self) -> None:
         """Choose the precision where nobody did; the run's config.yaml has it."""
         trainer = self.config["trainer"]
@@ -251,9 +244,7 @@ def short_name(kind: str, class_path: str) -> str:
 
 
 MIXTURE = "datamodules.mixture.MixtureDataModule"
-
 _MOST_IN_A_NAME = 8
-
 _OF_THE_PARTS = ("limit_pairs",)
 
 
@@ -262,15 +253,6 @@ def expand_languages(data: Namespace) -> Namespace:
 
     Every part has all options but the language; those of `PairsDataModule` are the mixture's as well, except
     limit_pairs, which holds for each part.
-
-    Args:
-        data: ``class_path`` and ``init_args``.
-
-    Returns:
-        The same configuration, or a new one.
-
-    Raises:
-        InputError: the list of languages is empty, has an empty place, or names a language twice.
     """
     options = data.get("init_args") or _namespace()
     language = options.get("language")
@@ -293,28 +275,19 @@ def expand_languages(data: Namespace) -> Namespace:
 
 
 def language_names(languages: str) -> list[str]:
-    """The languages in ``sw,so,mr``.
-
-    Raises:
-        InputError: the list is empty, has an empty place, or names a language twice.
-    """
-    found = [name.strip() for name in languages.split(",")]
-    if not any(found):
-        raise InputError("data.language is an empty list, expected languages such as sw,so,mr")
-    if "" in found:
-        raise InputError(f"data.language {languages!r} has an empty place, expected languages such as sw,so,mr")
-    folded = [name.casefold() for name in found]
-    for number, name in enumerate(folded):
-        if name in folded[:number]:
-            raise InputError(f"data.language names {found[number]!r} twice")
-    return found
+    """The languages in ``sw,so,mr``."""
+    names = [name.strip() for name in languages.split(",")]
+    if "" in names:
+        raise InputError(f"data.language is {languages!r}, expected languages such as sw,so,mr")
+    folded = [name.casefold() for name in names]
+    for name in names:
+        if folded.count(name.casefold()) > 1:
+            raise InputError(f"data.language is {languages!r}, which has {name!r} twice")
+    return names
 
 
 def in_folder_name(data: Namespace) -> str | None:
-    """The languages of a datamodule's configuration as a part of a folder's name, e.g. ``sw+so+mr``.
-
-    A dataset that is chosen by an id has the id there, e.g. ``neuclir-1-fa-hc4-filtered``; None without either.
-    """
+    """The languages of a datamodule's configuration (``sw+so+mr``), or its id (``neuclir-1-fa``), or None."""
     options = data.get("init_args") or _namespace()
     language: str | None = options.get("language")
     if language is None and isinstance(identifier := options.get("id"), str):

@@ -23,11 +23,8 @@ from lightning_modules.names import SHORT_NAMES
 
 _TYPES = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text",
           "collections.abc.Sequence": "a list such as [a, b]", "list": "a list such as [a, b]"}  # fmt: skip
-
 _UNKNOWN = re.compile(r"(?:unrecognized arguments: |Group '([\w.]+)' does not accept option '|Option ')(-*)([^'=\s]+)")
-
 _EXPECTED = re.compile(r"Expected a (?:<class '([\w.]+)'>|typing\.Literal(\[.*?\]))")
-
 _SCAFFOLD = re.compile(r"Parser key|Does not validate|Subtypes:|Errors:|Expected a path|Problem with given class_path")
 
 
@@ -36,16 +33,7 @@ class OptionError(InputError):
 
 
 def explain(message: str, files: Sequence[Path], arguments: Sequence[str]) -> InputError:
-    """Make an error for users from jsonargparse's.
-
-    Args:
-        message: jsonargparse's message.
-        files: the config files that were read, in that order.
-        arguments: the command line.
-
-    Returns:
-        The error; with file and line where the option stands in a file and not on the command line.
-    """
+    """An error for users from jsonargparse's; with file and line where the option is not on the command line."""
     path = ".".join(re.findall(r'Parser key "([\w.]+)"', message))
     if (unknown := _UNKNOWN.search(message)) is None:
         return InputError(_problem(short_key(path), message), *_position(path, files, arguments))
@@ -105,11 +93,7 @@ def _position(path: str, files: Sequence[Path], arguments: Sequence[str]) -> tup
 
 
 def keys_of(file: Path) -> list[tuple[str, int]]:
-    """The keys of a YAML file as dotted names without ``init_args``, with their lines.
-
-    Raises:
-        InputError: the file is not there, is no UTF-8, or is no YAML.
-    """
+    """The keys of a YAML file as dotted names without ``init_args``, with their lines."""
     try:
         root = yaml.compose(read_text(file, "YAML"))
     except yaml.MarkedYAMLError as error:

@@ -17,38 +17,30 @@ from foundations.errors import InputError
 from lightning_modules.names import SHELLS, SHORT_NAMES, TEACHERS, moved
 
 _ROOT = Path(__file__).parents[2]
-
 CONFIGS = next((path for path in (_ROOT / "potstill" / "configs", _ROOT / "configs") if path.is_dir()), _ROOT)
 """The folder of the defaults: that of an installed copy, or of the repository."""
 
 _KIND = {"strategy": "distillation strategy", "data": "dataset", "student": "student"}
-
 _TRAINER_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_notebook", "ddp_spawn", "deepspeed",
                        "dp", "fsdp", "single_device", "xla")  # fmt: skip
 
 
 @dataclass
 class Arguments:
-    """A command line, taken apart.
-
-    Args:
-        cli: what the LightningCLI parses.
-        configs: the config files, in the order in which they are read.
-        resume: the run folder to go on with, ``""`` to go on with the newest one of that name, None for a new run.
-        completion: the shell for which to print a completion script, or None.
-    """
+    """A command line, taken apart."""
 
     cli: list[str] = field(default_factory=list)
+    """What the LightningCLI parses."""
     configs: list[Path] = field(default_factory=list)
+    """The config files, in the order in which they are read."""
     resume: str | None = None
+    """The run folder to go on with; ``""`` is the newest one of that name, None a new run."""
     completion: str | None = None
+    """The shell for which to print a completion script."""
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Rewrite a command line for the LightningCLI.
-
-    Args:
-        arguments: as typed, without the name of the script.
+    """Rewrite a command line, without the name of the script, for the LightningCLI.
 
     Raises:
         InputError: a name that does not exist, an option without its value, or a config file that is not there.
@@ -86,14 +78,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 
 def split_options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
-    """Take a command line apart.
-
-    Args:
-        arguments: as typed: ``--key value``, ``--key=value``, ``--key``, or something that is no option.
-
-    Yields:
-        The short key ("" if it is no option), its value, if it has one, and the whole as one argument of the parser.
-    """
+    """Of each option: its short key ("" if it is none), its value, and the whole as one argument of the parser."""
     rest = [moved(argument) for argument in reversed(arguments)]
     while rest:
         argument = rest.pop()
@@ -117,11 +102,7 @@ def short_key(key: str) -> str:
 
 
 def class_path(kind: str, name: str) -> str:
-    """The class path for a short name; a class path (with a dot) stays as it is.
-
-    Raises:
-        InputError: no such name; the message has the choices and the nearest one.
-    """
+    """The class path for a short name; a class path (with a dot) stays as it is."""
     names = SHORT_NAMES[kind]
     if name in names:
         return names[name]
@@ -138,11 +119,7 @@ def choices(kind: str) -> str:
 
 
 def run_config(folder: str | Path) -> Path:
-    """The config.yaml of a run folder.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The config.yaml of a run folder."""
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise InputError("no config.yaml there, expected the folder of a run", folder)
@@ -150,11 +127,7 @@ def run_config(folder: str | Path) -> Path:
 
 
 def config_file(name: str) -> Path:
-    """A config file; ``configs/NAME.yaml`` is found from everywhere.
-
-    Raises:
-        InputError: there is no such file.
-    """
+    """A config file; ``configs/NAME.yaml`` is found from everywhere."""
     for path in (Path(name), CONFIGS.parent / name):
         if path.is_file():
             return path
@@ -174,24 +147,15 @@ def _given(key: str, value: str | None) -> str:
 
 
 _OPEN_CLIP = "open_clip:"
-
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def teacher_options(name: str) -> list[str]:
-    """What ``--teacher NAME`` stands for.
+    """What ``--teacher NAME`` stands for, as options of the real parser in their order.
 
-    Args:
-        name: a run folder (its student becomes the teacher), ``starter/minilm``, a model's folder, a name on the hub,
-            ``open_clip:ARCHITECTURE/WEIGHTS`` with a tag of published weights or a checkpoint file,
-            ``open_clip:FOLDER``, ``open_clip:hf-hub:NAME``, or the class path of a teacher, which is then used without
-            a cache.
-
-    Returns:
-        Options of the real parser, in their order.
-
-    Raises:
-        InputError: it is a path where there is neither a run nor a model, or an unknown starter name.
+    NAME is a run folder (its student becomes the teacher), ``starter/minilm``, a model's folder, a name on the hub,
+    ``open_clip:ARCHITECTURE/WEIGHTS`` with a tag of published weights or a checkpoint file, ``open_clip:FOLDER``,
+    ``open_clip:hf-hub:NAME``, or the class path of a teacher, which is then used without a cache.
     """
     if name.startswith(_OPEN_CLIP):
         return _open_clip(name.removeprefix(_OPEN_CLIP))

@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from lightning_modules.names import LOGGERS, SCORES, SHELLS, SHORT_NAMES, TEACHERS
 
 _ROOT = Path(__file__).parents[2]
-
 _CLASSES = {
     "model": ["lightning_modules.distillation.DistillationModule"],
     "model.teacher": TEACHERS.values(),
@@ -83,11 +82,7 @@ def summary(class_path: str) -> str:
 
 
 def completion_script(shell: str) -> str:
-    """A script that completes the options of ``./train.py``, short names, and the options of what they name.
-
-    Args:
-        shell: one of `SHELLS`.
-    """
+    """A script that completes the options of ``./train.py``, short names, and the options of what they name."""
     import shtab
 
     parser = argparse.ArgumentParser("train.py", add_help=False)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import sys
 
 from lightning_modules.cli.front_door import parse
-from lightning_modules.cli.help import short_help
+from lightning_modules.cli.help import completion_script, short_help
 
 
 def train(arguments: list[str]) -> None:
-    """Train, or go on with a run.
-
-    Args:
-        arguments: of the command line.
-
-    Raises:
-        InputError: an option, or something in the data, is wrong.
-    """
+    """Train, or go on with a run, by the arguments of the command line."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(short_help())
         return
     parsed = parse(arguments)
+    if parsed.completion is not None:
+        print(completion_script(parsed.completion))
+        return
     from lightning_modules.cli.cli import PotstillCLI
     from lightning_modules.run.results import print_results
 

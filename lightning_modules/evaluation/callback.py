@@ -13,6 +13,7 @@ from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.encoding import EncodedTexts, StudentEncoder, encode
 from lightning_modules.evaluation.large import LargeCollections
 from lightning_modules.evaluation.ranking import rank
+from lightning_modules.lightning_private import data_of
 from lightning_modules.students.base import TextSide
 from retrieval.collection import Collection, Side
 from retrieval.index.shards import Shards
@@ -104,7 +105,7 @@ class RetrievalEvaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Look whether the metrics fit the collections."""
-        self.check(trainer.datamodule.collections)  # type: ignore[attr-defined]
+        self.check(data_of(trainer).collections)
         # A loop over the one empty batch has no half of it; see `PairsDataModule.val_dataloader`.
         for limit in ("limit_val_batches", "limit_test_batches"):
             if 0 < getattr(trainer, limit) < 1:
@@ -118,7 +119,7 @@ class RetrievalEvaluation(Callback):
         """Encode, rank and log ``test``, and the two rows to compare with."""
         self._evaluate(trainer, pl_module, "test")
         rows = {"test": "undistilled", "english": "teacher"} if self.undistilled else {"english": "teacher"}
-        for collection in trainer.datamodule.collections.values():  # type: ignore[attr-defined]
+        for collection in data_of(trainer).collections.values():
             if collection.split in rows:
                 readers: dict[TextSide, Side] = dict.fromkeys(_SIDES, "teacher")
                 row = named(rows[collection.split], collection.language)
@@ -126,7 +127,7 @@ class RetrievalEvaluation(Callback):
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule, split: str) -> None:
         by_language: list[dict[str, float]] = []
-        for name, collection in trainer.datamodule.collections.items():  # type: ignore[attr-defined]
+        for name, collection in data_of(trainer).collections.items():
             if collection.split == split:
                 readers: dict[TextSide, Side] = {side: module.reader_of(collection, side) for side in _SIDES}
                 self.results[name] = self._result(trainer, module, collection, readers)
@@ -158,7 +159,7 @@ class RetrievalEvaluation(Callback):
         if reader == "teacher" and key in self._by_teacher and self._by_teacher[key][0] is texts:
             return self._by_teacher[key][1]
         encoder = StudentEncoder.within(trainer, module) if reader == "student" else module.teacher
-        tokens, batch_size = module.score != "pooled", trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        tokens, batch_size = module.score != "pooled", data_of(trainer).eval_batch_size
         encoded: EncodedTexts | Shards
         if side == "documents" and self.large.has(collection):
             encoded = self.large.encode(encoder, collection, tokens=tokens, batch_size=batch_size)

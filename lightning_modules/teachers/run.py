@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,12 @@ def _student_config(run: Path) -> dict[str, Any]:
 
 def _build(student: dict[str, Any], run: str) -> TextEncoder:
     """The student as it was before training; a wrong option is an InputError."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    student = student | {"class_path": moved(student["class_path"])}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(TextEncoder, "student")
+    module, _, name = str(moved(student["class_path"])).rpartition(".")
     try:
         with torch.random.fork_rng(devices=[]):  # weights that are overwritten must not move the run's random numbers
-            built: TextEncoder = parser.instantiate_classes(parser.parse_object({"student": student})).student
-    except (ArgumentError, ValueError) as error:
+            built = getattr(import_module(module), name)(**student["init_args"])
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"cannot build the student of the run: {str(error).splitlines()[0]}", run) from error
+    if not isinstance(built, TextEncoder):
+        raise InputError(f"the student of the run is a {name}, expected a TextEncoder", run)
     return built

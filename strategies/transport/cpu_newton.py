@@ -1,7 +1,7 @@
 """Damped Newton steps on one pair's dual problem, in float64: the tail where scalings converge slowly.
 
 With the source's potentials f chosen best for those of the target, g, the dual is a concave function of g. Its
-gradient is the target's marginal less the plan's columns, and minus its second derivative is
+gradient is the target's marginal minus the plan's columns, and minus its second derivative is
 diag(columns) - P' diag(1 / rows) P (Brauer et al. 2017, arXiv 1710.06635). All numbers are in units of epsilon.
 """
 

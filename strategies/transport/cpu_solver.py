@@ -41,17 +41,8 @@ def solve(
     precision, Newton steps on the dual in float64. The first call compiles the loop, which takes some seconds; the
     machine code is kept on disk. `strategies.transport.solve` documents the arguments.
 
-    Threads are as many as torch has, and do not outlive the call, so that processes may fork at any other time.
-
-    Args:
-        cost: (B, S, T), float32 or float64, without gradient.
-        source: (B, S).
-        target: (B, T).
-        epsilon: strength of the entropy.
-        iterations: the most iterations.
-        tolerance: largest L1 error of the marginals.
-        relaxation: weight of the marginals' KL divergence; None holds them.
-        normalise: check that masses sum to about one, and make them do so exactly; else they are taken as they are.
+    With ``normalise`` the masses are checked, and made to sum to one. Threads are as many as torch has, and do not
+    outlive the call, so that processes may fork at any other time.
 
     Raises:
         ValueError: tensors that are not on the CPU, or masses that are not distributions.

@@ -61,20 +61,12 @@ def transport_loss(
 
 
 def implicit_weights(plan: Tensor, cost: Tensor, epsilon: float) -> Tensor:
-    """d<P(C), C>/dC of balanced entropic plans, through the optimality conditions.
+    """d<P(C), C>/dC (B, S, T) of balanced entropic plans, through the optimality conditions.
 
     With P = exp((f + g - C) / epsilon) and fixed marginals, the derivative is P * (1 + l + m - C / epsilon), where
     l (of rows) and m (of columns) solve [diag(P 1), P; P', diag(P' 1)] [l; m] = [(P * C) 1; (P * C)' 1] / epsilon
     (Luise et al. 2018, arXiv 1805.11897, theorem 3). The rows are eliminated; the system of the columns is
     T x T, scaled to I - A'A, without its null space, and solved by Cholesky in float64.
-
-    Args:
-        plan: the plans, zero at padding; (B, S, T).
-        cost: their costs; (B, S, T).
-        epsilon: the strength of the entropy.
-
-    Returns:
-        (B, S, T), in the dtype of the cost.
     """
     exact = torch.float32 if cost.device.type == "mps" else torch.float64  # MPS has no float64
     p, c = plan.to(exact), cost.to(exact) / epsilon

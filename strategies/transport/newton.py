@@ -84,18 +84,10 @@ def _step(dual: _Dual, weight: float) -> tuple[_Dual, Tensor]:
 def newton(
     cost: Tensor, source: Tensor, target: Tensor, g: Tensor, *, weight: float, steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Improve potentials until the plans meet the tolerance, or the steps are used up.
+    """Improve potentials g (A, T) until the plans' columns meet the tolerance, or the steps are used up.
 
-    See `strategies.transport.cpu_newton`, which does the same for one pair.
-
-    Args:
-        cost: in units of epsilon; (A, S, T), float64 as all that follow.
-        source: (A, S).
-        target: (A, T).
-        g: potentials of the target, in units of epsilon, -inf at padding; (A, T).
-        weight: epsilon / rho; 0 for balanced plans.
-        steps: the most that are made.
-        tolerance: L1 error of the columns; the rows are always right.
+    See `strategies.transport.cpu_newton`, which does the same for one pair. All is in float64 and in units of epsilon,
+    potentials are -inf at padding, and the weight is epsilon / rho, 0 for balanced plans.
 
     Returns:
         The plans (A, S, T), f (A, S), g (A, T), and the steps made (A,).

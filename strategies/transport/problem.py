@@ -129,13 +129,7 @@ def optimal_marginal(marginal: Tensor, potential: Tensor, epsilon: float, relaxa
     """The sums that the plan must have: the marginal itself, or, unbalanced, what its penalty makes of it.
 
     With KL penalties of weight rho the optimal plan has the row sums a * exp(-(f - epsilon log a) / rho)
-    (Chizat et al. 2018, table 1), with epsilon KL(P, a b') as entropy.
-
-    Args:
-        marginal: a; (B, S).
-        potential: f, in units of the cost; (B, S).
-        epsilon: strength of the entropy.
-        relaxation: rho, in units of the cost; None is balanced.
+    (Chizat et al. 2018, table 1), with epsilon KL(P, a b') as entropy; potentials are in units of the cost.
     """
     if relaxation is None:
         return marginal
@@ -144,16 +138,7 @@ def optimal_marginal(marginal: Tensor, potential: Tensor, epsilon: float, relaxa
 
 
 def marginal_violation(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """The larger of the two marginals' L1 errors, for each problem.
-
-    Args:
-        plan: (B, S, T).
-        source: (B, S).
-        target: (B, T).
-
-    Returns:
-        (B,).
-    """
+    """The larger of the L1 errors of the plans' two marginals; (B,)."""
     rows = (plan.sum(2) - source).abs().sum(1)
     columns = (plan.sum(1) - target).abs().sum(1)
     return torch.maximum(rows, columns)

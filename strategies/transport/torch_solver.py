@@ -294,12 +294,7 @@ def in_groups(
 ) -> Transport:
     """Solve groups of pairs, the longest first, and put the results where the pairs were.
 
-    Args:
-        solve: solves one group, given its cost (a copy of its own, zero at padding) and masses.
-        cost: (B, S, T).
-        source: (B, S).
-        target: (B, T).
-        entries: a group has about this many cost entries, and at least one pair.
+    A group has about this many cost entries, and at least one pair; its cost is a copy, cropped and zero at padding.
     """
     ends = [_ends(marginal) for marginal in (source, target)]
     longest, order = torch.maximum(*ends).sort(descending=True, stable=True)

@@ -39,6 +39,7 @@ def overlays(tmp_path, tiny_config) -> list[str]:
     names = []
     for name, strategy in (("plain", "strategies.mse.MSE"), ("cosine_like", "strategies.cosine.Cosine")):
         content = yaml.safe_load(tiny_config.read_text("utf-8"))
+        del content["plots"]
         content["model"]["strategy"] = {"class_path": strategy}
         content["trainer"] |= {"max_epochs": 1}
         content["evaluation"] |= {"undistilled": False}

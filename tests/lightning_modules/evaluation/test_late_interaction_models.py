@@ -337,7 +337,7 @@ def test_a_saved_projection_is_read_again(tiny_bert, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_siamese_run_on_two_devices_equals_one(tiny_config, tiny_bert, process, tmp_path):
+def test_a_siamese_run_on_two_devices_equals_one(tiny_config, tiny_bert, process, script, tmp_path):
     """Token tensors are gathered over the ranks with gradient, padded to the longest of them."""
     words = ["--config", tiny_config, "--strategy", "contrastive", "--strategy.score", "maxsim", "--score", "maxsim"]
     words += ["--student.model", tiny_bert, "--student.dropout", "0", "--student.vocabulary", "keep"]
@@ -356,7 +356,8 @@ def test_a_siamese_run_on_two_devices_equals_one(tiny_config, tiny_bert, process
     found = {}
     for devices, batch_size in ((1, 10), (2, 5)):
         options = ["--trainer.devices", devices, "--data.batch_size", batch_size, "--name", devices]
-        done = process("train.py", *words, *options, *(["--trainer.strategy", "ddp"] if devices == 2 else []))
+        run, ranks = (process, ["--trainer.strategy", "ddp"]) if devices == 2 else (script, [])
+        done = run("train.py", *words, *options, *ranks)
         assert done.status == 0, done.err
         best = torch.load(tmp_path / str(devices) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         found[devices] = best["student.model.encoder.layer.0.attention.self.query.weight"]

@@ -77,7 +77,7 @@ def check_wandb(folder: Path, steps: int) -> None:
 def test_wandb_offline_without_a_home(process, tiny_config, tmp_path):
     """Nobody is logged in, nothing can be asked: stdin is closed, and there is no home folder."""
     hidden = {name: None for name in [*os.environ, "WANDB_MODE"] if name.startswith("WANDB_")}
-    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run"]
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--plots", "true"]
     done = process("train.py", *words, environment=hidden | NOBODY)
     assert done.status == 0, done.err
     check_wandb(tmp_path / "run", steps=20)
@@ -92,7 +92,7 @@ def test_two_ranks(process, script, tiny_config, tmp_path):
     words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--student.dropout", "0"]
     words += ["--data.eval_batch_size", "2"]  # three batches of queries: the second rank's share is padded
     two = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 5, "--name", "two"]
-    done = process("train.py", *words, *two, "--logger", "wandb")
+    done = process("train.py", *words, *two, "--logger", "wandb", "--plots", "true")
     assert done.status == 0, done.err
     assert done.out.count("distilled student") == 1
     assert "Warning" not in done.err

@@ -93,7 +93,7 @@ def test_config_repeats_the_run(script, finished_run, tmp_path):
 def test_what_is_printed(script, tiny_config, tmp_path):
     done = script(
         "train.py", "--config", tiny_config, "--output", tmp_path, "--strategy", "mse", "--trainer.max_epochs", 1,
-        "--logger", "none",
+        "--logger", "none", "--plots", "true",
     )  # fmt: skip
     assert done.status == 0, done.err
     folder = tmp_path / "tsv-mse-seed0"
@@ -183,7 +183,18 @@ def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch)
 
 def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
     words = ("--output", tmp_path, "--name", "run", "--logger", "none", "--trainer.max_epochs", "1")
-    done = script("train.py", "--config", tiny_config, "--strategy", "mse", *words, "--evaluation.undistilled", "false")
+    done = script(
+        "train.py",
+        "--config",
+        tiny_config,
+        "--strategy",
+        "mse",
+        *words,
+        "--evaluation.undistilled",
+        "false",
+        "--plots",
+        "true",
+    )
     assert done.status == 0, done.err
     assert set(json.loads((tmp_path / "run" / "metrics.json").read_text())) == {"test", "teacher"}
     assert "undistilled teacher" not in done.out

@@ -44,7 +44,7 @@ def test_bfloat16_where_the_hardware_multiplies_it(hardware):
 
 def test_the_choice_is_written_down_and_can_be_overruled(hardware, script, tiny_config, tmp_path):
     hardware(avx512_bf16=True)
-    common = ["--config", tiny_config, "--output", tmp_path, "--trainer.max_steps=1", "--logger=none"]
+    common = ["--config", tiny_config, "--output", tmp_path, "--strategy=mse", "--trainer.max_steps=1", "--logger=none"]
     for name, option, expected in (("chosen", ["--trainer.precision=null"], "bf16-mixed"), ("given", [], "32-true")):
         done = script("train", *common, "--name", name, "--student=transformer", *option)
         assert done.status == 0, done.err
