@@ -18,9 +18,7 @@ LOSS = "train/loss"
 """The name of the training loss in logs."""
 
 LOGGERS = ("wandb", "csv", "tensorboard", "none")
-
 SHELLS = ("bash", "zsh", "tcsh")
-
 SCORES = ("pooled", "maxsim", "both")
 
 SHORT_NAMES = {"strategy": STRATEGIES, "data": DATAMODULES, "student": STUDENTS}

@@ -29,34 +29,21 @@ Train = Callable[[list[str]], None]
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Where and how the cells of a sweep are run.
+    """Where and how the cells of a sweep are run."""
 
-    Args:
-        output: folder of the run folders.
-        logger: of the runs, as in ``train.py --logger``.
-        test_noise: file of the noise that finished runs are tested under, see `studies.noisy_tests`; None for none.
-    """
-
-    output: Path
-    logger: str = "none"
-    test_noise: Path | None = None
+    output: Path  # folder of the run folders
+    logger: str = "none"  # of the runs, as in ``train.py --logger``
+    test_noise: Path | None = None  # noise that finished runs are tested under, see `studies.noisy_tests`
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended.
-
-    Args:
-        name: of the cell.
-        status: ``finished``, ``failed``, or ``busy`` where another process was running it.
-        seconds: of work.
-        message: of the error, in one line.
-    """
+    """How a cell ended."""
 
     name: str
-    status: str
-    seconds: float
-    message: str = ""
+    status: str  # ``finished``, ``failed``, or ``busy`` where another process was running it
+    seconds: float  # of work
+    message: str = ""  # of the error, in one line
 
 
 def is_done(folder: Path) -> bool:
@@ -65,11 +52,7 @@ def is_done(folder: Path) -> bool:
 
 
 def check_records(cells: Sequence[Cell], output: Path) -> None:
-    """Compare the cells with those that were run in the same folders.
-
-    Raises:
-        InputError: a folder has a run with other settings, or one that no sweep made.
-    """
+    """Refuse, by an InputError, a folder that has a run with other settings, or one that no sweep made."""
     for cell in cells:
         folder = output / cell.name
         if not is_done(folder) and not (folder / "checkpoints").is_dir():

@@ -113,12 +113,7 @@ def _apart(rising: Sequence[float], step: float) -> list[float]:
 
 
 def save(figure: Any, stem: Path) -> str:
-    """Write a figure of matplotlib as PNG and SVG, and give the SVG.
-
-    Args:
-        figure: the figure.
-        stem: path without suffix.
-    """
+    """Write a figure of matplotlib as PNG and SVG under a path without suffix, and give the SVG."""
     figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=200)
     text = _svg(figure)
     stem.with_name(f"{stem.name}.svg").write_text(text, encoding="utf-8")

@@ -24,44 +24,26 @@ Summary = Callable[[list[float], list[float]], float]
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over seeds.
+    """A mean over seeds."""
 
-    Args:
-        value: the mean; of one seed it is that seed's value.
-        interval: 95 % t-interval over the seeds; None for one seed.
-        seeds: that it is the mean over.
-        complete: whether these are all the seeds of the study.
-    """
-
-    value: float
-    interval: tuple[float, float] | None
-    seeds: tuple[int, ...]
-    complete: bool
+    value: float  # the mean; of one seed it is that seed's value
+    interval: tuple[float, float] | None  # 95 % t-interval over the seeds; None for one seed
+    seeds: tuple[int, ...]  # that it is the mean over
+    complete: bool  # whether these are all the seeds of the study
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two strategies under the same noise.
+    """Two strategies, ``first`` and ``second``, under the same noise."""
 
-    Args:
-        series: the noise.
-        level: its rate or severity.
-        language: or ``average``.
-        first: a strategy.
-        second: another strategy.
-        difference: value of the first minus that of the second, on the seeds that both have.
-        p: two-sided, paired over queries, Holm-corrected over all pairs and levels of this series and language.
-        seeds: that both have.
-    """
-
-    series: Series
-    level: float
-    language: str
+    series: Series  # the noise
+    level: float  # its rate or severity
+    language: str  # or ``average``
     first: str
     second: str
-    difference: float
-    p: float
-    seeds: int
+    difference: float  # value of the first minus that of the second, on the seeds that both have
+    p: float  # two-sided, paired over queries, Holm-corrected over all pairs and levels of this series and language
+    seeds: int  # that both have
 
 
 class Study:
@@ -149,11 +131,7 @@ class Study:
         return lines
 
     def differences(self, series: Series, language: str) -> list[Difference]:
-        """Every pair of strategies at every level, on values of each query averaged over the seeds that both have.
-
-        Raises:
-            InputError: two runs of a language have different queries.
-        """
+        """Every pair of strategies at every level, on values of each query averaged over the seeds that both have."""
         names = self.languages if language == AVERAGE else [language]
         differences = []
         for level, (first, second) in itertools.product(
@@ -225,11 +203,7 @@ def mmi(clean: float, noisy: Sequence[float]) -> float:
 
 
 def area_under_curve(levels: Sequence[float], values: Sequence[float]) -> float:
-    """Area under a robustness curve by trapezoids, divided by the range of levels: the mean value over the levels.
-
-    Args:
-        levels: rates or severities, rising.
-        values: one a level.
+    """Area under a robustness curve by trapezoids, divided by the range of rising levels: the mean value over them.
 
     >>> area_under_curve([0.0, 0.2, 0.8], [1.0, 0.5, 0.5])
     0.5625

@@ -28,17 +28,11 @@ _NOT_SETTINGS = ("output", "name", "logger", "plots", "resume")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Args:
-        name: of the run folder; made of the values that the sweep varies, so always the same.
-        options: option of train.py -> value.
-        labels: short name of what is varied, e.g. ``language`` or ``rate`` -> value as people read it.
-    """
-
-    name: str
-    options: dict[str, Any]
-    labels: dict[str, str]
+    name: str  # of the run folder; made of the values that the sweep varies, so always the same
+    options: dict[str, Any]  # option of train.py -> value
+    labels: dict[str, str]  # short name of what is varied, e.g. ``language`` or ``rate`` -> value as people read it
 
     @property
     def arguments(self) -> list[str]:
@@ -46,11 +40,7 @@ class Cell:
         return [f"--{key}={_as_argument(value)}" for key, value in self.options.items()]
 
     def settings(self) -> dict[str, Any]:
-        """Dotted key -> value of all that the cell's config files and options say, to compare two cells by.
-
-        Raises:
-            InputError: a config file or a short name does not exist.
-        """
+        """Dotted key -> value of all that the cell's config files and options say, to compare two cells by."""
         settings: dict[str, Any] = {}
         parsed = parse(self.arguments)
         for path in parsed.configs:
@@ -63,11 +53,8 @@ class Cell:
 def read_sweep(path: str | Path) -> list[Cell]:
     """The cells of a sweep file, in the order of the grid: the last parameter varies fastest.
 
-    Args:
-        path: YAML with ``program: train.py``, ``method: grid`` and ``parameters``, each with a ``value`` or ``values``.
-
-    Raises:
-        InputError: the file is no such sweep, or two cells would have the same name.
+    The file has ``program: train.py``, ``method: grid`` and ``parameters``, each with a ``value`` or ``values``; two
+    cells of the same name are an InputError.
     """
     content = read_yaml(path)
     for key in content:
@@ -84,19 +71,16 @@ def read_sweep(path: str | Path) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for values in itertools.product(*varied.values()):
         varied_here = dict(zip(varied, values, strict=True))
-        cell = _cell({key: varied_here.get(key, fixed.get(key)) for key in parameters}, varied_here)
-        if cell.name in cells:
-            raise InputError(f"two cells have the name {cell.name!r}: the values of a parameter must differ", path)
-        cells[cell.name] = cell
+        name = "-".join(_part(key, value) for key, value in varied_here.items()) or "run"
+        if name in cells:
+            raise InputError(f"two cells have the name {name!r}: the values of a parameter must differ", path)
+        options = {key: varied_here.get(key, fixed.get(key)) for key in parameters}
+        cells[name] = Cell(name, options, {_short(key): _label(value) for key, value in varied_here.items()})
     return list(cells.values())
 
 
 def read_sweeps(paths: Sequence[str | Path]) -> list[Cell]:
-    """The cells of several sweep files; a cell that two files have counts once.
-
-    Raises:
-        InputError: a file is no sweep, or two files mean different things by the same name.
-    """
+    """The cells of several sweep files; one that two files have counts once, but must mean the same in both."""
     cells: dict[str, Cell] = {}
     for path in paths:
         for cell in read_sweep(path):
@@ -115,15 +99,9 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
-    """The cells that all conditions hold for.
+    """The cells that all conditions hold for, such as ``language=sw`` or ``data.noise.rate=0,0.4``; at least one.
 
-    Args:
-        cells: of a sweep.
-        conditions: such as ``language=sw`` or ``data.noise.rate=0,0.4``; by the short name of what is varied, or the
-            full one, and the value as it stands in names.
-
-    Raises:
-        InputError: no condition, nothing of that name is varied, or no cell is left.
+    A condition has the short or full name of what is varied, and values as they stand in the cells' names.
     """
     for condition in conditions:
         key, equals, values = condition.partition("=")
@@ -142,11 +120,7 @@ def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: no file, invalid YAML, or not a mapping.
-    """
+    """A YAML file that holds a mapping; all else is an InputError."""
     try:
         content = yaml.load(read_text(path, "YAML"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
@@ -167,12 +141,6 @@ def _kind(key: Any, spec: Any, path: str | Path) -> str:
         values = spec["values"]
         raise InputError(f"parameter {key}: values is {values!r}, expected a list with at least one value", path)
     return "values"
-
-
-def _cell(options: dict[str, Any], varied: dict[str, Any]) -> Cell:
-    labels = {_short(key): _label(value) for key, value in varied.items()}
-    parts = [_part(key, value) for key, value in varied.items()]
-    return Cell("-".join(parts) or "run", options, labels)
 
 
 def _short(key: str) -> str:

@@ -22,20 +22,12 @@ _KEYS = ("runs", "text", "image", "severities", "seed")
 
 @dataclass(frozen=True)
 class NoiseTests:
-    """What runs are tested under.
+    """What runs are tested under."""
 
-    Args:
-        runs: label -> values of which a run must have one, e.g. ``{"rate": ["0.0"]}`` for runs on clean pairs.
-        text: kinds of text noise.
-        image: kinds of image noise.
-        severities: 1 to 5.
-        seed: of the noise.
-    """
-
-    runs: dict[str, list[str]]
-    text: list[str]
-    image: list[str]
-    severities: list[int]
+    runs: dict[str, list[str]]  # label -> values of which a run must have one: {"rate": ["0.0"]} is "on clean pairs"
+    text: list[str]  # kinds of text noise
+    image: list[str]  # kinds of image noise
+    severities: list[int]  # 1 to 5
     seed: int
 
     def conditions(self) -> list[tuple[str, str, int]]:
@@ -44,11 +36,7 @@ class NoiseTests:
         return [(side, kind, severity) for side, kind in kinds for severity in self.severities]
 
     def noise(self, side: str, kind: str, severity: int) -> EvaluationNoise:
-        """The noise of one test.
-
-        Raises:
-            ValueError: there is no such kind.
-        """
+        """The noise of one test; a ValueError where there is no such kind."""
         options: dict[str, Any] = {side: kind, f"{side}_severity": severity, "seed": self.seed}
         return EvaluationNoise(**options)
 
@@ -58,11 +46,7 @@ class NoiseTests:
 
 
 def read_test_noise(path: Path) -> NoiseTests:
-    """Read a ``.test_noise.yaml``.
-
-    Raises:
-        InputError: a key or value is wrong.
-    """
+    """Read a ``.test_noise.yaml``; a wrong key or value is an InputError."""
     content = read_yaml(path)
     with as_input_error(path=path):
         for key in content:
@@ -104,12 +88,8 @@ def _open_conditions(tests: NoiseTests, folder: Path, labels: Mapping[str, str])
 def measure_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> None:
     """Test a finished run under each condition that it was not tested under yet.
 
-    The model and the data are built once; the results equal those of ``evaluate.py`` under the same noise.
-
-    Args:
-        folder: the run folder.
-        labels: of the cell.
-        path: the ``.test_noise.yaml``.
+    The conditions are those of the ``.test_noise.yaml`` at ``path``, ``labels`` those of the cell. The model and the
+    data are built once; the results equal those of ``evaluate.py`` under the same noise.
     """
     tests = read_test_noise(path)
     conditions = _open_conditions(tests, folder, labels)

@@ -23,23 +23,14 @@ _BACKGROUND = ("Settings", "How to read this", "Every figure")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Args:
-        title: its heading.
-        lines: of a list.
-        table: a table.
-        plot: an SVG element.
-        caption: below the plot.
-        differences: between strategies under one noise, shown as a matrix for each level.
-    """
+    """A part of the page."""
 
     title: str
-    lines: Sequence[str] = ()
+    lines: Sequence[str] = ()  # of a list
     table: Table | None = None
-    plot: str = ""
-    caption: str = ""
-    differences: Sequence[Difference] = ()
+    plot: str = ""  # an SVG element
+    caption: str = ""  # below the plot
+    differences: Sequence[Difference] = ()  # between strategies under one noise, shown as a matrix for each level
 
     def difference(self, level: float, first: str, second: str) -> Difference | None:
         """One of the differences; None where it was not tested."""

@@ -40,21 +40,9 @@ QUESTION = (
 def write_report(
     paths: Sequence[str], output: str | None, metric: str | None, heading: str, question: str, command: str
 ) -> Path:
-    """Write a report on run folders.
+    """Write a report on run folders, or folders of them, and return the page; see ``report.py --help``.
 
-    Args:
-        paths: run folders, or folders of them.
-        output: folder to write into; None is ``report`` in the first path.
-        metric: None is ``rsum`` where there is one, or the first metric.
-        heading: title of the page.
-        question: below the title.
-        command: that made the runs.
-
-    Returns:
-        The page.
-
-    Raises:
-        InputError: there is no finished run, a file is not what it should be, or runs cannot be compared.
+    It is an InputError if no run is finished, a file is not what it should be, or the runs cannot be compared.
     """
     folders = find_folders(paths)
     finished = [folder for folder in folders if is_done(folder)]

@@ -30,17 +30,11 @@ _NOT_COMPARED = ("output", "name", "logger", "plots", "seed_everything", "data.i
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """The noise of a training or a test.
+    """The noise of a training or a test."""
 
-    Args:
-        stage: ``training`` or ``test``; empty for nothing.
-        kind: ``correspondence-caption``, ``text-keyboard``, ``image-jpeg`` or so; ``clean`` for nothing.
-        level: rate of wrong correspondence, or severity.
-    """
-
-    stage: str = ""
-    kind: str = CLEAN
-    level: float = 0.0
+    stage: str = ""  # ``training`` or ``test``; empty for nothing
+    kind: str = CLEAN  # ``correspondence-caption``, ``text-keyboard``, ``image-jpeg`` or so; ``clean`` for nothing
+    level: float = 0.0  # rate of wrong correspondence, or severity
 
     @property
     def series(self) -> tuple[str, str]:
@@ -50,42 +44,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class RunScore:
-    """The value of a metric in one run and language under one noise.
+    """The value of a metric in one run and language under one noise."""
 
-    Args:
-        run: name of the run folder.
-        strategy: its name in tables.
-        condition: the noise.
-        language: empty for data without one.
-        seed: of the run.
-        value: of the metric, as in metrics.json.
-        per_query: id -> value.
-    """
-
-    run: str
-    strategy: str
+    run: str  # name of the run folder
+    strategy: str  # its name in tables
     condition: Condition
-    language: str
+    language: str  # empty for data without one
     seed: int
-    value: float
-    per_query: dict[str, float]
+    value: float  # of the metric, as in metrics.json
+    per_query: dict[str, float]  # id -> value
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run.
-
-    Args:
-        folder: of the run.
-        config: dotted key -> value of its whole configuration.
-        label: name of its strategy in the sweep, if it is a cell of one.
-        means: language -> row -> metric -> value.
-    """
+    """A finished run."""
 
     folder: Path
-    config: dict[str, Any]
-    label: str | None
-    means: dict[str, dict[str, dict[str, float]]]
+    config: dict[str, Any]  # dotted key -> value of its whole configuration
+    label: str | None  # name of its strategy in the sweep, if it is a cell of one
+    means: dict[str, dict[str, dict[str, float]]]  # language -> row -> metric -> value
 
     @property
     def language(self) -> str:
@@ -99,11 +76,7 @@ class FinishedRun:
 
 
 def find_folders(paths: Sequence[str | Path]) -> list[Path]:
-    """Run folders, finished or not: the given ones, and those inside the given folders.
-
-    Raises:
-        InputError: a path is no folder, or none of them has a run.
-    """
+    """Run folders, finished or not: the given ones, and those inside the given folders; at least one."""
     folders: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
@@ -120,11 +93,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """Read a finished run's configuration and means.
-
-    Raises:
-        InputError: a file is missing or is not what it should be.
-    """
+    """Read a finished run's configuration and means."""
     config = moved(read_yaml(folder / "config.yaml"))
     means = from_json(read_json(folder / "metrics.json"))
     record = folder / RECORD
@@ -135,12 +104,8 @@ def read_run(folder: Path) -> FinishedRun:
 def read_scores(runs: Sequence[FinishedRun], metric: str) -> list[RunScore]:
     """The scores of finished runs: of the test as it is, and under test-time noise where it was tested so.
 
-    Args:
-        runs: of one study.
-        metric: a metric of metrics.json that is a mean over queries.
-
-    Raises:
-        InputError: a run lacks the metric, or two runs are of the same strategy, noise, language and seed.
+    It is an InputError if a run lacks the metric, if that is not a mean over queries, or if two runs are of the same
+    strategy, noise, language and seed.
     """
     names = strategy_names(runs)
     scores: dict[tuple[Any, ...], RunScore] = {}
@@ -174,11 +139,7 @@ def strategy_names(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def check_same_settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> None:
-    """Check that runs of one strategy, which are averaged, differ in seed, language and noise only.
-
-    Raises:
-        InputError: they differ in something else.
-    """
+    """Check that runs of one strategy, which are averaged, differ in seed, language and noise only."""
     references: dict[str, tuple[FinishedRun, dict[str, Any]]] = {}
     for run, name in zip(runs, names, strict=True):
         settings = {key: value for key, value in run.config.items() if not key.startswith(_NOT_COMPARED)}
@@ -199,11 +160,7 @@ def default_metric(runs: Sequence[FinishedRun]) -> str:
 
 
 def training_condition(config: Mapping[str, Any]) -> Condition:
-    """The noise that a run was trained with.
-
-    Args:
-        config: dotted key -> value.
-    """
+    """The noise that a run was trained with, by its configuration (dotted key -> value)."""
     noise = {key.rpartition(".")[2]: value for key, value in config.items() if key.startswith("data.init_args.noise.")}
     level = f"correspondence-{noise.get('level', 'caption')}"
     active: list[tuple[str, float]] = []

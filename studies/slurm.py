@@ -13,25 +13,15 @@ from studies.grid import Cell
 
 @dataclass(frozen=True)
 class ArrayJob:
-    """The resources to ask SLURM for.
+    """The resources to ask SLURM for."""
 
-    Args:
-        partition: None is the default one of the cluster.
-        minutes: limit of a task; one that runs into it is put back into the queue, and goes on where it was.
-        gpus: of a task.
-        cpus: of a task.
-        tasks: of the array, among which the cells are dealt out; None is one task a cell.
-        parallel: tasks that may run at once.
-        cluster: ``slurm``; ``local`` (processes of this machine) and ``debug`` (this process) are for trying out.
-    """
-
-    partition: str | None = None
-    minutes: int = 120
-    gpus: int = 0
-    cpus: int = 2
-    tasks: int | None = None
-    parallel: int = 16
-    cluster: str = "slurm"
+    partition: str | None = None  # None is the default one of the cluster
+    minutes: int = 120  # limit of a task; one that runs into it is put back into the queue, and goes on where it was
+    gpus: int = 0  # of a task
+    cpus: int = 2  # of a task
+    tasks: int | None = None  # of the array, among which the cells are dealt out; None is one task a cell
+    parallel: int = 16  # tasks that may run at once
+    cluster: str = "slurm"  # for a trial "local" (processes of this machine) or "debug" (this process)
 
 
 class ArrayTask:
@@ -41,11 +31,7 @@ class ArrayTask:
         self.cells, self.options, self.train = list(cells), options, train
 
     def __call__(self) -> list[Outcome]:
-        """Run the cells that are not finished.
-
-        Raises:
-            RuntimeError: a cell failed, once all were run, so that SLURM counts the task as failed.
-        """
+        """Run the cells; if one failed, a RuntimeError at the end lets SLURM count the task as failed."""
         outcomes = []
         for cell in self.cells:
             outcomes.append(run_cell(cell, self.options, self.train))
@@ -62,11 +48,7 @@ class ArrayTask:
 
 
 def submit(cells: Sequence[Cell], options: SweepOptions, train: Train, array: ArrayJob) -> list[Any]:
-    """Queue the cells as one array, and return at once submitit's jobs, one a task.
-
-    Raises:
-        InputError: submitit or SLURM is not installed.
-    """
+    """Queue the cells as one array, and return at once submitit's jobs, one a task."""
     try:
         import submitit
     except ImportError:

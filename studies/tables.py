@@ -31,38 +31,23 @@ _DETECTION = {"noise_precision": "precision", "noise_recall": "recall", "noise_d
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a table.
+    """One entry of a table."""
 
-    Args:
-        text: as people read it.
-        figure: what it shows; None for words.
-        best: whether it is the best of its column within its block.
-    """
-
-    text: str
-    figure: Figure | None = None
-    best: bool = False
+    text: str  # as people read it
+    figure: Figure | None = None  # what it shows; None for words
+    best: bool = False  # whether it is the best of its column within its block
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Args:
-        name: of its files.
-        title: above it.
-        columns: the head.
-        blocks: title of a block of rows, such as a language -> rows of entries, the first of them words.
-        note: below it.
-        keys: the columns' names in CSV.
-    """
-
-    name: str
+    name: str  # of its files
     title: str
     columns: list[str]
-    blocks: dict[str, list[list[Entry]]]
-    note: str = ""
-    keys: list[str] = field(default_factory=list)
+    blocks: dict[str, list[list[Entry]]]  # title, such as a language -> rows of entries, the first of them words
+    note: str = ""  # below it
+    keys: list[str] = field(default_factory=list)  # the columns' names in CSV
 
 
 def number(value: float, metric: str, percent: bool = False) -> str:
@@ -90,10 +75,7 @@ def entry(figure: Figure | None, metric: str, percent: bool = False) -> Entry:
 def robustness_table(study: Study, series: Series, references: Mapping[tuple[str, str], float] | None = None) -> Table:
     """Strategies by levels of one kind of noise, with drop, area and MMI, in a block for each language.
 
-    Args:
-        study: the scores.
-        series: the noise.
-        references: row, such as ``undistilled teacher``, and language -> value on the clean test.
+    ``references`` maps a row, such as ``undistilled teacher``, and a language to the value on the clean test.
     """
     levels, clean, heading = study.levels(series), series == NO_NOISE, title(series)
     summaries = {} if clean else SUMMARIES
@@ -122,12 +104,7 @@ def robustness_table(study: Study, series: Series, references: Mapping[tuple[str
 
 
 def kinds_table(study: Study, side: str) -> Table | None:
-    """MMI of each strategy under each kind of test noise on one side, and over all kinds.
-
-    Args:
-        study: the scores.
-        side: ``text`` or ``image``.
-    """
+    """MMI of each strategy under each kind of test noise on side ``text`` or ``image``, and over all kinds."""
     kinds = study.noise_kinds(side)
     if not kinds:
         return None
@@ -222,12 +199,7 @@ def _tex(text: str) -> str:
 
 
 def detection_table(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table | None:
-    """Precision and recall at the end of training, by strategy and noise; None where no run logged them.
-
-    Args:
-        runs: finished runs.
-        names: the strategy of each.
-    """
+    """Precision and recall at the end of training, by strategy and noise; None where no run logged them."""
     logged: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run, strategy in zip(runs, names, strict=True):
         path, condition = run.folder / _HISTORY, training_condition(run.config)

@@ -27,13 +27,8 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA
 def run_all(cells: Sequence[Cell], options: SweepOptions, train: Train, workers: int) -> list[Outcome]:
     """Run cells in worker processes, with a progress bar; the outcomes come in the order in which cells end.
 
-    If a worker dies, its cell counts as failed, and a new worker replaces it.
-
-    Args:
-        cells: to run.
-        options: of the sweep.
-        train: a function of a module, so that a new process can import it.
-        workers: processes at once.
+    If a worker dies, its cell counts as failed, and a new worker replaces it. ``train`` must be a function of a module,
+    so that a new process can import it.
     """
     outcomes = []
     with _one_thread_each(), Progress(

@@ -244,9 +244,7 @@ def short_name(kind: str, class_path: str) -> str:
 
 
 MIXTURE = "datamodules.mixture.MixtureDataModule"
-
 _MOST_IN_A_NAME = 8
-
 _OF_THE_PARTS = ("limit_pairs",)
 
 

@@ -23,11 +23,8 @@ from lightning_modules.names import SHORT_NAMES
 
 _TYPES = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text",
           "collections.abc.Sequence": "a list such as [a, b]", "list": "a list such as [a, b]"}  # fmt: skip
-
 _UNKNOWN = re.compile(r"(?:unrecognized arguments: |Group '([\w.]+)' does not accept option '|Option ')(-*)([^'=\s]+)")
-
 _EXPECTED = re.compile(r"Expected a (?:<class '([\w.]+)'>|typing\.Literal(\[.*?\]))")
-
 _SCAFFOLD = re.compile(r"Parser key|Does not validate|Subtypes:|Errors:|Expected a path|Problem with given class_path")
 
 

@@ -17,12 +17,10 @@ from foundations.errors import InputError
 from lightning_modules.names import SHELLS, SHORT_NAMES, TEACHERS, moved
 
 _ROOT = Path(__file__).parents[2]
-
 CONFIGS = next((path for path in (_ROOT / "potstill" / "configs", _ROOT / "configs") if path.is_dir()), _ROOT)
 """The folder of the defaults: that of an installed copy, or of the repository."""
 
 _KIND = {"strategy": "distillation strategy", "data": "dataset", "student": "student"}
-
 _TRAINER_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_notebook", "ddp_spawn", "deepspeed",
                        "dp", "fsdp", "single_device", "xla")  # fmt: skip
 
@@ -149,24 +147,15 @@ def _given(key: str, value: str | None) -> str:
 
 
 _OPEN_CLIP = "open_clip:"
-
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def teacher_options(name: str) -> list[str]:
-    """What ``--teacher NAME`` stands for.
+    """What ``--teacher NAME`` stands for, as options of the real parser in their order.
 
-    Args:
-        name: a run folder (its student becomes the teacher), ``starter/minilm``, a model's folder, a name on the hub,
-            ``open_clip:ARCHITECTURE/WEIGHTS`` with a tag of published weights or a checkpoint file,
-            ``open_clip:FOLDER``, ``open_clip:hf-hub:NAME``, or the class path of a teacher, which is then used without
-            a cache.
-
-    Returns:
-        Options of the real parser, in their order.
-
-    Raises:
-        InputError: it is a path where there is neither a run nor a model, or an unknown starter name.
+    NAME is a run folder (its student becomes the teacher), ``starter/minilm``, a model's folder, a name on the hub,
+    ``open_clip:ARCHITECTURE/WEIGHTS`` with a tag of published weights or a checkpoint file, ``open_clip:FOLDER``,
+    ``open_clip:hf-hub:NAME``, or the class path of a teacher, which is then used without a cache.
     """
     if name.startswith(_OPEN_CLIP):
         return _open_clip(name.removeprefix(_OPEN_CLIP))

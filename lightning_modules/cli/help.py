@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from lightning_modules.names import LOGGERS, SCORES, SHELLS, SHORT_NAMES, TEACHERS
 
 _ROOT = Path(__file__).parents[2]
-
 _CLASSES = {
     "model": ["lightning_modules.distillation.DistillationModule"],
     "model.teacher": TEACHERS.values(),

@@ -39,18 +39,9 @@ def score_checkpoint(
 ) -> None:
     """Evaluate a checkpoint on the test collection of its run, or of other data, and print the table.
 
-    Args:
-        folder: run folder.
-        checkpoint: file; None is the best one of the folder.
-        score: ``pooled``, ``maxsim`` or ``both``; None is what the run used.
-        metrics: None is what the run used.
-        json_file: where to write means and per-query values.
-        noise: options of `datamodules.noise.options.EvaluationNoise`, in the place of the run's own; None keeps those.
-        data: options of the command line that choose another dataset; none keeps the run's own.
-
-    Raises:
-        InputError: there is no such run folder, checkpoint, metric, dataset or noise, or the run was trained on images
-            of the other dataset's test.
+    None keeps what the run used, or takes its best checkpoint. ``noise`` has options of
+    `datamodules.noise.options.EvaluationNoise`, and ``data`` options of the command line that choose another dataset,
+    whose test images must not be among those that the run was trained on.
     """
     path = Path(checkpoint) if checkpoint else Path(folder) / "checkpoints" / "best.ckpt"
     with as_input_error():
@@ -77,16 +68,7 @@ def score_checkpoint(
 def noise_options(
     text: str | None, image: str | None, severity: int | None, seed: int, lexicon: str | None, translations: str | None
 ) -> dict[str, Any] | None:
-    """Options of `datamodules.noise.options.EvaluationNoise`, with one severity for texts and images.
-
-    Args:
-        text: kind of text noise; None for none.
-        image: kind of image noise; None for none.
-        severity: 0 to 5; None gives None.
-        seed: of the noise.
-        lexicon: for the text noise ``code_switch``.
-        translations: for the text noise ``mt``.
-    """
+    """Options of `datamodules.noise.options.EvaluationNoise`, with one severity for texts and images, or None."""
     if severity is None:
         return None
     kinds = {"text": text or "", "image": image or ""}
@@ -147,17 +129,7 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def score_trec_run(run: str, qrels: str, metrics: list[str] | None, json_file: str | None) -> None:
-    """Evaluate a TREC run, and print the table.
-
-    Args:
-        run: six-column TREC run.
-        qrels: TREC judgments.
-        metrics: None is the default ones.
-        json_file: where to write means and per-query values.
-
-    Raises:
-        InputError: a file is not what it should be, or there is no such metric.
-    """
+    """Evaluate a TREC run against TREC judgments, and print the table."""
     with as_input_error():
         for name in metrics or ():
             parse_metric(name)
@@ -179,14 +151,9 @@ def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]
 
 
 def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
-    """See to it that no image of the test was trained on: Flickr30k has two splits.
+    """Refuse, by an InputError, test images that were trained on: Flickr30k has two splits.
 
-    Args:
-        config: the run's config.yaml.
-        data: what the run is to be evaluated on.
-
-    Raises:
-        InputError: there is such an image.
+    ``config`` is the run's config.yaml, ``data`` what the run is to be evaluated on.
     """
     from datamodules.flickr30k.splits import SplitByImage
 

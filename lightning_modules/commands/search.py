@@ -32,14 +32,7 @@ _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORC
 
 
 def build(options: Namespace) -> None:
-    """Encode a collection into a folder of shards; the ranks of torchrun share the work.
-
-    Args:
-        options: of ``search.py index``.
-
-    Raises:
-        InputError: something that was given cannot be used.
-    """
+    """Encode a collection into a folder of shards; the ranks of torchrun share the work."""
     with _ranks() as rank, as_input_error():
         module = _load(options.run, options.checkpoint, options.device, rank)
         shards = encode_into(
@@ -50,25 +43,14 @@ def build(options: Namespace) -> None:
             dtype="float16" if options.dtype == "fp16" else "float32",
             block=options.block,
             batch_size=options.batch_size,
-            about={
-                "side": options.side,
-                "documents": str(Path(options.documents).resolve()),
-                "space": _space(module),
-            },
+            about={"side": options.side, "documents": str(Path(options.documents).resolve()), "space": _space(module)},
         )
         if rank == 0:
             print(f"{options.output}: {len(shards.ids)} documents, {shards.manifest['dim']} dimensions")
 
 
 def query(options: Namespace) -> None:
-    """Search in a folder of shards, and write a TREC run, or print the results for one text.
-
-    Args:
-        options: of ``search.py query``.
-
-    Raises:
-        InputError: something that was given cannot be used.
-    """
+    """Search in a folder of shards, and write a TREC run, or print the results for one text."""
     if options.index != "exact":
         require_faiss()
     shards = Shards(options.folder)
@@ -97,9 +79,6 @@ def open_texts(path: str) -> Mapping[str, str]:
     """Texts by id, which stay on disk: of a TSV file, or of JSONL with ``text`` and ``id``, ``_id`` or ``docid``.
 
     A ``title`` in the first line of a JSONL file says that all lines have one; it goes before the text.
-
-    Raises:
-        InputError: no such file, or a line that is not as it should be.
     """
     file = require_file(path)
     if ".jsonl" not in file.name:

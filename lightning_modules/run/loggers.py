@@ -23,11 +23,7 @@ _CHOSEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 def parse_names(names: str) -> list[str]:
-    """The loggers in ``wandb,csv``.
-
-    Raises:
-        ValueError: no such logger.
-    """
+    """The loggers in ``wandb,csv``; a ValueError for one that does not exist."""
     parsed = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     for name in parsed:
         check_choice("logger", name, LOGGERS)
@@ -35,12 +31,7 @@ def parse_names(names: str) -> list[str]:
 
 
 def make_loggers(names: str, folder: Path) -> list[Logger]:
-    """Build loggers that write into a run folder.
-
-    Args:
-        names: separated by commas.
-        folder: the run folder.
-    """
+    """Build loggers, named as in ``wandb,csv``, that write into a run folder."""
     makers: dict[str, Callable[[Path], Logger]] = {
         # A version for each part of a run: in the folder of an earlier part Lightning would delete its lines.
         "csv": lambda folder: CSVLogger(folder, name="csv"),

@@ -16,20 +16,15 @@ _SCALES = {"rsum": "rsum of the dev queries", "median_rank": "median rank of the
 """Metrics that are not between 0 and 1 -> the title of a panel of their own."""
 
 _LOSS = "training loss"
-
 _COLUMNS = 4
-
 _COLOURS = {"undistilled": "#b8b8b8", "test": "#2b6cb0", "teacher": "#e0b354"}
 
 
 def plot_curves(path: Path, history: list[dict[str, float]], languages: Container[str] = ()) -> Path:
     """Draw training loss and dev metrics over optimiser steps; with several languages, their first metric as well.
 
-    Args:
-        path: PNG file to write.
-        history: for each validation ``step``, ``train/...`` and ``dev/...``, such as ``dev/map`` or ``dev/sw/map``;
-            a loss is the mean since the last validation.
-        languages: those that stand in the names.
+    ``history`` has for each validation ``step``, ``train/...`` (means since the last one) and ``dev/...``, such as
+    ``dev/map``, or ``dev/sw/map`` where ``languages`` has ``sw``.
     """
     names = dict.fromkeys(name for point in history for name in point if "/info/" not in name)
     losses = {name: name.removeprefix("train/") for name in names if name.startswith("train/")}

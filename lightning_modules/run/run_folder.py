@@ -148,11 +148,6 @@ def write_results(folder: Path, results: dict[str, Result], collections: Mapping
 
     With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``, and with views for
     each of those, ``test.text_to_image.pooled.run``; see `retrieval.results` for the JSON files.
-
-    Args:
-        folder: the run folder.
-        results: name -> what was measured.
-        collections: name -> collection, those of `results` among them.
     """
     for name, result in results.items():
         if name.partition("/")[0] == "test":

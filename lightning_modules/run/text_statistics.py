@@ -14,35 +14,22 @@ BIN_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lower ends of the bins of the length histograms, in tokens; the last bin has no end."""
 
 _CHUNK = 2048
-
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class TextStatistics:
-    """Figures about some texts, as one model reads them.
-
-    Args:
-        texts: their number.
-        words: white-space separated words of a text on average.
-        fertility: tokens of a word on average; high where the vocabulary does not fit the language.
-        unknown: share of the tokens that stand for what the vocabulary lacks.
-        truncated: share of the texts that are longer than the model reads.
-        median_length: tokens of the median text, without special ones.
-        longest: tokens of the longest text.
-        scripts: share of each script among the letters.
-        histogram: number of texts in each bin of lengths; see `BIN_EDGES`.
-    """
+    """Figures about some texts, as one model reads them."""
 
     texts: int
-    words: float
-    fertility: float
-    unknown: float
-    truncated: float
-    median_length: float
-    longest: int
-    scripts: dict[str, float]
-    histogram: list[int] = field(repr=False)
+    words: float  # white-space separated words of a text on average
+    fertility: float  # tokens of a word on average; high where the vocabulary does not fit the language
+    unknown: float  # share of the tokens that stand for what the vocabulary lacks
+    truncated: float  # share of the texts that are longer than the model reads
+    median_length: float  # tokens of the median text, without special ones
+    longest: int  # tokens of the longest text
+    scripts: dict[str, float]  # share of each script among the letters
+    histogram: list[int] = field(repr=False)  # number of texts in each bin of lengths; see `BIN_EDGES`
 
     @property
     def sparkline(self) -> str:

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_modules.distillation import DistillationModule
-from lightning_modules.optimisation import build_optimiser, ids_of_matrices, learning_rate_factor
+from lightning_modules.distillation import DistillationModule, build_optimiser, ids_of_matrices, learning_rate_factor
 from lightning_modules.students.static import StaticEncoder
 from lightning_modules.teachers.online import OnlineTeacher
 from strategies.contrastive import Contrastive
