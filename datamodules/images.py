@@ -1,6 +1,6 @@
 """Images as the source of a pair: a string that names a file, and what is to be cut out of it or done to it.
 
-Everything that holds, hashes, caches or writes the texts of pairs and collections holds images in the same place:
+Everything that holds, hashes, caches or writes the texts of pairs and collections holds images as strings too:
 ``image://`` and the percent-encoded path, then options: ``image:///data/36979.jpg?box=10,20,110,220``.
 """
 
@@ -120,11 +120,6 @@ def load_image(text: str) -> Image:
     return image
 
 
-@lru_cache(maxsize=8)
-def _read_cached(path: str) -> Image:
-    return _read(path)
-
-
 def _read(path: str) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -141,3 +136,6 @@ def _read(path: str) -> Image:
         raise InputError("is no image, or is damaged: no known format", path) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"is no image, or is damaged: {str(error).splitlines()[0]}", path) from error
+
+
+_read_cached = lru_cache(maxsize=8)(_read)

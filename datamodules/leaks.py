@@ -63,20 +63,11 @@ class Leaks:
 def find_leaks(
     pairs: Pairs, collections: Mapping[str, Collection], limit: int | None = None
 ) -> tuple[Leaks, list[int]]:
-    """Look for evaluation queries among training texts.
+    """Evaluation queries among the first `limit` training pairs (all by default), and the positions of those pairs.
 
-    A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads;
-    a query inside a longer text is no leak.
-    The English twin collection is not looked at: that a translation of a query's word is in training is the task. Nor
-    are images.
-
-    Args:
-        pairs: the training pairs.
-        collections: ``dev``, ``test`` and others by name.
-        limit: look at the first pairs only, this many; at all of them by default.
-
-    Returns:
-        What was found, and the positions of those pairs in ascending order.
+    A pair leaks where its target is a query that the student reads, or its source a query that the teacher reads; a
+    query inside a longer text is no leak. The English twin collection is not looked at: that a translation of a query's
+    word is in training is the task. Nor are images.
     """
     readers: dict[str, set[str]] = {"student": set(), "teacher": set()}
     exact: set[str] = set()
@@ -108,13 +99,9 @@ def find_leaks(
 
 
 def check_leaks(pairs: Pairs, collections: Mapping[str, Collection], remove: bool) -> tuple[Pairs, Leaks]:
-    """Look for evaluation queries among the pairs, of streamed ones among the first 250,000; or drop all that leak.
+    """The pairs that are left, and the evaluation queries among them, of streamed ones among the first 250,000.
 
-    Returns:
-        The pairs that are left, and what was found.
-
-    Raises:
-        InputError: no pair is left.
+    To remove them, all pairs are looked at; InputError where none would be left.
     """
     leaks, rows = find_leaks(pairs, collections, None if remove or isinstance(pairs, list) else _MOST_CHECKED)
     if not (remove and rows):

@@ -19,12 +19,7 @@ from foundations.errors import InputError
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is in the training data.
-
-    Args:
-        epoch: from 0.
-        batches: batches of that epoch (of each rank) that are done.
-    """
+    """How far a run is in the training data: the epoch, from 0, and the batches of it (of each rank) that are done."""
 
     epoch: int = 0
     batches: int = 0
@@ -33,25 +28,13 @@ class Position:
 class PairSampler(Sampler[list[int]]):
     """Batches of indices: one permutation for each (seed, epoch), shared out over the ranks.
 
-    The batches of the same number on all ranks are one slice of the permutation, without overlap: W ranks with
-    batches of B see what one process with batches of B * W sees. What does not fill a batch on every rank is left
-    out of that epoch.
+    The batches of the same number on all ranks are one slice of the permutation, without overlap: W ranks with batches
+    of B see what one process with batches of B * W sees. What does not fill a batch on every rank is left out of that
+    epoch; where that is all, there is an InputError.
 
-    With lengths, pairs of similar length go together, so that little is padded: the permutation is cut into windows
-    of some batches, each window is sorted by length, cut into batches, and these are shuffled. A batch is then a
-    random choice among the pairs of about its length in the window.
-
-    Args:
-        size: number of pairs.
-        batch_size: pairs in a batch of one rank (B).
-        seed: gives, with the epoch, the permutation.
-        rank: this process, from 0.
-        world_size: number of processes (W).
-        lengths: length of each pair, in any unit; None leaves the permutation as it is.
-        window: slices of W * B pairs that are sorted together.
-
-    Raises:
-        InputError: the pairs do not fill one batch on every rank.
+    With the lengths of the pairs (in any unit), pairs of similar length go together, so that little is padded: the
+    permutation is cut into windows of `window` slices of W * B pairs, each window is sorted by length, cut into
+    batches, and these are shuffled. A batch is then a random choice among the pairs of about its length in the window.
     """
 
     def __init__(
@@ -76,12 +59,7 @@ class PairSampler(Sampler[list[int]]):
             )
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose what the next iteration gives.
-
-        Args:
-            epoch: from 0.
-            start: batches at the beginning of that epoch to leave out, because they are done.
-        """
+        """Choose the epoch that the next iteration gives, without as many batches at its beginning as are done."""
         self.position = Position(epoch, start)
 
     def __len__(self) -> int:
@@ -119,16 +97,10 @@ def by_length(order: Tensor, lengths: Tensor, size: int, window: int, generator:
 
 
 class PairLoader(DataLoader[PairBatch]):
-    """A dataloader of pairs that asks where to start, each time that it is iterated.
+    """A dataloader of a list of pairs, or of a `StreamDataset`, that asks where to start each time that it is iterated.
 
     Its random generator is not the global one, which iterating it leaves alone: a resumed run iterates once more than
     an uninterrupted one.
-
-    Args:
-        dataset: a list of pairs, or a `StreamDataset`.
-        sampler: the order.
-        num_workers: worker processes.
-        position: gives the position at which the next iteration starts.
     """
 
     def __init__(self, dataset: Any, sampler: PairSampler, num_workers: int, position: Callable[[], Position]) -> None:
@@ -160,16 +132,6 @@ class StreamSampler(PairSampler):
 
     Every epoch has as many batches as epoch 0 fills, on every rank. What does not fill a batch on every rank is left
     out of that epoch; which rows these are changes, as the order does.
-
-    Args:
-        source: the pairs.
-        batch_size: pairs in a batch of one rank (B).
-        seed: gives, with the epoch, the order.
-        rank: this process, from 0.
-        world_size: number of processes (W).
-
-    Raises:
-        InputError: the pairs do not fill one batch on every rank.
     """
 
     def __init__(self, source: PairSource, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
@@ -184,14 +146,9 @@ class StreamSampler(PairSampler):
 class StreamDataset(Dataset[list[Pair]]):
     """The pairs of a batch by its number, for a loader that asks for rising numbers.
 
-    It holds the raw rows of one window (those of its rank), and parses only the rows of the batches that are asked
-    for. Worker processes each read the windows for themselves.
-
-    Args:
-        source: the pairs.
-        sampler: says how many batches an epoch has, and for which rank.
-        buffer: rows in a window, about.
-        bucket: put rows of similar length into a batch, as `PairSampler` does.
+    It holds the raw rows of one window of about `buffer` rows (those of its rank), and parses only the rows of the
+    requested batches. Worker processes each read the windows for themselves. With `bucket`, rows of similar length go
+    into a batch, as in `PairSampler`.
     """
 
     def __init__(self, source: PairSource, sampler: StreamSampler, buffer: int, bucket: bool = True) -> None:
@@ -267,13 +224,9 @@ def stream_loader(
     num_workers: int = 0,
     position: Callable[[], Position] = Position,
 ) -> PairLoader:
-    """A dataloader of streamed pairs; iterating it gives one epoch.
+    """A dataloader of streamed pairs; iterating it gives one epoch, in the same order for any number of workers.
 
-    Options are those of `StreamSampler`, `StreamDataset` and `PairLoader`; the order is the same for any number of
-    worker processes.
-
-    Raises:
-        InputError: the pairs do not fill one batch on every rank.
+    Options are those of `StreamSampler`, `StreamDataset` and `PairLoader`.
     """
     sampler = StreamSampler(source, batch_size, seed, rank, world_size)
     return PairLoader(StreamDataset(source, sampler, buffer, bucket), sampler, num_workers, position)

@@ -266,12 +266,7 @@ class Mixture(PairSource):
 def quotas(counts: Sequence[int], temperature: float) -> list[int]:
     """How many pairs of each part an epoch holds, proportional to n^(1/T), as many together as there are.
 
-    Args:
-        counts: pairs of each part (n).
-        temperature: T.
-
-    Returns:
-        Whole numbers with the sum of the counts, at most 1 away from the exact share (largest remainders).
+    They are at most 1 away from the exact share (largest remainders).
 
     >>> quotas([900, 100], 1), quotas([900, 100], 2), quotas([900, 100], float("inf"))
     ([900, 100], [750, 250], [500, 500])

@@ -14,14 +14,8 @@ from typing import Literal
 class Package:
     """One pinned download.
 
-    Args:
-        kind: the registry and its client: ``pypi`` (pip), ``npm``, or ``debian`` (apt-get and dpkg).
-        name: name in the registry.
-        version: exact version.
-        file: name of the downloaded file.
-        sha256: checksum of that file.
-        licence: licence of the data in it (SPDX).
-        size: bytes to download.
+    The kind is the registry and its client: ``pypi`` (pip), ``npm``, or ``debian`` (apt-get and dpkg). `file` is the
+    name of the downloaded file, `sha256` its checksum, `size` its bytes, `licence` that of the data in it (SPDX).
     """
 
     kind: Literal["pypi", "npm", "debian"]

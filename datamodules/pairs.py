@@ -170,16 +170,9 @@ def _moved(batch: _Batch, device: torch.device | str, options: dict[str, Any]) -
 
 
 def collate_candidates(sources: Sequence[str], lists: Sequence[Sequence[Candidate]]) -> CandidateBatch | None:
-    """The batch of some lists.
+    """The batch of the candidates of B pairs with these sources; any list may be empty, and None where all are.
 
     The ids are made from the texts, so that they also say which passage is the source of which pair.
-
-    Args:
-        sources: the source of each pair; B.
-        lists: the candidates of each pair; B, any of which may be empty.
-
-    Returns:
-        None where all lists are empty.
 
     >>> from datamodules.pairs import Candidate
     >>> batch = collate_candidates(["a", "b"], [[Candidate("x"), Candidate("y")], [Candidate("x")]])

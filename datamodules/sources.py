@@ -75,21 +75,27 @@ Pairs = list[Pair] | PairSource
 """Training pairs in memory, or read in chunks."""
 
 
-class ListSource(PairSource):
+class RowsSource(PairSource):
+    """Pairs of rows in memory, in chunks of `chunk_rows`; a subclass makes a pair of a row."""
+
+    def __init__(self, rows: Sequence[Row] | IntArray, chunk_rows: int) -> None:
+        self.rows, self.chunk_rows = rows, chunk_rows
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of rows of each chunk, of which the last one may have fewer; (C,)."""
+        starts = np.arange(0, len(self.rows), self.chunk_rows)
+        return np.diff(np.append(starts, len(self.rows)))
+
+    def read_chunk(self, number: int) -> Any:
+        """The rows of a chunk."""
+        return self.rows[number * self.chunk_rows : (number + 1) * self.chunk_rows]
+
+
+class ListSource(RowsSource):
     """Pairs in memory, in chunks of one where they are no more than 65,536, and else in about as many chunks."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
-        self._rows = max(1, -(-len(pairs) // _CHUNKS))
-
-    def chunk_sizes(self) -> IntArray:
-        """Number of pairs of each chunk; (C,)."""
-        starts = np.arange(0, len(self.pairs), self._rows)
-        return np.diff(np.append(starts, len(self.pairs)))
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The pairs of a chunk."""
-        return self.pairs[number * self._rows : (number + 1) * self._rows]
+        super().__init__(pairs, max(1, -(-len(pairs) // _CHUNKS)))
 
     def parse(self, row: Row) -> Pair:
         """The row itself."""
@@ -129,12 +135,7 @@ class WrappedSource(PairSource):
 
 
 class WithoutRows(WrappedSource):
-    """A source without some of its rows.
-
-    Args:
-        source: the source.
-        rows: positions to leave out, in ascending order.
-    """
+    """A source without some of its rows, whose positions are in ascending order."""
 
     def __init__(self, source: PairSource, rows: Sequence[int]) -> None:
         super().__init__(source)
@@ -154,18 +155,10 @@ class WithoutRows(WrappedSource):
 
 
 class SampledSource(WrappedSource):
-    """Some pairs of a source: random rows of random chunks, the same for a seed.
+    """`rows` pairs of a source, which must have as many: random rows of random chunks, the same for a seed.
 
     They come from few chunks (at least 256, where there are as many), so that a file of tens of gigabytes is not read
     as a whole. An epoch reads the chunks in the order of the source's epoch.
-
-    Args:
-        source: the source.
-        rows: how many rows to take.
-        seed: gives the chunks and the rows in them.
-
-    Raises:
-        ValueError: the source has fewer rows.
     """
 
     def __init__(self, source: PairSource, rows: int, seed: int = 0) -> None:
@@ -213,11 +206,7 @@ def limited(pairs: Pairs, count: int | None, seed: int) -> Pairs:
 
 
 class LineSource(PairSource):
-    """Pairs of the lines of a file; a subclass makes a pair of a line.
-
-    Args:
-        lines: the lines of the file.
-    """
+    """Pairs of the lines of a file; a subclass makes a pair of a line."""
 
     def __init__(self, lines: LineIndex) -> None:
         self.lines = lines
@@ -231,25 +220,13 @@ class LineSource(PairSource):
         return self.lines.read_chunk(number)
 
 
-def stream_pair(source: str, target: str) -> Pair:
-    """The pair of two texts, normalised as by `make_pairs`, with an id that needs no other pair."""
-    return Pair(normalise(source), normalise(target), text_id(source))
-
-
 PAIR_LINE = "source<TAB>target"
 
 
 class PairFile(LineSource):
-    """The pairs of a file of ``source<TAB>target``, read in chunks of lines.
+    """The pairs of a file of ``source<TAB>target`` without a header line, read in chunks of lines.
 
     The first time, every line is checked, which takes some 20 seconds a gigabyte; see `LineIndex`.
-
-    Args:
-        path: the file, UTF-8, without a header line; empty lines are passed over.
-        chunk_rows: lines in a chunk.
-
-    Raises:
-        InputError: no file, an empty file, or a line of another form.
     """
 
     def __init__(self, path: str | Path, chunk_rows: int = 1024) -> None:
@@ -258,16 +235,16 @@ class PairFile(LineSource):
         super().__init__(LineIndex.open(self.path, check, chunk_rows, form="pairs"))
 
     def parse(self, row: bytes) -> Pair:
-        """The pair of a line, normalised."""
+        """The pair of a line, normalised as by `make_pairs`, with an id that needs no other pair."""
         source, target = _check(row, 0, self.path)
-        return stream_pair(source, target)
+        return Pair(normalise(source), normalise(target), text_id(source))
 
 
 def _check(line: bytes, number: int, path: Path) -> list[str]:
     return columns(line, 2, PAIR_LINE, path, number, filled=True)
 
 
-class ArticlePairs(PairSource):
+class ArticlePairs(RowsSource):
     """Pairs of the texts that the lines of a file of judgments name; 8 bytes a pair are in memory.
 
     Args:
@@ -288,18 +265,13 @@ class ArticlePairs(PairSource):
         source: str = "queries",
         chunk_rows: int = 1024,
     ) -> None:
-        self.path, self.offsets, self.chunk_rows = judgments.path, np.asarray(judgments.offsets[chosen]), chunk_rows
-        self.sources, self.targets = sources, targets
+        super().__init__(np.asarray(judgments.offsets[chosen]), chunk_rows)
+        self.path, self.sources, self.targets = judgments.path, sources, targets
         self._columns = slice(0, 2) if source == "queries" else slice(1, None, -1)
-
-    def chunk_sizes(self) -> IntArray:
-        """Number of pairs in each chunk; (C,)."""
-        starts = np.arange(0, len(self.offsets), self.chunk_rows)
-        return np.minimum(self.chunk_rows, len(self.offsets) - starts).astype(np.int64)
 
     def read_chunk(self, number: int) -> list[bytes]:
         """The lines of the judgments of a chunk, which lie near each other in the file."""
-        offsets = self.offsets[number * self.chunk_rows : (number + 1) * self.chunk_rows].tolist()
+        offsets = super().read_chunk(number).tolist()
         with self.path.open("rb") as file:
             file.seek(offsets[0])
             content = file.read(offsets[-1] - offsets[0]) + file.readline() + b"\n"
@@ -350,10 +322,6 @@ def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextSto
 
 def _least_hashes(documents: TextStore, count: int) -> IntArray:
     """Rows of the documents whose ids have the smallest hashes, the smallest first."""
-    lines = enumerate(line for _, _, line in scan_lines(documents.path))
-    hashes = ((hash_share(_id_of(line), "sample"), row) for row, line in lines)
+    ids = (line.split(b"\t", 1)[0].decode("utf-8").strip() for _, _, line in scan_lines(documents.path))
+    hashes = ((hash_share(identifier, "sample"), row) for row, identifier in enumerate(ids))
     return np.array([row for _, row in heapq.nsmallest(count, hashes)], dtype=np.int64)
-
-
-def _id_of(line: bytes) -> str:
-    return line.split(b"\t", 1)[0].decode("utf-8").strip()

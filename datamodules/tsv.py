@@ -283,9 +283,6 @@ def _train_queries(
     """A pair for each line of a file of training queries, with the passages that a file of scores lists for it.
 
     The sources are passages for the teacher by id, the targets the same for the student; None where it reads none.
-
-    Raises:
-        InputError: a malformed line, or a list of an unknown query or with an unknown passage; with file and line.
     """
     texts = dict(_read_queries(queries))
     candidates: dict[str, tuple[Candidate, ...]] = {}

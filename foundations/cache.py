@@ -113,8 +113,8 @@ def file_key(path: str | Path, *more: str) -> str:
         more: names what is made from it and how, e.g. ``lines 1024 pairs``.
     """
     path = Path(path).resolve()
-    parts = [str(path), _state(path), *more]
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+    parts = "\0".join([str(path), _state(path), *more])
+    return hashlib.blake2b(parts.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
 def content_hash(path: str | Path) -> str:

@@ -25,10 +25,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3, cutoff: float = 0.5
 def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     """A question with the nearest name, to be put behind an error message; empty where no name is near.
 
-    Args:
-        name: what was given.
-        names: what there is.
-        cutoff: as for `nearest`.
+    The cutoff is that of `nearest`.
 
     >>> did_you_mean("contrastiv", ["ot", "contrastive"])
     ", did you mean 'contrastive'?"

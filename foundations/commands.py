@@ -25,19 +25,12 @@ class Parser(argparse.ArgumentParser):
         name = Path(sys.argv[0]).name
         if Path(name).stem in ("potstill", "__main__"):
             name = " ".join(["potstill", *sys.argv[1:2]])
-        defaults: dict[str, Any] = {
-            "prog": name,
-            "allow_abbrev": False,
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
-        }
+        defaults: dict[str, Any] = {"prog": name, "allow_abbrev": False}
+        defaults["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(description=inspect.cleandoc(description or ""), **defaults | options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage.
-
-        Raises:
-            InputError: always.
-        """
+        """Raise InputError instead of printing the usage."""
         raise InputError(f"{message} (see --help)")
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +18,6 @@ UNFINISHED = ".unfinished-"
 """How the names of folders begin in which something is being made."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 _LINES_PER_UPDATE = 8192
 
 
@@ -220,22 +219,18 @@ def unfinished(target: str | Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir():
             _open_to_readers(temporary)
-        with suppress(FileExistsError):
-            _move(temporary, target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if not target.is_dir():
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """A new folder to write into, as `unfinished`.
-
-    Args:
-        target: the folder; its parents are made as needed.
-
-    Yields:
-        An empty folder, which takes the target's place when the block ends without an error.
-    """
+    """An empty folder to fill, which becomes the target when the block ends without an error; see `unfinished`."""
     with unfinished(target) as folder:
         folder.mkdir()
         yield folder
@@ -280,16 +275,6 @@ def _open_to_readers(folder: Path) -> None:
     folder.chmod(0o777 & ~mask)
     for path in folder.iterdir():
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """Rename onto ``target``, a file or an empty folder; another folder raises FileExistsError."""
-    try:
-        temporary.replace(target)
-    except OSError as error:
-        if target.is_dir():
-            raise FileExistsError(target) from error
-        raise
 
 
 def json_line(line: bytes, expected: str, path: str | Path, number: int = 0) -> Any:

@@ -35,11 +35,9 @@ DEFAULT_ROW = "test"
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run and its metrics for each query.
+    """A run, as tables call it, and its metrics for each query.
 
-    Args:
-        name: how tables call it.
-        groups: language -> metric -> query id -> value; the language of a run with a single one is ``""``.
+    `groups` is language -> metric -> query id -> value; the language of a run with a single one is ``""``.
     """
 
     name: str
@@ -122,16 +120,11 @@ def print_comparison(
 def load_runs(
     specs: Sequence[str], qrels: str | Path | None = None, metrics: Sequence[str] | None = None
 ) -> list[ScoredRun]:
-    """The runs that a command line names.
+    """The runs that a command line names; InputError where one is not there, is malformed, or is named twice.
 
-    Args:
-        specs: run folders with a ``per_query.json`` (``FOLDER``, or ``FOLDER:ROW`` for another row than ``test``, or
-            ``FOLDER:ROW/LANGUAGE`` for one language of several), or TREC run files, which need qrels.
-        qrels: a file of judgments, for run files.
-        metrics: the metrics to compute for run files.
-
-    Raises:
-        InputError: something is not there, or is not what it should be; a run is named twice.
+    A run is a folder with a ``per_query.json`` (``FOLDER``, or ``FOLDER:ROW`` for another row than ``test``, or
+    ``FOLDER:ROW/LANGUAGE`` for one language of several), or a TREC run file, which needs qrels, and for which the
+    metrics are computed.
     """
     specs = [spec.rstrip("/") or spec for spec in specs]
     judgments = None if qrels is None else read_qrels(qrels)
@@ -147,21 +140,11 @@ def load_runs(
 def compare_runs(
     runs: Sequence[ScoredRun], metrics: Sequence[str] | None = None, baseline: int = 0
 ) -> list[Comparison]:
-    """Compare runs with a baseline on the same queries.
+    """Compare two or more runs with one of them on the same queries: a comparison for each metric, language and run.
 
     Runs of several languages are compared in each of them and on the average of the languages, which all weigh the
-    same.
-
-    Args:
-        runs: two or more.
-        metrics: the metrics to compare, by default all that every run has.
-        baseline: which of the runs the others are compared with.
-
-    Returns:
-        A comparison for each metric, language and run, metric by metric, runs in the order given.
-
-    Raises:
-        InputError: a run lacks a metric, or the runs have different languages or queries.
+    same. By default the metrics are all that every run has; InputError where a run lacks one, or the runs have
+    different languages or queries.
     """
     _check_languages(runs, runs[baseline])
     if metrics is None:
@@ -177,12 +160,7 @@ def compare_runs(
 
 
 def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
-    """The comparisons as a table for people.
-
-    Args:
-        comparisons: from `compare_runs`.
-        baseline: name of the baseline.
-    """
+    """The comparisons as a table for people, with the name of the baseline."""
     has_languages = comparisons[0].language is not None
     lines = []
     for result in comparisons:

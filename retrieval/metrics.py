@@ -31,16 +31,8 @@ SUMMARIES = ("rsum", "median_rank", "upper_bound")
 _RANKED = ("map", "ndcg", "mrr", "recall", "precision", "success")
 _FAMILIES = (*_RANKED, *SUMMARIES)
 _NEED_CUTOFF = ("recall", "precision", "success")
-_ALIASES = {
-    "ap": "map",
-    "p": "precision",
-    "prec": "precision",
-    "r": "recall",
-    "rr": "mrr",
-    "dcg": "ndcg",
-    "hit": "success",
-    "hits": "success",
-}
+_ALIASES = {"ap": "map", "p": "precision", "prec": "precision", "r": "recall", "rr": "mrr", "dcg": "ndcg",
+            "hit": "success", "hits": "success"}  # fmt: skip
 _KNOWN = (
     "map, ndcg, mrr (with @k or without), recall@k, precision@k, success@k; of images rsum, median_rank, upper_bound"
 )
@@ -111,16 +103,7 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRIC
 
 
 def evaluate_relevance(relevance: RankedRelevance, queries: Sequence[str], metrics: Sequence[str]) -> PerQuery:
-    """Metrics of ranked relevant documents, for each query; see `retrieval.relevance`.
-
-    Args:
-        relevance: of Q queries.
-        queries: their ids, in that order.
-        metrics: names, see `parse_metric`.
-
-    Raises:
-        ValueError: an unknown metric, or no query.
-    """
+    """Metrics of ranked relevant documents for each of the Q queries, whose ids are given in order."""
     if isinstance(metrics, str):
         raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
     if not queries:
@@ -174,14 +157,8 @@ def _success(relevance: RankedRelevance, cutoff: int | None) -> Floats:
     return best
 
 
-_FORMULAS = {
-    "map": _average_precision,
-    "ndcg": _ndcg,
-    "mrr": _reciprocal_rank,
-    "recall": _recall,
-    "precision": _precision,
-    "success": _success,
-}
+_FORMULAS = {"map": _average_precision, "ndcg": _ndcg, "mrr": _reciprocal_rank, "recall": _recall,
+             "precision": _precision, "success": _success}  # fmt: skip
 
 
 def _within(rank: NDArray[np.int64], cutoff: int | None) -> NDArray[np.bool_]:

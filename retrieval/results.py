@@ -18,13 +18,9 @@ LABELS = {"undistilled": "undistilled teacher", "test": "distilled student", "te
 """Row -> what people read, in the order of tables."""
 
 AVERAGE = "average"
-
 LANGUAGES = "languages"
-
 _ORDER_IN_FILES = ("test", "undistilled", "teacher")
-
 T = TypeVar("T")
-
 Rows = dict[str, PerQuery]
 """Row -> metric -> query id -> value."""
 
@@ -57,11 +53,7 @@ def by_language(results: Mapping[str, T]) -> dict[str, dict[str, T]]:
 
 
 def averages(means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Row -> metric -> mean over the languages, for the rows and metrics that every language has.
-
-    Args:
-        means: language -> row -> metric -> mean over queries.
-    """
+    """Row -> metric -> mean over the languages of (language -> row -> metric -> mean), where all of them have it."""
     first, *others = means.values()
     return {
         row: {
@@ -75,12 +67,7 @@ def averages(means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str
 
 
 def to_json(grouped: Mapping[str, Mapping[str, T]], top: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What is written into a file.
-
-    Args:
-        grouped: from `by_language`.
-        top: stands above the languages, if there are several.
-    """
+    """What is written into a file: results from `by_language`, and `top` above the languages if there are several."""
     if list(grouped) == [""]:
         return dict(grouped[""])
     return dict(top or {}) | {LANGUAGES: {language: dict(rows) for language, rows in grouped.items()}}

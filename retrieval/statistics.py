@@ -12,13 +12,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from foundations.checks import check_number
+
 Floats = NDArray[np.float64]
 
 Groups = Sequence[Mapping[str, float]]
 """Query id -> value, for each group."""
 
 _EXACT_QUERIES = 12
-
 _CELLS_PER_BLOCK = 1 << 22
 
 
@@ -68,8 +69,7 @@ def macro_interval(groups: Groups, confidence: float = 0.95, samples: int = 2000
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1, e.g. 0.95")
-    if samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1")
+    check_number("samples", samples, least=1)
     rng = np.random.default_rng(seed)
     means = np.zeros(samples)
     for stratum in _strata(groups):
@@ -132,8 +132,7 @@ def macro_permutation_test(differences: Groups, samples: int = 10000, seed: int 
     Raises:
         ValueError: as `macro_mean`, or samples below 1.
     """
-    if samples < 1:
-        raise ValueError(f"samples is {samples}, expected at least 1")
+    check_number("samples", samples, least=1)
     arrays = _arrays(differences)
     # The average is a sum over queries; each counts by one over the size of its group.
     longest = max(map(len, arrays))

@@ -37,14 +37,7 @@ class Embeddings:
     noisy: Tensor | None = None
 
     def require_tokens(self) -> tuple[Tensor, Tensor]:
-        """The token states and their mask.
-
-        Returns:
-            Tokens (B, T, D) and mask (B, T).
-
-        Raises:
-            ValueError: the encoder gave only pooled vectors.
-        """
+        """The token states (B, T, D) and their mask (B, T); ValueError if the encoder gave only pooled vectors."""
         if self.tokens is None or self.mask is None:
             raise ValueError(
                 "this strategy needs token states, but the encoder gave only pooled vectors: "
@@ -74,25 +67,14 @@ class ListEmbeddings(Embeddings):
     keys: Tensor | None = None
 
     def require_candidates(self) -> tuple[Embeddings, Tensor]:
-        """The passages, and which of them are real.
-
-        Returns:
-            Passages (B, N, ...) and True at those that are listed (B, N).
-
-        Raises:
-            ValueError: there are no candidates.
-        """
+        """The passages (B, N, ...), and True at those that are listed (B, N); ValueError without candidates."""
         if self.candidates is None or self.listed is None:
             raise ValueError(_NO_CANDIDATES)
         return self.candidates, self.listed
 
 
 def require_lists(student: Embeddings, teacher: Embeddings) -> tuple[ListEmbeddings, ListEmbeddings]:
-    """Both sides as what they must be where a strategy works on candidates.
-
-    Raises:
-        ValueError: a side has no candidates.
-    """
+    """Both sides as a strategy on candidates needs them; ValueError if one has none."""
     if not isinstance(student, ListEmbeddings) or not isinstance(teacher, ListEmbeddings):
         raise ValueError(_NO_CANDIDATES)
     student.require_candidates()

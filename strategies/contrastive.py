@@ -25,7 +25,6 @@ from strategies.functional import (
 )
 
 Query = Literal["target", "source"]
-
 Listed = Literal["ranked", "negatives", "off"]
 
 LARGEST_SCALE = 100.0
@@ -179,16 +178,13 @@ class ListedPassages:
     has_list: Tensor  # whether that list has any passage; (B,)
     is_source: Tensor  # True where the passage is not listed, or is the pair's own source; (B, M)
     is_first: Tensor  # True where the passage is the first of the pair's list, wherever it is listed; (B, M)
-    source_is_first: (
-        Tensor  # True where the source of a pair of any rank is the first of the pair's list; (B, ranks * B)
-    )
+    source_is_first: Tensor  # True where a pair of any rank has that first passage as its source; (B, ranks * B)
 
 
 def gather_passages(side: ListEmbeddings, tokens: bool) -> ListedPassages:
     """The listed passages of all ranks, with gradient; lists may be longer on some ranks.
 
-    Raises:
-        ValueError: candidates without ids, or pairs without keys, which say which texts are the same.
+    Ids of candidates and keys of pairs, which say which texts are the same, are needed, or it is a ValueError.
     """
     candidates, listed = side.require_candidates()
     if candidates.ids is None or side.keys is None:
@@ -214,11 +210,8 @@ def gather_passages(side: ListEmbeddings, tokens: bool) -> ListedPassages:
 def relevant_loss(logits: Tensor, scores: Tensor, passages: ListedPassages, labels: Tensor) -> Tensor:
     """InfoNCE of the first passage of each list, mean over B; pairs without a list add zero.
 
-    Args:
-        logits: of sources and negative passages, -inf where excluded; (B, ranks * B + M).
-        scores: of the passages, scaled; (B, M).
-        passages: the passages.
-        labels: position of the own source; (B,).
+    The logits (B, ranks * B + M) are those of sources and negative passages, -inf where excluded, the scores (B, M)
+    the scaled ones of the passages, and labels (B,) the positions of the own sources.
     """
     negatives = logits.scatter(1, labels[:, None], -math.inf)
     choices = torch.cat([scores.gather(1, passages.first[:, None]), negatives], 1)

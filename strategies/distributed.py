@@ -40,13 +40,8 @@ def gather(*tensors: Tensor) -> tuple[Tensor, ...]:
 
     The gradient flows back to the rank where each row came from, summed over what all ranks made of it. So where each
     rank's loss is the plain mean over its own rows, and gradients are averaged over ranks (as DDP does), the
-    result is the gradient of one process on the full batch. All ranks must call it together.
-
-    Args:
-        tensors: (B, ...) each, with the same B on all ranks.
-
-    Returns:
-        (ranks * B, ...) each; the tensors themselves where there is one process.
+    result is the gradient of one process on the full batch. All ranks must call it together, with tensors (B, ...) of
+    the same B; the results are (ranks * B, ...), or the tensors themselves where there is one process.
     """
     _, world_size = rank_and_world_size()
     if world_size == 1:
@@ -67,11 +62,7 @@ def gather_tokens(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather_embeddings(embeddings: Embeddings, tokens: bool = False) -> Embeddings:
-    """Pooled vectors of all ranks, and with ``tokens`` also token states and mask; see `gather`.
-
-    Raises:
-        ValueError: ``tokens`` without token states.
-    """
+    """Pooled vectors of all ranks, and with ``tokens`` also token states and mask; see `gather`."""
     (pooled,) = gather(embeddings.pooled)
     if not tokens:
         return Embeddings(pooled)

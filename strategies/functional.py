@@ -14,7 +14,6 @@ from foundations.checks import check_choice
 from strategies.base import Embeddings, ListEmbeddings
 
 Score = Literal["pooled", "maxsim"]
-
 Marginals = Literal["uniform", "norm", "idf"]
 
 SHORTEST = 1e-6
@@ -35,11 +34,7 @@ def without_autocast(x: Tensor) -> torch.autocast:
 
 
 def check_widths(student: Embeddings, teacher: Embeddings) -> None:
-    """Refuse a student that is not in the teacher's width.
-
-    Raises:
-        ValueError: the last dimensions of the pooled vectors differ.
-    """
+    """Refuse, with a ValueError, a student whose pooled vectors are not in the teacher's width."""
     width, expected = student.pooled.shape[-1], teacher.pooled.shape[-1]
     if width != expected:
         raise ValueError(
@@ -49,30 +44,16 @@ def check_widths(student: Embeddings, teacher: Embeddings) -> None:
 
 
 def unit_tokens(embeddings: Embeddings) -> Tensor:
-    """Token vectors (..., T, D) scaled to unit length, zero at padding, at least in float32.
-
-    Raises:
-        ValueError: there are no tokens.
-    """
+    """Token vectors (..., T, D) scaled to unit length, zero at padding, at least in float32."""
     tokens, mask = embeddings.require_tokens()
     return F.normalize(at_least_float32(tokens).masked_fill(~mask[..., None], 0.0), dim=-1, eps=SHORTEST)
 
 
 def token_cost(teacher: Embeddings, student: Embeddings) -> Tensor:
-    """1 - cosine between each teacher token and each student token, 0 to 2.
+    """1 - cosine between each teacher token and each student token, 0 to 2; (B, S, T), in float32 at least.
 
-    That is half the squared distance of the tokens as unit vectors.
-    Padding is replaced by zeros first, so that its values, NaN too, reach neither the cost nor the gradient.
-
-    Args:
-        teacher: source side, with tokens (B, S, D).
-        student: target side, with tokens (B, T, D).
-
-    Returns:
-        (B, S, T), in float32 (float64 if a side is so already). 1 at padding.
-
-    Raises:
-        ValueError: a side has no tokens, or the widths differ.
+    That is half the squared distance of the tokens as unit vectors. It is 1 at padding, whose values, NaN too, reach
+    neither the cost nor the gradient.
     """
     check_widths(student, teacher)
     return 1 - unit_tokens(teacher) @ unit_tokens(student).mT
@@ -82,14 +63,7 @@ def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None
     """Squared distance of the pooled vectors, summed over dimensions, averaged over the batch; a scalar, 0 to 4.
 
     It is 2 (1 - cosine), so it does not shrink with the width, and can be added to a token cost without a factor of D.
-
-    Args:
-        teacher: source side, pooled (B, D).
-        student: target side, pooled (B, D).
-        weights: factor of each pair's distance, (B,); None is 1.
-
-    Raises:
-        ValueError: the widths differ.
+    Each pair's distance is multiplied by its weight (B,).
     """
     check_widths(student, teacher)
     distances = (at_least_float32(student.pooled) - at_least_float32(teacher.pooled)).square().sum(1)
@@ -97,19 +71,11 @@ def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None
 
 
 def token_marginals(embeddings: Embeddings, kind: Marginals) -> Tensor:
-    """The mass of each token of a text: exact zeros at padding, rows sum to one, without gradient.
+    """The mass of each token of a text (B, T): exact zeros at padding, rows sum to one, without gradient.
 
-    Args:
-        embeddings: one side of B pairs, with tokens.
-        kind: ``uniform``: all tokens alike. ``norm``: in proportion to the norm of the token vector before
-            normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv 2004.15003). ``idf``: in
-            proportion to the inverse document frequency in ``embeddings.weights``.
-
-    Returns:
-        (B, T), float32 (float64 if the tokens are). A text whose masses are all zero is taken as uniform.
-
-    Raises:
-        ValueError: an unknown kind; ``idf`` without weights.
+    ``uniform``: all tokens alike, as also in a text whose masses are all zero. ``norm``: in proportion to the norm of
+    the token vector before normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv
+    2004.15003). ``idf``: in proportion to the inverse document frequency in ``embeddings.weights``.
 
     Example:
         >>> import torch
@@ -140,17 +106,10 @@ def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> 
     """Align tokens one to one: again and again the pair with the smallest cost, whose row and column then leave.
 
     Takes in one round all pairs that are the smallest of both their row and their column: the sequential search
-    would take them too. Equal costs go to the lower index.
+    would take them too. Equal costs go to the lower index. The result (B, S, T) is 1 at aligned pairs, as many as the
+    shorter side has real tokens, and 0 elsewhere.
 
     Source: DR.DECR (Li et al. 2021, arXiv 2112.08185), section on cross-lingual token alignment.
-
-    Args:
-        cost: (B, S, T).
-        source_mask: True at real tokens; (B, S).
-        target_mask: likewise; (B, T).
-
-    Returns:
-        1 at aligned pairs, as many as the shorter side has real tokens, 0 elsewhere; (B, S, T), of the cost's dtype.
 
     Example:
         >>> import torch
@@ -178,21 +137,10 @@ def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> 
 
 
 def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
-    """The score of each query with each passage, -1 to 1.
+    """The score of each of B queries with each of M passages, -1 to 1; (B, M), in float32 at least.
 
     ``pooled``: the cosine of the pooled vectors. ``maxsim``: late interaction, the mean over the query's tokens of the
     largest cosine with a token of the passage; see `maxsim`.
-
-    Args:
-        queries: pooled (B, D), tokens (B, S, D).
-        passages: pooled (M, D), tokens (M, T, D).
-        score: ``pooled`` or ``maxsim``.
-
-    Returns:
-        (B, M), in float32 (float64 if a side is so already).
-
-    Raises:
-        ValueError: ``maxsim`` without tokens.
 
     Example:
         >>> import torch
@@ -217,15 +165,8 @@ def maxsim(
     it is from -1 to 1 for queries of any length. Where the similarities of all tokens exceed the memory, they are
     computed in blocks of documents, and once more in the backward pass.
 
-    Args:
-        queries: unit vectors, zero at padding; (B, S, D).
-        query_mask: True at real tokens; (B, S). Each row has at least one.
-        documents: unit vectors, zero at padding; (N, T, D).
-        document_mask: True at real tokens; (N, T). Each row has at least one.
-        memory_mb: largest block, in MiB.
-
-    Returns:
-        (B, N).
+    Queries (B, S, D) and documents (N, T, D) are unit vectors, zero at padding, each with at least one token that is
+    True in its mask; the result is (B, N).
     """
     tokens = queries[query_mask]
     document_bytes = len(tokens) * documents.shape[1] * documents.element_size()
@@ -250,15 +191,9 @@ def _best(tokens: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
 
 
 def list_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
-    """The score of each query with each passage of its own list; see `all_scores`.
+    """The score of each query with each passage of its own list (B, N), as in `all_scores`.
 
-    Args:
-        queries: pooled (B, D), tokens (B, S, D).
-        passages: pooled (B, N, D), tokens (B, N, T, D).
-        score: ``pooled`` or ``maxsim``.
-
-    Returns:
-        (B, N); anything finite where no passage is listed.
+    Passages are pooled (B, N, D), tokens (B, N, T, D). The score is anything finite where no passage is listed.
     """
     if score == "pooled":
         return (at_least_float32(queries.pooled)[:, None] * at_least_float32(passages.pooled)).sum(2)

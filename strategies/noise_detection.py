@@ -11,18 +11,10 @@ from torch import Tensor, nn
 
 from strategies.base import INFO_PREFIX
 
-FEWEST = 100
-"""Scores that must be in memory before any pair is judged."""
-
-MOST = 0.9
-"""Share of noisy pairs beyond which none is judged: the student then knows too little."""
-
-ABOVE = 2.0
-"""Values above this, in standard deviations of the noisy component, start the clean ones."""
-
-NARROWEST = 0.1
-"""The smallest standard deviation of a component, so that none falls onto one value."""
-
+FEWEST = 100  # scores that must be in memory before any pair is judged
+MOST = 0.9  # share of noisy pairs beyond which none is judged: the student then knows too little
+ABOVE = 2.0  # values above this, in standard deviations of the noisy component, start the clean ones
+NARROWEST = 0.1  # the smallest standard deviation of a component, so that none falls onto one value
 _UNKNOWN = -1
 
 
@@ -31,15 +23,10 @@ def standing(cosines: Tensor, labels: Tensor, same: Tensor | None) -> Tensor:
 
     It is the z-score (c_ii - mean_j c_ij) / (std_j c_ij sqrt(1 + 1 / n)) over the n sources j with another id. The
     source of a wrong pair is a random one, so for wrong pairs this has mean 0 and variance 1, whatever the student has
-    learnt so far; unless it has learnt these pairs by heart.
+    learnt so far; unless it has learnt these pairs by heart. NaN where there are no two other sources that differ.
 
-    Args:
-        cosines: of the students with all sources; (B, N).
-        labels: position of the own source; (B,).
-        same: True at other positions with the own source's id; (B, N), or None.
-
-    Returns:
-        (B,); NaN where there are no two other sources that differ.
+    Cosines (B, N) are of the students with all sources, labels (B,) the positions of the own ones, and same (B, N) is
+    True at other positions with the own source's id.
     """
     others = torch.ones_like(cosines, dtype=torch.bool) if same is None else ~same
     others = others.scatter(1, labels[:, None], False)
@@ -61,11 +48,7 @@ class NoiseDetector(nn.Module):
     L2RM (Han et al. 2024, arXiv 2403.05105). The standing replaces the loss because its noisy component is
     known, while losses of hard and of wrong pairs are alike, and change as the student learns.
 
-    The memory is in the state dict. All ranks must remember the same standings; gather them first.
-
-    Args:
-        memory: how many standings are kept; M.
-        threshold: probability of being clean under which a pair is noisy; 0 to 1.
+    The memory, of M standings, is in the state dict. All ranks must remember the same standings; gather them first.
     """
 
     standings: Tensor
@@ -84,12 +67,8 @@ class NoiseDetector(nn.Module):
     def remember(self, standings: Tensor, truth: Tensor) -> Tensor:
         """Keep the standings of some pairs (N,), in the place of the oldest ones; of more than M, the last M.
 
-        Args:
-            standings: (N,).
-            truth: 1 at pairs known to be noisy, 0 at clean ones, -1 where that is not known; (N,), int8.
-
-        Returns:
-            The positions in memory of the pairs that were kept; (at most M,), int64.
+        The truth (N,) is 1 at pairs known to be noisy, 0 at clean ones, -1 where that is not known. Returns the
+        positions in memory of the pairs that were kept.
         """
         size = len(self.standings)
         standings, truth = standings[-size:].detach(), truth[-size:]
@@ -114,10 +93,9 @@ class NoiseDetector(nn.Module):
     def diagnostics(self) -> dict[str, Tensor]:
         """How well the judgement fits the truth, over the judged pairs in memory.
 
-        Returns:
-            ``info/noise_detected``, the share of pairs that were found noisy. Where the truth is known, also
-            ``info/noise_rate``, the share that is noisy, ``info/noise_precision``, the share of noisy ones among those
-            found, and ``info/noise_recall``, the share found among the noisy ones. What would be 0 / 0 is left out.
+        ``info/noise_detected`` is the share of pairs that were found noisy. Where the truth is known, there are also
+        ``info/noise_rate``, the share that is noisy, ``info/noise_precision``, the share of noisy ones among those
+        found, and ``info/noise_recall``, the share found among the noisy ones. What would be 0 / 0 is left out.
         """
         judged = self.detected != _UNKNOWN
         known = judged & (self.truth != _UNKNOWN)
@@ -159,10 +137,8 @@ def fit_mixture(values: Tensor, iterations: int = 100, tolerance: float = 1e-5) 
 
     Two Gaussians make up the clean pairs, because some are easy and some hard; the noisy component stays N(0, 1). The
     start does not depend on chance, so equal values give equal mixtures. Runs on the CPU in float64, until the mean
-    log-likelihood grows by less than the tolerance. Values that are not finite are left out.
-
-    Returns:
-        The mixture, or None where fewer than two values are clearly above chance.
+    log-likelihood grows by less than the tolerance. Values that are not finite are left out; None where fewer than two
+    are clearly above chance.
 
     Example:
         >>> import torch

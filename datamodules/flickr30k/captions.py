@@ -38,12 +38,7 @@ _SPLIT_FILE = "dataset_flickr30k.json"
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, and the English one that it was translated from or appears next to.
-
-    Args:
-        text: the caption.
-        english: in English.
-    """
+    """A caption, and the English one that it was translated from or appears next to."""
 
     text: str
     english: str
@@ -51,13 +46,7 @@ class Caption:
 
 @dataclass
 class CaptionTable:
-    """Captions by image, while they are read.
-
-    Args:
-        images: the images of the split.
-        outside: names of Flickr30k's images that are not in the split: their captions are passed over.
-        captions: image -> number of the caption -> caption.
-    """
+    """Captions by image and number, while they are read; those of images `outside` the split are passed over."""
 
     images: Images
     outside: Set[str] = frozenset()
@@ -107,20 +96,11 @@ class CaptionTable:
 def read_captions(
     source: str, root: Path, language: str, images: Images, outside: Set[str] = frozenset()
 ) -> dict[str, list[Caption]]:
-    """The captions of a source.
+    """Image -> its captions in a language, in the order of the split; images without captions are not there.
 
-    Args:
-        source: ``english``, a name of `READERS`, alone or with its folder (``multi30k:/data/multi30k``), or a TSV file.
-        root: the folder in which folders and files are looked for; by default ``multi30k`` and so on in it.
-        language: as the source's files spell it: ``de``, or ``swh_Latn`` for flickr30k_200.
-        images: all images of the split.
-        outside: see `CaptionTable`.
-
-    Returns:
-        Image -> its captions, in the order of the split; images without captions are not there.
-
-    Raises:
-        InputError: a file is missing or malformed, or names an unknown image.
+    The source is ``english``, a name of `READERS`, alone or with its folder (``multi30k:/data/multi30k``), or a TSV
+    file; folders and files are looked for in `root`. The language is spelled as in the source's files: ``de``, or
+    ``swh_Latn`` for flickr30k_200. InputError where a file is missing or malformed, or names an unknown image.
     """
     if source == "english":
         return {name: [Caption(text, text) for text in image.captions] for name, image in images.items()}
@@ -138,11 +118,7 @@ def read_captions(
 
 
 def check_source(source: str, language: str) -> None:
-    """Look whether a source can be meant.
-
-    Raises:
-        ValueError: there is no such source, or it is English and the language is not.
-    """
+    """Raise ValueError where there is no such source, or it is English and the language is not."""
     name = source.partition(":")[0]
     if source == "english" and language != "en":
         raise ValueError(f"captions are english, but the language is {language}: name a source of captions, {_CHOICES}")
@@ -254,7 +230,6 @@ def _read_tsv(path: Path, table: CaptionTable) -> dict[str, list[Caption]]:
 
 
 _CN_LINE = re.compile(r"([^#\s]+)#(zh[a-z])#([0-9]+)\s+(\S.*)")
-
 _PART_OF_SPEECH = re.compile(r"(?<=.):[a-z]+$")
 """Of a word: 女孩:n. The tags are those of BosonNLP."""
 

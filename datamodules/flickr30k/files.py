@@ -16,27 +16,18 @@ from foundations.errors import InputError
 from foundations.files import decode, read_json
 
 Split = Literal["train", "val", "test"]
-
 _SIZES = (29_000, 1_014, 1_000)
-
 _SMALL_COPY = 10_000
 """Images up to which nobody takes a copy for the whole split."""
 
 _KARPATHY = '{"images": [{"filename": "36979.jpg", "split": "train", "sentences": [{"raw": "..."}]}]}'
-
 _TOKEN_LINE = "<image>.jpg#<number><TAB>caption"
 _TOKEN = re.compile(r"(?P<image>.+)\.jpg#(?P<number>[0-9]+)")
 
 
 @dataclass(frozen=True)
 class FlickrImage:
-    """An image of the split.
-
-    Args:
-        name: its id: the file name without ``.jpg``.
-        split: ``train``, ``val`` or ``test``.
-        captions: in English.
-    """
+    """An image of the split: its file name without ``.jpg``, and its captions in English."""
 
     name: str
     split: Split
@@ -88,8 +79,7 @@ def _karpathy_image(entry: Any, number: int, path: Path) -> FlickrImage:
 def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     """The captions of ``results_20130124.token`` by image, in the order of their numbers.
 
-    Raises:
-        InputError: no file, a line that is malformed or has no caption, or a caption that appears twice.
+    A line that is malformed or has no caption, or a caption that appears twice, is an InputError.
     """
     path, captions = Path(path), dict[str, dict[int, str]]()
     for line, (key, text) in read_rows(path, _TOKEN_LINE):
@@ -107,10 +97,7 @@ def read_flickr(root: Path) -> dict[str, FlickrImage]:
     """The images of a folder with the official files, by name, in the order of the split.
 
     The split is that of ``dataset_flickr30k.json``; the English captions are those of ``results_20130124.token`` where
-    it is there, else those of the JSON file.
-
-    Raises:
-        InputError: a file is missing or malformed, or an image of the split has no caption.
+    it is there (every image must then have one), else those of the JSON file.
     """
     if not root.is_dir():
         raise InputError("no such folder, expected one with dataset_flickr30k.json and flickr30k-images", root)
@@ -125,12 +112,7 @@ def read_flickr(root: Path) -> dict[str, FlickrImage]:
 
 
 def outside_the_split(root: Path, images: Iterable[str]) -> frozenset[str]:
-    """Names of Flickr30k's images that the split leaves out, by the token file; none where that is not there.
-
-    Args:
-        root: the folder of the official files.
-        images: names of those of the split.
-    """
+    """Names of Flickr30k's images that are not among those of the split, by the token file; none without one."""
     tokens = root / "results_20130124.token"
     return frozenset(read_token_file(tokens)).difference(images) if tokens.is_file() else frozenset()
 
@@ -149,24 +131,17 @@ def find_images(root: Path, folder: str | None) -> Path:
 
 
 def require_images(folder: Path, names: Iterable[str]) -> None:
-    """Look whether all images are there, by listing the folder once.
-
-    Raises:
-        InputError: one is missing.
-    """
+    """Raise InputError where an image is missing; the folder is listed once."""
     present, names = {path.name for path in folder.iterdir()}, list(names)
     if missing := [name for name in names if f"{name}.jpg" not in present]:
         raise InputError(f"there is no {missing[0]}.jpg ({len(missing):,} of {len(names):,} images missing)", folder)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file where the number of a line counts; it may be compressed (.gz), and may end without a newline.
+    """Number from 1 and normalised text of each line, of a file where line numbers count; it may be compressed (.gz).
 
-    Yields:
-        Line number from 1, and the line, normalised.
-
-    Raises:
-        InputError: no file, a damaged one, invalid UTF-8, or an empty line.
+    InputError where there is no file, or it is damaged, not in UTF-8, or has an empty line. The last line may end
+    without a newline.
     """
     content = unpacked(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     lines = content.removesuffix(b"\n").split(b"\n")

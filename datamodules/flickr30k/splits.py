@@ -76,24 +76,24 @@ def keep_apart(parts: Mapping[str, _Part]) -> dict[str, _Part]:
     kept = dict(parts)
     for name, part in by_image.items():
         removed = part.excluded_images
-        for other, others in splits.items():
-            if other != name:
-                removed |= overlap(splits[name].train, others.evaluated, part.remove_overlap, name, other)
+        for second, images in splits.items():
+            if second != name:
+                removed |= overlap(splits[name].train, images.evaluated, part.remove_overlap, name, second)
         kept[name] = part.with_attributes(excluded_images=removed)
     return kept
 
 
 def overlap(
-    train: Iterable[str], evaluated: Iterable[str], remove_overlap: bool, name: str, other: str
+    train: Iterable[str], evaluated: Iterable[str], remove_overlap: bool, name: str, second: str
 ) -> frozenset[str]:
     """Images that are trained on in one split and evaluated on in another.
 
     Args:
         train: training images of the split `name`.
-        evaluated: dev and test images of the split `other`.
+        evaluated: dev and test images of the split `second`.
         remove_overlap: whether they will be left out of training.
-        name: of the one, for the message.
-        other: of the other, for the message.
+        name: of the first split, for the message.
+        second: of the second split, for the message.
 
     Raises:
         InputError: there are some, and they will not be left out.
@@ -102,7 +102,7 @@ def overlap(
     shared = frozenset(train) & evaluated
     if shared and not remove_overlap:
         raise InputError(
-            f"{len(shared):,} of the {len(evaluated):,} dev and test images of {other} are training images of {name}, "
+            f"{len(shared):,} of the {len(evaluated):,} dev and test images of {second} are training images of {name}, "
             f"such as {min(shared)}: set remove_overlap to true for {name} to leave them out of training"
         )
     return shared

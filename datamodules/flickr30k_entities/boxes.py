@@ -36,21 +36,16 @@ from foundations.errors import InputError
 from foundations.files import require_file
 
 Coordinates = Literal["official", "continuous"]
-
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LENIENT = "; with data.lenient a box is cut to its image, or left out"
 
 
 @dataclass(frozen=True, slots=True)
 class BoxAnnotation:
-    """What is marked in an image.
+    """What is marked in an image, whose width and height are in pixels.
 
-    Args:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        boxes: chain -> its boxes, each once, in the order of the file.
-        unboxed: chains that are known to have no box; some have one all the same, in another object.
-        repaired: number of boxes that were cut or left out.
+    `boxes` has each box of a chain once, in the order of the file; `unboxed` are chains that are known to have no box
+    (some have one all the same, in another object); `repaired` counts the boxes that were cut or left out.
     """
 
     width: int
@@ -61,17 +56,11 @@ class BoxAnnotation:
 
 
 def read_annotation(path: str | Path, coordinates: Coordinates = "official", lenient: bool = False) -> BoxAnnotation:
-    """The boxes of an image.
+    """The boxes of an image; `lenient` cuts those that reach out of it, and leaves out what is empty then.
 
-    Args:
-        path: the XML file. One that declares a document type or entities is refused: the official ones do not, and
-            entities can be made to fill the memory.
-        coordinates: how to read corners.
-        lenient: cut boxes that reach out of their image, and leave out those that are empty then.
-
-    Raises:
-        InputError: no file, no XML or a truncated one, something missing in it, a number that is none, or (unless
-            lenient) a box that is not inside its image; with the line where there is one.
+    A file that declares a document type or entities is refused: the official ones do not, and entities can be made to
+    fill the memory. InputError, with the line where there is one, for no file, no XML or a truncated one, something
+    missing in it, a number that is none, or (unless lenient) a box that is not inside its image.
     """
     path = require_file(path)
     content = path.read_bytes()

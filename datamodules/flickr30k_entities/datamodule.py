@@ -49,7 +49,6 @@ PairKind = Literal["phrases", "captions"]
 
 _ENGLISH = "en"
 _COLLECTIONS = {"dev": "val.txt", "test": "test.txt"}
-
 _Texts = Iterator[tuple[str, str, str]]
 """(source, target, what the source is known by)"""
 
@@ -190,8 +189,8 @@ class Flickr30kEntitiesDataModule(SplitByImage):
 
     def _translated(self, english: dict[str, str], collection: str) -> dict[str, str]:
         """What is asked, by the phrases' keys."""
-        found = {key: self._target(key, text) for key, text in english.items()}
-        texts = {key: text for key, text in found.items() if text is not None}
+        translated = {key: self._target(key, text) for key, text in english.items()}
+        texts = {key: text for key, text in translated.items() if text is not None}
         if lacking := len(english) - len(texts):
             key = next(key for key in english if key not in texts)
             message = f"{lacking:,} of {len(english):,} phrases of {collection} have no translation"

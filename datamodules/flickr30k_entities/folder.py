@@ -27,13 +27,10 @@ from foundations.progress import delayed_progress
 
 @dataclass(frozen=True)
 class EntitiesFolder:
-    """What is read of the folder, each time for the images that are asked for only.
+    """What is read of the folder, each time for the requested images only.
 
-    Args:
-        root: with ``Sentences``, ``Annotations`` and the lists of images.
-        images: folder of the images in `root`; None looks for flickr30k-images or images.
-        coordinates: how corners of boxes are read.
-        lenient: see `datamodules.flickr30k_entities.datamodule.Flickr30kEntitiesDataModule`.
+    `images` is the folder of the images in `root`; None looks for flickr30k-images or images. For `lenient` see
+    `datamodules.flickr30k_entities.datamodule.Flickr30kEntitiesDataModule`.
     """
 
     root: Path
@@ -60,12 +57,7 @@ class EntitiesFolder:
                 advance(1)
 
     def annotated(self, names: Sequence[str]) -> Iterator[AnnotatedImage]:
-        """The captions and boxes of some images.
-
-        Raises:
-            InputError: as `read_sentences` and `read_annotation`; or (unless lenient) a phrase's chain that the
-                annotation lacks, with its line.
-        """
+        """The captions and boxes of images; InputError (unless lenient) for a chain that the annotation lacks."""
         repaired = unknown = 0
         for name, sentences in self.sentences(names, "Sentences and Annotations"):
             path = self.root / "Annotations" / f"{name}.xml"
@@ -104,17 +96,9 @@ class EntitiesFolder:
 
     @cached_property
     def pictures(self) -> str:
-        """Absolute path of the folder of the images.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Absolute path of the folder of the images."""
         return os.path.abspath(find_images(self.root, self.images))  # noqa: PTH100  (a link stays what it is)
 
     def require_images(self, names: Iterable[str]) -> None:
-        """See to it that the images are there: better now than in the middle of training.
-
-        Raises:
-            InputError: one is not.
-        """
+        """Raise InputError where an image is missing: better now than in the middle of training."""
         require_images(Path(self.pictures), names)

@@ -32,13 +32,7 @@ Proposals = Mapping[str, Sequence[Box]]
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image of Flickr30k Entities.
-
-    Args:
-        name: without ``.jpg``.
-        sentences: its captions.
-        annotation: its boxes.
-    """
+    """An image of Flickr30k Entities by its name without ``.jpg``, its captions and its boxes."""
 
     name: str
     sentences: tuple[Sentence, ...] = field(repr=False)
@@ -62,16 +56,12 @@ def localisation(
     reference: Callable[[str, Box], str],
     query_side: Side = "student",
 ) -> Collection:
-    """The phrases of some images, and the regions to find.
+    """The phrases of some images, as queries to the regions of their image.
 
-    Args:
-        name: of the collection.
-        images: the images.
-        texts: key of a phrase -> text of the query; phrases without one are left out.
-        proposals: image -> regions. None proposes the ground truth: for ``any_box`` the boxes of all chains of the
-            image, for ``merged_box`` the smallest box of each of its chains.
-        reference: gives the string of a region, from the image's name and the box.
-        query_side: who reads the phrases.
+    `texts` gives the text of a query by the key of its phrase; phrases without one are left out. `proposals` are the
+    regions of each image; None proposes the ground truth: for ``any_box`` the boxes of all chains of the image, for
+    ``merged_box`` the smallest box of each of its chains. `reference` gives the string of a region, from the image's
+    name and the box.
     """
     documents: dict[str, str] = {}
     judged: dict[str, Qrels] = {"any_box": {}, "merged_box": {}, "regions": {}}
@@ -130,15 +120,9 @@ _EXPECTED = "image left top right bottom"
 
 
 def read_proposals(path: str | Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[Box, ...]]:
-    """The proposed regions of some images, each once.
+    """The proposed regions of some images (name -> width and height), each once; other images are passed over.
 
-    Args:
-        path: the file; lines of other images are passed over.
-        sizes: image -> width and height; every one of them must have a region in the file.
-
-    Raises:
-        InputError: no file, a line that is not as it should be, a region that is not inside its image, or an image
-            without any.
+    InputError for no file, a malformed line, a region that is not inside its image, or an image without any region.
     """
     proposals: dict[str, dict[Box, None]] = {image: {} for image in sizes}
     for line, (name, *corners) in read_columns(path, _EXPECTED, 5):

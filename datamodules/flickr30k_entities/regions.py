@@ -14,17 +14,10 @@ HIT = 0.5
 
 
 def box_iou(boxes: Sequence[Box], others: Sequence[Box]) -> NDArray[np.float64]:
-    """Intersection over union of every box with every other.
+    """Intersection over union of each of N boxes with each of M others, from 0 to 1; (N, M).
 
     The area of a box is (right - left) * (bottom - top): the number of its pixels, since right and bottom are not part
     of it.
-
-    Args:
-        boxes: N boxes; left, top, right, bottom in pixels.
-        others: M boxes.
-
-    Returns:
-        (N, M), from 0 to 1.
 
     >>> box_iou([(0, 0, 10, 10)], [(0, 0, 10, 10), (5, 0, 15, 10), (10, 0, 20, 10)]).round(4).tolist()
     [[1.0, 0.3333, 0.0]]

@@ -25,14 +25,10 @@ _EXPECTED = "[/EN#<chain>/<type> words]"
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase of a caption.
+    """A phrase of a caption: ``caption.text[start:end] == text``.
 
-    Args:
-        text: its words.
-        chain: what it refers to; ``0`` is not visual.
-        types: at least one of people, clothing, bodyparts, animals, vehicles, instruments, scene, other, notvisual.
-        start: index of its first character in the caption.
-        end: index after its last one: ``caption.text[start:end] == text``.
+    The chain says what it refers to; ``0`` is not visual. It has at least one type: people, clothing, bodyparts,
+    animals, vehicles, instruments, scene, other or notvisual.
     """
 
     text: str
@@ -44,13 +40,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A caption without its marks, and its phrases in the order in which they begin.
-
-    Args:
-        text: the caption.
-        phrases: all of them, those without a box included.
-        line: its line in the file, from 1.
-    """
+    """A caption without its marks, its phrases (also without a box) by where they begin, and its line in the file."""
 
     text: str
     phrases: tuple[Phrase, ...]
@@ -58,11 +48,7 @@ class Sentence:
 
 
 def read_sentences(path: str | Path) -> tuple[Sentence, ...]:
-    """The captions of an image in the order of the file, which is that of ``results_20130124.token``.
-
-    Raises:
-        InputError: no file, no caption in it, invalid UTF-8, or marks that do not fit, with the line.
-    """
+    """The captions of an image in the order of the file, which is that of ``results_20130124.token``."""
     sentences = []
     for number, line in lines(path, f"captions with phrases such as {_EXPECTED}"):
         try:
@@ -73,14 +59,7 @@ def read_sentences(path: str | Path) -> tuple[Sentence, ...]:
 
 
 def parse_sentence(line: str, number: int = 1) -> Sentence:
-    """A caption from its marked form.
-
-    Args:
-        line: the caption, with single spaces.
-        number: its line in the file.
-
-    Raises:
-        ValueError: a mark is wrong, or is not closed.
+    """A caption from its marked form, a line with single spaces; ValueError for a mark that is wrong or not closed.
 
     >>> parse_sentence("[/EN#7/people A man] waits near [/EN#9/scene the bar] .").phrases[1]
     Phrase(text='the bar', chain='9', types=('scene',), start=17, end=24)
@@ -114,11 +93,7 @@ def parse_sentence(line: str, number: int = 1) -> Sentence:
 
 
 def read_unrelated(path: str | Path) -> set[tuple[str, int]]:
-    """The captions that do not describe their image: (image, number of the caption from 0).
-
-    Raises:
-        InputError: no file, or a line that is not an image and a number from 1.
-    """
+    """The captions that do not describe their image: (image, number of the caption from 0)."""
     captions = set()
     for line, columns in read_columns(path, "image and number of the caption"):
         if columns[0].startswith("#"):
@@ -130,11 +105,7 @@ def read_unrelated(path: str | Path) -> set[tuple[str, int]]:
 
 
 def read_split(path: str | Path) -> list[str]:
-    """The images of ``train.txt``, ``val.txt`` or ``test.txt``: one name a line, without ``.jpg``.
-
-    Raises:
-        InputError: no file or an empty one, more than a name in a line, or a name twice.
-    """
+    """The images of ``train.txt``, ``val.txt`` or ``test.txt``: one name a line, without ``.jpg``, each once."""
     names: dict[str, int] = {}
     for line, columns in read_columns(path, "the name of an image"):
         name = columns[0].removesuffix(".jpg")

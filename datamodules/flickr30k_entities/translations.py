@@ -2,7 +2,7 @@
 
 A line is ``key<TAB>text``. The key is
 
-- ``36979#0#2``: a phrase, by image, caption (from 0, as in ``results_20130124.token``) and place in the caption
+- ``36979#0#2``: a phrase, by image, caption (from 0, as in ``results_20130124.token``) and index in the caption
   (from 0, counting every marked phrase, also those without a box);
 - ``36979#0`` or ``36979.jpg#0``: a caption;
 - anything else: an English phrase, whatever caption it stands in; case and white space make no difference.
@@ -26,12 +26,7 @@ _LINE = "key<TAB>text"
 
 @dataclass(frozen=True)
 class Translations:
-    """Texts in the student's language.
-
-    Args:
-        by_key: ``image#caption`` or ``image#caption#phrase`` -> text.
-        by_words: folded English phrase -> text.
-    """
+    """Texts by ``image#caption`` or ``image#caption#phrase``, and by folded English phrase."""
 
     by_key: dict[str, str] = field(default_factory=dict)
     by_words: dict[str, str] = field(default_factory=dict)
@@ -43,11 +38,7 @@ class Translations:
 
 
 def read_translations(path: str | Path) -> Translations:
-    """Read a file of translations.
-
-    Raises:
-        InputError: no file, an empty one, a line without two columns, or two different texts for a key.
-    """
+    """Read a file of translations; InputError for a malformed line, or two different texts for a key."""
     result = Translations()
     path = Path(path)
     lines: dict[str, int] = {}

@@ -44,7 +44,6 @@ from retrieval.collection import Collection, Qrels, Side
 from retrieval.trec import read_qrels
 
 Kind = Literal["queries", "passages", "both", "triples"]
-
 Direction = Literal["x-en", "en-x", "x-x"]
 
 KINDS: dict[Direction, Kind] = {"x-en": "queries", "en-x": "passages", "x-x": "both"}

@@ -46,14 +46,9 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def translated_language(language: str, version: int) -> str:
-    """The code of a language that MS MARCO was translated into.
+    """The code of a language that MS MARCO was translated into, from its code or English name, in any case.
 
-    Args:
-        language: a code or an English name, in any case; Dutch may be ``nl`` or ``dt``.
-        version: 1 or 2.
-
-    Raises:
-        ValueError: the version does not exist, or does not have the language.
+    Dutch may be ``nl`` or ``dt``. ValueError where the version (1 or 2) does not exist, or does not have the language.
     """
     if version not in LANGUAGES:
         raise ValueError(f"mMARCO has no version {version}, expected 1 (Helsinki-NLP) or 2 (Google)")
@@ -66,14 +61,8 @@ def translated_language(language: str, version: int) -> str:
 class LocalFiles:
     """The official files of one version, in a folder with their layout; a path is asked for when the file is needed.
 
-    Every method raises InputError where there is no such file. Languages are codes; ``en`` is MS MARCO itself.
-
-    Args:
-        root: the folder with ``google`` or ``helsinki`` in it, or the one above, where its name is ``data``.
-        version: 1 or 2.
-
-    Raises:
-        InputError: no such folder.
+    The root is the folder with ``google`` or ``helsinki`` in it, or the one above, if its name is ``data``. Languages
+    are codes; ``en`` is MS MARCO itself. Every method raises InputError where there is no such file.
     """
 
     def __init__(self, root: str | Path, version: int) -> None:
@@ -109,11 +98,7 @@ class LocalFiles:
 
 
 class IrFiles:
-    """The files of ``ir_datasets``, downloaded where they are missing; methods as those of `LocalFiles`.
-
-    Args:
-        version: 1 or 2.
-    """
+    """The files of ``ir_datasets``, downloaded where they are missing; methods as those of `LocalFiles`."""
 
     def __init__(self, version: int) -> None:
         self.version = version

@@ -25,13 +25,9 @@ _TRIPLE_LINE = "query id<TAB>relevant passage id<TAB>other passage id"
 
 @dataclass(frozen=True)
 class ListTexts:
-    """The texts that lists of passages name by id.
+    """The texts that lists of passages name by id: queries and passages in English, for the teacher, and foreign ones.
 
-    Args:
-        queries: the queries in English, for the teacher.
-        foreign_queries: the same queries for the student.
-        passages: the passages in English, for the teacher.
-        foreign_passages: the same passages for the student; None where it reads queries only.
+    `foreign_passages` is None where the student reads queries only.
     """
 
     queries: TextStore
@@ -40,17 +36,7 @@ class ListTexts:
     foreign_passages: TextStore | None = None
 
     def pair(self, query: str, passages: IdsAndScores, path: Path, line: int) -> Pair:
-        """The pair of a query and its list.
-
-        Args:
-            query: its id.
-            passages: id and score, if there is one, of each passage.
-            path: the file of the list, for the error message.
-            line: its line.
-
-        Raises:
-            InputError: an id without a text, with file and line.
-        """
+        """The pair of a query and its list of passage ids and scores; InputError for an id without a text."""
         source = _text(self.queries, "query", query, path, line)
         target = _text(self.foreign_queries, "query", query, path, line)
         candidates = tuple(self._candidate(passage, score, path, line) for passage, score in passages)
@@ -64,18 +50,10 @@ class ListTexts:
 
 
 class PassageLists(LineSource):
-    """Queries with passages to rank, one list a line.
+    """Queries with passages to rank, one list a line of a file, which is unpacked into the cache folder if need be.
 
-    Args:
-        path: the file. One that ends in .gz or .bz2 is unpacked into the cache folder.
-        texts: what the ids stand for.
-        parse_line: gives the query and the passages, with their scores if there are any, of a line; see `LineIndex`.
-        form: names what `parse_line` expects.
-        first: keep this many passages of each list, from its beginning; 0 keeps all.
-        chunk_rows: lists in a chunk.
-
-    Raises:
-        InputError: no file, or what `parse_line` raises.
+    `parse_line` gives the query and the passages, with their scores if there are any, of a line of the format `form`;
+    see `LineIndex`. Only the `first` passages of each list are kept; 0 keeps all.
     """
 
     def __init__(
@@ -101,29 +79,12 @@ class PassageLists(LineSource):
 
 
 def triples(path: Path, texts: ListTexts) -> PassageLists:
-    """The training triples: each a query with a relevant passage and one that is not.
-
-    Args:
-        path: lines of ``qid<TAB>relevant pid<TAB>other pid``.
-        texts: what the ids stand for.
-
-    Raises:
-        InputError: no file; with file and line: not three columns, or an id that is no number.
-    """
+    """The training triples, lines of ``qid<TAB>relevant pid<TAB>other pid``."""
     return PassageLists(path, texts, partial(_triple, path), "mmarco triples 1")
 
 
 def scored_lists(path: Path, texts: ListTexts, first: int = 0) -> PassageLists:
-    """Queries with the passages that a teacher scored; see `datamodules.scored_lists`.
-
-    Args:
-        path: a query with passage ids and scores on each line.
-        texts: what the ids stand for.
-        first: keep this many passages of each list, from its beginning; 0 keeps all.
-
-    Raises:
-        InputError: no file, or a malformed line.
-    """
+    """Queries with the (`first`) passages that a teacher scored; see `datamodules.scored_lists`."""
     return PassageLists(path, texts, partial(_scored, scores_line(path)), "scores", first)
 
 
@@ -132,8 +93,8 @@ def _triple(path: Path, line: bytes, number: int) -> tuple[str, IdsAndScores]:
     if not all(identifier.isascii() and identifier.isdigit() for identifier in ids):
         found = line[:60].decode(errors="replace")
         raise InputError(f"found {found!r}, expected numbers: {_TRIPLE_LINE}", path, number)
-    query, relevant, other = ids
-    return query, [(relevant, None), (other, None)]
+    query, relevant, irrelevant = ids
+    return query, [(relevant, None), (irrelevant, None)]
 
 
 def _scored(parse: Callable[[bytes, int], ScoredList], line: bytes, number: int) -> tuple[str, IdsAndScores]:

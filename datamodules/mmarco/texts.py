@@ -19,13 +19,9 @@ TEXT_LINE = "id<TAB>text with a number as id"
 
 
 def marco_texts(path: Path) -> TextStore:
-    """The texts of a file of queries or passages by id.
+    """The texts of a file of queries or passages by id; a translation that came out empty is an empty text.
 
-    A translation that came out empty is an empty text.
-
-    Raises:
-        InputError: no file; with file and line: not two columns, an id that is no number or is there twice, invalid
-            UTF-8.
+    InputError for no file; with its line for other than two columns, an id that is no number or is there twice.
     """
     return TextStore.open(path, partial(parse_text, path), "mmarco 1")
 
@@ -41,16 +37,8 @@ def parse_text(path: Path, line: bytes, number: int) -> tuple[str, str]:
 class TranslatedPairs(LineSource):
     """English texts and their translations, joined by id, in the order of the translations.
 
-    The first time, both files are walked side by side to see that every translation has its English text; where
-    their orders differ, ids are looked up instead.
-
-    Args:
-        english: file of the texts that the teacher reads.
-        foreign: file of their translations, which the student reads.
-        chunk_rows: pairs in a chunk.
-
-    Raises:
-        InputError: as `marco_texts`; or a translation without an English text, with its line.
+    The first time, both files are read line by line next to each other to see that every translation has its English
+    text (else InputError); where their orders differ, ids are looked up instead.
     """
 
     def __init__(self, english: Path, foreign: Path, chunk_rows: int = 1024) -> None:

@@ -38,18 +38,11 @@ _STREAM = 1
 
 
 def mismatch(pairs: list[Pair], noise: TrainingNoise) -> list[Pair]:
-    """Pair some targets with the sources of others.
+    """Pair some targets with the sources of others; all pairs have ``noisy`` set then.
 
-    Args:
-        pairs: all training pairs, in the dataset's order.
-        noise: rate, level, index file and seed. With the same seed, what is drawn at a rate is drawn at each higher
-            rate too.
-
-    Returns:
-        As many pairs in the same order, all with ``noisy`` set; the list itself where there is no wrong correspondence.
-
-    Raises:
-        InputError: the index file is none, or does not fit the pairs.
+    Expects all pairs, in the dataset's order, and gives the list itself where there is no wrong correspondence. With
+    the same seed, what is drawn at a rate is drawn at each higher rate too. InputError where the index file does not
+    fit.
     """
     if not noise.changes_correspondence:
         return pairs
@@ -78,12 +71,6 @@ def realised_counts(pairs: Sequence[Pair]) -> tuple[int, int]:
     return len(wrong), int(numbers[-1]) + 1 if len(pairs) else 0
 
 
-def realised_rate(pairs: Sequence[Pair]) -> float:
-    """Share of the captions that are known to be wrong."""
-    wrong, captions = realised_counts(pairs)
-    return wrong / captions
-
-
 def shuffled(size: int, rate: float, seed: int) -> IntArray:
     """A permutation of ``range(size)`` that moves at most int(rate * size) randomly chosen positions; (size,)."""
     generator = np.random.default_rng([seed, _STREAM])
@@ -96,11 +83,9 @@ def shuffled(size: int, rate: float, seed: int) -> IntArray:
 class _Captions:
     """The captions of some pairs, and the sources that they are of.
 
-    Attributes:
-        rows: the first pair of each caption, and the number of pairs; (C + 1).
-        source: number of each caption's source; (C,).
-        of_source: the captions of each source.
-        position: of each caption among those of its source; (C).
+    `rows` is the first pair of each of the C captions, and the number of pairs; (C + 1). `source` is the number of each
+    caption's source, `position` its own among the captions of that source; (C,). `of_source` lists the captions of each
+    source.
     """
 
     def __init__(self, pairs: list[Pair]) -> None:
@@ -116,11 +101,7 @@ class _Captions:
             self.of_source[source].append(caption)
 
     def in_same_position(self, sources: IntArray) -> list[int]:
-        """For each caption one of another source, in the same position; counted round where that has fewer.
-
-        Args:
-            sources: (C,).
-        """
+        """For each caption one of another source, (C,), in the same position; counted round where that has fewer."""
         captions = (self.of_source[source] for source in sources.tolist())
         return [own[position % len(own)] for own, position in zip(captions, self.position, strict=True)]
 
@@ -150,8 +131,8 @@ def _by_file(captions: _Captions, noise: TrainingNoise) -> list[int]:
     path, sources = noise.index_file, len(captions.of_source)
     sizes = {"caption": len(captions.source), "image": sources}
     if len(indices) != sizes[noise.level]:
-        other = "image" if noise.level == "caption" else "caption"
-        hint = f"; it fits level {other}" if len(indices) == sizes[other] else ""
+        level = "image" if noise.level == "caption" else "caption"
+        hint = f"; it fits level {level}" if len(indices) == sizes[level] else ""
         what = "captions" if noise.level == "caption" else "distinct sources"
         expected = f"{sizes[noise.level]:,} for the {what}"
         raise InputError(f"found {len(indices):,} indices, expected {expected} (level {noise.level}){hint}", path)

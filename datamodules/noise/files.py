@@ -11,19 +11,10 @@ from foundations.files import columns, scan_lines
 
 
 def read_lexicon(path: str | Path) -> dict[str, str]:
-    """Words and their translations, in both directions, from a file of ``word<TAB>word``.
+    """Folded words and their translations, in both directions, from a file of ``word<TAB>word`` without a header.
 
     Of a word that comes twice the first translation counts, and one as a second column before one as a first: with
-    ``english<TAB>swahili`` a Swahili word is replaced by the English one.
-
-    Args:
-        path: UTF-8, two columns, no header; a translation may have several words.
-
-    Returns:
-        Folded word -> translation.
-
-    Raises:
-        InputError: no such file, a line without two columns, or no line.
+    ``english<TAB>swahili`` a Swahili word is replaced by the English one. A translation may have several words.
     """
     by_first: dict[str, str] = {}
     by_second: dict[str, str] = {}
@@ -34,16 +25,9 @@ def read_lexicon(path: str | Path) -> dict[str, str]:
 
 
 def read_machine_translations(path: str | Path) -> dict[str, str]:
-    """Machine translations by the text that they stand for, from a file of ``text<TAB>machine translation``.
+    """Machine translations by the folded text that they stand for, from a file of ``text<TAB>machine translation``.
 
-    Args:
-        path: UTF-8, two columns, no header.
-
-    Returns:
-        Folded text -> machine translation.
-
-    Raises:
-        InputError: no such file, a line without two columns, no line, or two translations of one text.
+    InputError for a line without two columns, or two translations of one text.
     """
     translations: dict[str, str] = {}
     for line, text, translation in _rows(path, "text<TAB>machine translation"):

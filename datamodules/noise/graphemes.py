@@ -11,7 +11,6 @@ import regex  # type: ignore[import-untyped]
 from datamodules.text import script_of
 
 _CLUSTER = regex.compile(r"\X")
-
 _PIECES = {"Han": 2, "Cjk": 2, "Hiragana": 2, "Katakana": 2, "Thai": 4, "Lao": 4, "Khmer": 3, "Myanmar": 3}
 """Scripts that put no space between words -> characters that stand for a word."""
 
@@ -117,22 +116,18 @@ _DROPPED = frozenset("\u093c\u09bc\u0a3c\u0abc\u0b3c\u135d\u135e\u135f\u0670")
 
 _STRIPPED = ("Latin", "Greek")
 _POINTED = ("Arabic", "Hebrew")
-
 _HOMOPHONES = {"ሐ": "ሀ", "ኀ": "ሀ", "ሠ": "ሰ", "ዐ": "አ", "ፀ": "ጸ"}
 """Ethiopic series that Amharic reads alike, and writes one for the other."""
 
 
 def without_diacritics(text: str) -> str:
-    """A text without its diacritics, by script; base letters stay.
+    """A text (in NFC) without its diacritics, by script; base letters stay.
 
     - Latin and Greek: combining marks, strokes and hooks (``ɗ`` as ``d``).
     - Cyrillic: ``ё`` as ``е``, ``ї`` as ``і``; the breve of ``й`` stays, since that is another letter.
     - Arabic and Hebrew: vowel points; hamza on a carrier, teh marbuta.
     - Devanagari and its kin: nukta; candrabindu becomes anusvara. Vowel signs stay.
     - Ethiopic, which has none: gemination signs, and series that sound alike are written by one of them.
-
-    Args:
-        text: in NFC.
 
     >>> without_diacritics("Ọjọ́ ɗaya"), without_diacritics("हाँ, ज़मीन"), without_diacritics("ፀሐይ")
     ('Ojo daya', 'हां, जमीन', 'ጸሀይ')

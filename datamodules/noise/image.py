@@ -26,19 +26,9 @@ _GREY = 0.5
 
 
 def corrupt(image: Image, name: str, severity: int, seed: int = 0) -> Image:
-    """An image with noise; the same bytes for the same arguments.
+    """An RGB image with a noise of `IMAGE_NOISES` at a severity of 1 to 5 (0: as it is), in RGB and of the same size.
 
-    Args:
-        image: RGB, any size.
-        name: a key of `IMAGE_NOISES`.
-        severity: 1 to 5; 0 gives the image itself.
-        seed: of the random numbers.
-
-    Returns:
-        RGB, the same size.
-
-    Raises:
-        ValueError: no such noise or severity.
+    The same bytes for the same arguments; the seed gives the random numbers.
     """
     from PIL import Image as PILImage
 
@@ -77,12 +67,7 @@ def defocus(pixels: Pixels, level: int, generator: np.random.Generator) -> Pixel
 
 
 def disk(radius: int, edge: float) -> Pixels:
-    """A disk of weights with the sum 1, smoothed by a Gaussian of 3 x 3 pixels (5 x 5 above radius 8).
-
-    Args:
-        radius: in pixels.
-        edge: standard deviation of the Gaussian.
-    """
+    """Weights of a disk, sum 1, smoothed by a Gaussian (deviation `edge`) of 3 x 3 pixels (5 x 5 above radius 8)."""
     from scipy.ndimage import convolve1d
 
     reach = max(8, radius)

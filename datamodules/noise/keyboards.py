@@ -86,12 +86,12 @@ def layout(script: str) -> dict[str, tuple[str, ...]]:
     neighbours: dict[str, tuple[str, ...]] = {}
     for key, (layer, row, column) in positions.items():
         near = []
-        for other, (other_layer, other_row, other_column) in positions.items():
-            rows, columns = abs(row - other_row), abs(column - other_column)
+        for second, (second_layer, second_row, second_column) in positions.items():
+            rows, columns = abs(row - second_row), abs(column - second_column)
             same_layer = columns <= (_REACH if rows else 1) and rows <= 1
-            is_near = same_layer if layer == other_layer else rows == columns == 0
-            if is_near and other != key and unicodedata.category(other)[0] == unicodedata.category(key)[0]:
-                near.append(other)
+            is_near = same_layer if layer == second_layer else rows == columns == 0
+            if is_near and second != key and unicodedata.category(second)[0] == unicodedata.category(key)[0]:
+                near.append(second)
         neighbours[key] = tuple(near)
     return neighbours
 

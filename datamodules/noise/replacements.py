@@ -104,7 +104,7 @@ def _table(script: str) -> dict[str, list[str]]:
     for group in _GROUPS[script].split():
         for character in group:
             if unicodedata.name(character, ""):
-                table.setdefault(character, []).extend(other for other in group if other != character)
+                table.setdefault(character, []).extend(each for each in group if each != character)
     return table
 
 
@@ -116,7 +116,7 @@ def _like_syllable(character: str) -> tuple[str, ...]:
         series = [ord(each) & ~7 for each in group]
         if first in series:
             syllables += [chr(each | order) for each in series if each != first]
-    syllables += [chr(first | other) for other in (order - 1, order + 1) if 0 <= other < 7]
+    syllables += [chr(first | near) for near in (order - 1, order + 1) if 0 <= near < 7]
     return tuple(
         each
         for each in dict.fromkeys(syllables)

@@ -25,14 +25,11 @@ _VIRAMA = 9
 
 
 def romanise(text: str) -> str:
-    """A text in Latin letters; what is Latin already loses its diacritics, Han stays.
+    """A text (in NFC) in Latin letters; what is Latin already loses its diacritics, Han stays.
 
     Syllables of Ethiopic and kana are called by their sound in Unicode, and so are letters and vowel signs of the
     scripts of India, where a consonant has an ``a`` unless a sign follows. Other alphabets have a small table. Sinhala,
     whose letters are called by other names, stays.
-
-    Args:
-        text: in NFC.
 
     >>> romanise("ሰላም ለዓለም"), romanise("पानी का रंग"), romanise("Привет"), romanise("かな")
     ('selam lealem', 'paanii kaa ranga', 'Privet', 'kana')

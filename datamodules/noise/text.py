@@ -30,14 +30,7 @@ _WHOLE = 0.2
 
 @dataclass(frozen=True)
 class Setting:
-    """What a kind of noise works with.
-
-    Args:
-        severity: 1 to 5.
-        generator: random numbers for this text.
-        lexicon: folded word -> translation.
-        translations: folded text -> machine translation.
-    """
+    """What a kind of noise works with: severity 1 to 5, random numbers, translations by folded word or text."""
 
     severity: int
     generator: Random
@@ -53,17 +46,10 @@ Change = Callable[[str, Setting], str]
 
 
 class TextNoise:
-    """One kind of noise at one severity: gives the noisy text for a text, always the same.
+    """One kind of `TEXT_NOISES` at a severity of 0 to 5: gives the noisy text for a text, always the same for a seed.
 
-    Args:
-        kind: a key of `TEXT_NOISES`.
-        severity: 0 to 5; 0 gives the text itself.
-        seed: of the random numbers.
-        lexicon: for ``code_switch``: folded word -> translation.
-        translations: for ``mt``: folded text -> machine translation.
-
-    Raises:
-        ValueError: no such kind or severity.
+    The lexicon is for ``code_switch`` (folded word -> translation), the translations are for ``mt`` (folded text ->
+    machine translation).
     """
 
     def __init__(
@@ -152,8 +138,8 @@ def word_order(text: str, setting: Setting) -> str:
     words, gaps = split_words(text)
     for number, is_chosen in enumerate(setting.draw(len(words), _WORDS)):
         if is_chosen and len(words) > 1:
-            other = number + 1 if number + 1 < len(words) else number - 1
-            words[number], words[other] = words[other], words[number]
+            neighbour = number + 1 if number + 1 < len(words) else number - 1
+            words[number], words[neighbour] = words[neighbour], words[number]
     return join_words(words, gaps)
 
 

@@ -85,14 +85,7 @@ class NoiseReport:
 
 
 class PairNoise:
-    """Text noise in the target and image noise in the source of a pair.
-
-    Args:
-        noise: what to do; files are read here.
-
-    Raises:
-        InputError: a lexicon or a file of translations is not what it should be.
-    """
+    """Text noise in the target and image noise in the source of a pair; the files of the noise are read here."""
 
     def __init__(self, noise: EvaluationNoise) -> None:
         self.noise = noise
@@ -127,17 +120,10 @@ class PairNoise:
 
 
 def noisy_pairs(pairs: Pairs, noise: TrainingNoise) -> tuple[Pairs, NoiseReport]:
-    """Training pairs with all the noise that is asked for.
+    """Training pairs, all of them and in the dataset's order, with noise, and what was done to them.
 
-    Args:
-        pairs: all pairs, in the dataset's order.
-        noise: what to do.
-
-    Returns:
-        The pairs (the very same object where nothing is asked for), and what was done.
-
-    Raises:
-        InputError: wrong correspondence of pairs that are streamed, image noise without images, or a wrong file.
+    The pairs are the very same object where nothing is asked for. InputError for wrong correspondence of pairs that are
+    streamed, image noise without images, or a wrong file.
     """
     if isinstance(pairs, PairSource):
         return _noisy_source(pairs, noise)
@@ -176,14 +162,10 @@ def _noisy_source(pairs: PairSource, noise: TrainingNoise) -> tuple[PairSource, 
 
 
 def noisy_collection(collection: Collection, change: PairNoise) -> Collection:
-    """A collection of ``test`` or ``english`` with noise in what models read.
+    """A collection of ``test`` or ``english`` with noise in what models read; those of other splits stay as they are.
 
     The texts that the student reads get text noise, if the collection is ``test``; images get image noise on both
     sides, whoever reads them.
-
-    Args:
-        collection: any; those of other splits come back as they are.
-        change: the noise.
     """
     if collection.split not in ("test", "english"):
         return collection
@@ -200,12 +182,7 @@ def noisy_collection(collection: Collection, change: PairNoise) -> Collection:
 def noisy_collections(collections: Mapping[str, Collection], noise: EvaluationNoise) -> dict[str, Collection]:
     """The collections with noise in ``test`` (and in the images of ``english``).
 
-    Args:
-        collections: by name.
-        noise: what to do.
-
-    Raises:
-        InputError: image noise where no collection of ``test`` has an image, or a wrong file.
+    InputError for image noise where no collection of ``test`` has an image, or a wrong file.
     """
     if not (noise.changes_texts or noise.changes_images):
         return dict(collections)
@@ -235,12 +212,7 @@ def _need_images(noise: EvaluationNoise, has_image: bool, where: Literal["pair",
 
 
 class NoisySource(WrappedSource):
-    """Streamed pairs with text and image noise, made when a row is parsed.
-
-    Args:
-        source: the pairs.
-        change: the noise.
-    """
+    """Streamed pairs with text and image noise, made when a row is parsed."""
 
     def __init__(self, source: PairSource, change: PairNoise) -> None:
         super().__init__(source)
@@ -252,13 +224,7 @@ class NoisySource(WrappedSource):
 
 
 class NoisyTexts(LazyTexts):
-    """Texts and images by id with noise, made when one is asked for.
-
-    Args:
-        texts: without noise; any mapping.
-        change: the noise.
-        is_text: whether texts are changed; images are in any case.
-    """
+    """Texts and images by id with noise, made when one is asked for; texts are changed only if `is_text`."""
 
     def __init__(self, texts: Mapping[str, str], change: PairNoise, is_text: bool) -> None:
         self.texts, self.change, self.is_text = texts, change, is_text

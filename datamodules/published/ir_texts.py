@@ -40,14 +40,10 @@ _SMALL = 5_000_000
 
 
 def load_dataset(identifier: str, needs: tuple[str, ...] = ("docs", "queries", "qrels")) -> Any:
-    """A dataset of ir_datasets; no text is read and nothing is downloaded but small lists.
+    """A dataset of ir_datasets, such as ``wikiclir/sw``; no text is read and nothing is downloaded but small lists.
 
-    Args:
-        identifier: such as ``wikiclir/sw`` or ``neuclir/1/fa/hc4-filtered``.
-        needs: what it must have, of ``docs``, ``queries``, ``qrels``, ``docpairs``.
-
-    Raises:
-        InputError: an unknown id (with the nearest ones), or a dataset that lacks something in needs.
+    InputError for an unknown id (with the nearest ones), or a dataset that lacks something it needs, of ``docs``,
+    ``queries``, ``qrels``, ``docpairs``.
     """
     try:
         ir_datasets = import_module("ir_datasets")  # makes its folder
@@ -78,15 +74,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 class IrDocuments(LazyTexts):
     """The texts of a dataset's documents by id, read from the store on disk when they are asked for.
 
-    It can be used in worker processes: each opens the store for itself.
-
-    Args:
-        dataset: see `load_dataset`.
-        field: name of a field, or of several joined by a space (``title text``); None for the text that the dataset
-            itself makes of its fields.
-
-    Raises:
-        ValueError: there is no such field.
+    It can be used in worker processes: each opens the store for itself. The field is one of the documents, or several
+    joined by a space (``title text``); None takes the text that the dataset itself makes of its fields. ValueError
+    where there is no such field.
     """
 
     def __init__(self, dataset: Any, field: str | None = None) -> None:
@@ -164,15 +154,9 @@ def _documents(identifier: str, field: str | None) -> IrDocuments:
 
 
 def ir_queries(dataset: Any, field: str | None = None) -> dict[str, str]:
-    """The texts of a dataset's queries by id, in its order.
+    """The texts of a dataset's queries by id, in its order; the field is as in `IrDocuments`.
 
-    Args:
-        dataset: see `load_dataset`.
-        field: as in `IrDocuments`.
-
-    Raises:
-        InputError: a query id that appears twice with other texts, or files that cannot be read or downloaded.
-        ValueError: there is no such field.
+    InputError for a query id that appears twice with other texts, or files that cannot be read or downloaded.
     """
     identifier: str = dataset.dataset_id()
     text = _text_of(dataset.queries_cls(), field, f"the queries of {identifier}")
@@ -188,12 +172,6 @@ def ir_qrels(dataset: Any) -> Qrels:
     """The judgments of a dataset with their grades.
 
     A document that is judged twice for a query keeps its highest grade, with a warning where they differ.
-
-    Args:
-        dataset: see `load_dataset`.
-
-    Raises:
-        InputError: files that cannot be read or downloaded.
     """
     qrels: Qrels = {}
     differing = 0
@@ -274,12 +252,8 @@ def input_error(
 ) -> InputError:
     """The InputError that says what to do about an error of ir_datasets.
 
-    Args:
-        error: what was raised while files were downloaded or read.
-        identifier: of the dataset.
-        what: the part of it that was read, e.g. ``its documents``.
-        files: the file that could not be read, or several of which one could not be; none where they are not known.
-        line: the line of the file, if it is known.
+    `what` is the part of the dataset that was read, e.g. ``its documents``; `files` is the file that could not be read,
+    or several of which one could not be; none where they are not known.
     """
     if missing := _missing_file(error):
         source, target = missing

@@ -13,10 +13,9 @@ import numpy as np
 
 from datamodules.base import PairsDataModule
 from datamodules.pairs import Pair
-from datamodules.sources import Pairs, PairSource, check_bounds
+from datamodules.sources import Pairs, RowsSource, check_bounds
 from datamodules.text import hash_share, text_id
 from datamodules.tsv import open_pairs
-from foundations.cache import IntArray
 from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
@@ -86,16 +85,9 @@ def known(judged: Judged) -> Judged:
 
 
 def split(judged: Judged, share: float) -> tuple[Judged, Judged]:
-    """A share of the queries by a hash of their ids, and the others.
+    """A share, in (0, 1), of the queries by a hash of their ids, and the others; InputError where a part is empty.
 
     Adding or removing queries moves no other query, and the order makes no difference.
-
-    Args:
-        judged: what to split.
-        share: of the queries that go to the first part; in (0, 1).
-
-    Raises:
-        InputError: there are too few queries to have one in each part.
     """
     first = [query for query in judged.qrels if hash_share(query, "judged dev") < share]
     second = [query for query in judged.qrels if hash_share(query, "judged dev") >= share]
@@ -106,16 +98,10 @@ def split(judged: Judged, share: float) -> tuple[Judged, Judged]:
 
 
 def bounded(judged: Judged, queries: int, documents: int, seed: int = 0) -> Judged:
-    """A part of a split that is quick to search.
+    """A part of a split that is quick to search: at most `queries` random queries, and `documents`; 0 takes all.
 
-    Scores on it are higher than on the whole collection: compare them with each other only.
-
-    Args:
-        judged: the split.
-        queries: most queries, chosen at random; 0 for all.
-        documents: most documents: all that are judged for these queries (even if they are more), and others, chosen
-            at random; 0 for all.
-        seed: of the choice.
+    The documents are all that are judged for these queries (even if they are more), and random others. Scores on it are
+    higher than on the whole collection: compare them with each other only.
     """
     if queries and len(judged.qrels) > queries:
         ranked = sorted(judged.qrels, key=lambda query: hash_share(query, f"dev queries {seed}"))
@@ -152,44 +138,29 @@ def _items_at(documents: Mapping[str, str], rows: list[int]) -> Iterator[tuple[s
     return ((identifiers[row], documents[identifiers[row]]) for row in rows)
 
 
-class GradedPairs(PairSource):
-    """The judged (query, document) pairs of a split as training pairs; texts stay where the split has them.
+class GradedPairs(RowsSource):
+    """The (query, document) pairs of a split with a grade of `min_grade` or more; texts stay where the split has them.
 
-    A judged document answers the query but does not say the same: these pairs are comparable, not parallel.
-
-    Args:
-        judged: the split; judgments of documents that it lacks are left out.
-        min_grade: least grade of a training pair.
-        document_first: the document is the source (what the teacher reads), not the query.
-        chunk_rows: pairs in a chunk.
-
-    Raises:
-        InputError: no judgment has that grade.
+    A judged document answers the query but does not say the same: these pairs are comparable, not parallel. With
+    `document_first` the document is the source, which the teacher reads. Judgments of documents that the split lacks
+    are left out; InputError where no judgment is left.
     """
 
     def __init__(self, judged: Judged, min_grade: int, document_first: bool = False, chunk_rows: int = 1024) -> None:
-        self.judged, self.document_first, self.chunk_rows = judged, document_first, chunk_rows
-        self._rows: list[tuple[str, str]] = []
+        self.judged, self.document_first = judged, document_first
+        rows: list[tuple[str, str]] = []
         with delayed_progress(f"look up training pairs of {judged.name}", len(judged.qrels)) as advance:
             for query, grades in judged.qrels.items():
                 graded = [document for document, grade in grades.items() if grade >= min_grade]
-                self._rows += [(query, document) for document in graded if document in judged.documents]
+                rows += [(query, document) for document in graded if document in judged.documents]
                 advance(1)
-        if not self._rows:
+        if not rows:
             known_grades = sorted({grade for grades in judged.qrels.values() for grade in grades.values()})
             raise InputError(
                 f"{judged.name}: no judgment of a known document has grade {min_grade} or more; "
                 f"the grades are {', '.join(map(str, known_grades))}"
             )
-
-    def chunk_sizes(self) -> IntArray:
-        """Number of pairs of each chunk; (C,)."""
-        whole, rest = divmod(len(self._rows), self.chunk_rows)
-        return np.array([self.chunk_rows] * whole + [rest] * (rest > 0), dtype=np.int64)
-
-    def read_chunk(self, number: int) -> list[tuple[str, str]]:
-        """The (query id, document id) of each pair of a chunk."""
-        return self._rows[number * self.chunk_rows : (number + 1) * self.chunk_rows]
+        super().__init__(rows, chunk_rows)
 
     def parse(self, row: tuple[str, str]) -> Pair:
         """The texts of a judgment; sources that differ only in case and white space share an id."""
@@ -199,7 +170,7 @@ class GradedPairs(PairSource):
 
     def loaded(self) -> Pairs:
         """All pairs in memory where they are few, else the source."""
-        return list(self) if len(self._rows) <= _IN_MEMORY else self
+        return list(self) if len(self) <= _IN_MEMORY else self
 
 
 class JudgedDataModule(PairsDataModule):

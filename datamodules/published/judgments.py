@@ -39,12 +39,9 @@ def below(shares: IntArray, share: float) -> BoolArray:
 
 @dataclass(frozen=True)
 class JudgmentFormat:
-    """What the lines of a file of judgments hold, and how their ids are hashed.
+    """The grades that the lines of a file of judgments may hold, and the salt of `hash_share` for their ids.
 
-    Args:
-        grades: the grades that there may be.
-        salt: of `hash_share`, for the ids of both columns.
-        skip_unknown: leave judgments of unknown queries and documents out, with a warning, instead of refusing them.
+    With `skip_unknown`, judgments of unknown queries and documents are left out, with a warning, instead of refused.
     """
 
     grades: tuple[int, ...]
@@ -52,11 +49,7 @@ class JudgmentFormat:
     skip_unknown: bool = False
 
     def parse(self, line: bytes, path: Path, number: int) -> tuple[str, str, int]:
-        """Query, document and grade of a line.
-
-        Raises:
-            InputError: invalid UTF-8, another number of columns, or another grade.
-        """
+        """Query, document and grade of a line; InputError for a malformed line or another grade."""
         expected = "'query document grade', separated by spaces or tabs"
         query, document, grade = columns(line, 3, expected, path, number, separator=None)
         if grade not in map(str, self.grades):

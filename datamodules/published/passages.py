@@ -23,11 +23,7 @@ _UNUSABLE_ID = re.compile(r"^$|[ \t\n\v\f\r]")
 
 
 def check_id(identifier: str, expected: str, path: Path, number: int) -> None:
-    """Refuse an id that files of judgments and runs cannot hold.
-
-    Raises:
-        InputError: it is empty, or holds white space.
-    """
+    """Raise InputError for an id that is empty or holds white space, as files of judgments and runs cannot hold it."""
     if _UNUSABLE_ID.search(identifier):
         raise InputError(f"the id {identifier!r} is empty or holds white space, expected {expected}", path, number)
 
@@ -93,15 +89,9 @@ def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]
 
 
 def open_texts(path: Path, parse: ParseLine, form: str) -> TextStore:
-    """The texts of a file; a compressed one (.gz, .bz2) is unpacked into the cache folder once.
+    """The texts of a file, see `TextStore.open`; a compressed one (.gz, .bz2) is unpacked into the cache folder once.
 
-    Args:
-        path: the file.
-        parse: as in `TextStore.open`.
-        form: as in `TextStore.open`.
-
-    Raises:
-        InputError: as `TextStore.open`; an error in the unpacked copy names the file that the user gave.
+    An error in the unpacked copy names the file that the user gave.
     """
     copy = unpacked(path)
     try:
@@ -116,8 +106,7 @@ def open_texts(path: Path, parse: ParseLine, form: str) -> TextStore:
 def judged_files(topics: Path, qrels: Path, documents: Mapping[str, str]) -> Judged:
     """A split from a file of topics (``id<TAB>query``) and one of TREC judgments.
 
-    Raises:
-        InputError: a malformed line of either, or a judged query that is not among the topics, with its line.
+    InputError, with the line, for a malformed line of either, or a judged query that is not among the topics.
     """
     queries, judgments = read_texts(topics), read_qrels(qrels)
     if unknown := judgments.keys() - queries.keys():
@@ -128,15 +117,10 @@ def judged_files(topics: Path, qrels: Path, documents: Mapping[str, str]) -> Jud
 
 
 class Folder:
-    """Files of a published collection, below a folder that the user has made by downloading them.
+    """Files of a published collection, below an existing folder that the user has made by downloading them.
 
-    Args:
-        root: the folder.
-        repositories: names of the folders into which the published repositories may have been copied in it.
-        source: where the files can be had, for the error messages.
-
-    Raises:
-        InputError: there is no such folder.
+    The published repositories may have been copied into folders of their names in it; `source` says where the files can
+    be had, for the error messages.
     """
 
     def __init__(self, root: str | Path, repositories: tuple[str, ...], source: str) -> None:
@@ -146,11 +130,7 @@ class Folder:
         self._bases = [self.root, *(self.root / name for name in repositories)]
 
     def file(self, *names: str) -> Path:
-        """The first of some paths at which there is a file, or its compressed form, here or in a repository.
-
-        Raises:
-            InputError: none is there.
-        """
+        """The first of some paths with a file, or its compressed form, here or in a repository; else InputError."""
         for name in names:
             for base in self._bases:
                 for path in (base / name, base / f"{name}.gz", base / f"{name}.bz2"):
@@ -163,11 +143,7 @@ class Folder:
         return any((base / name).is_file() for base in self._bases)
 
     def parts(self, *patterns: str) -> list[Path]:
-        """The files of the first pattern that fits some, sorted by the numbers in their names.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The files of the first pattern that fits some, sorted by the numbers in their names; else InputError."""
         for pattern in patterns:
             for base in self._bases:
                 if paths := sorted(base.glob(pattern), key=_by_numbers):

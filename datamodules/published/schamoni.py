@@ -37,7 +37,6 @@ from retrieval.collection import Collection
 
 GRADES = (2, 3)
 SALT = "schamoni"
-
 SPLITS = {"train": "train|training", "dev": "dev|devel|development", "test": "test|testing"}
 """Split -> the words for it in file names."""
 
@@ -102,15 +101,9 @@ class SchamoniDataModule(PairsDataModule):
 
 
 def find_file(root: Path, split: str, kind: str) -> Path:
-    """The file of a split, plain or compressed; of two that differ only in that, the plain one.
+    """The file of a split below a folder, plain or compressed; of two that differ only in that, the plain one.
 
-    Args:
-        root: the folder; folders in it are searched as well.
-        split: a key of `SPLITS`.
-        kind: one of `KINDS`, which is the end of the file's name.
-
-    Raises:
-        InputError: no such folder, no such file, or several.
+    InputError where there is no such folder, no such file, or several.
     """
     if not root.is_dir():
         raise InputError("no such folder, expected one with the .queries, .docs and .qrels files of the splits", root)

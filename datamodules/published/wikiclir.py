@@ -59,7 +59,6 @@ TEST_SHARE, DEV_SHARE = 0.05, 0.05
 SALT = "wikiclir"
 
 QueryField = Literal["title", "first_sent", "both"]
-
 DocumentField = Literal["title", "text", "both"]
 
 
@@ -183,11 +182,7 @@ def held_out_documents(judgments: JudgmentTable) -> BoolArray:
 
 
 def _parse(path: Path, kind: str, field: str, line: bytes, number: int) -> tuple[str, str]:
-    """Id and text of a line ``id<TAB>title<TAB>text``.
-
-    Raises:
-        InputError: invalid UTF-8, another number of columns, an id that is empty or holds white space, or no text.
-    """
+    """Id and text of a line ``id<TAB>title<TAB>text``; InputError for a malformed one, an unusable id, or no text."""
     expected = f"{kind}<TAB>title<TAB>{'first sentence' if kind == 'query' else 'text'}"
     identifier, *texts = columns(line, 3, expected, path, number)
     identifier = identifier.strip()

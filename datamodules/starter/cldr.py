@@ -38,12 +38,7 @@ VARIATION_SELECTOR = "\ufe0f"
 
 @dataclass(frozen=True)
 class Annotation:
-    """What CLDR says of one emoji or symbol in one language.
-
-    Args:
-        name: its name, e.g. "grinning face"; empty where the language has keywords only.
-        keywords: words that people may look for, e.g. "happy"; may include the name.
-    """
+    """Name of an emoji or symbol in one language (may be empty), and keywords that people may look for."""
 
     name: str
     keywords: tuple[str, ...]
@@ -61,14 +56,9 @@ def inheritance(locale: str) -> list[str]:
 
 
 def read_annotations(locale: str, derived: bool = False) -> dict[str, Annotation]:
-    """Names and keywords in one language.
+    """Names and keywords in a CLDR locale by emoji (without variation selectors); empty where CLDR has nothing.
 
-    Args:
-        locale: a CLDR locale, e.g. ``sw``, ``pt-PT``.
-        derived: those of skin tones, flags and sequences, in place of those of base emoji and symbols.
-
-    Returns:
-        Annotation by emoji (without variation selectors); empty where CLDR has nothing.
+    With `derived` they are those of skin tones, flags and sequences, in place of those of base emoji and symbols.
     """
     key = "annotationsDerived" if derived else "annotations"
     folder = fetch("cldr-annotations-derived-full" if derived else "cldr-annotations-full") / "package" / key
@@ -87,8 +77,7 @@ def read_annotations(locale: str, derived: bool = False) -> dict[str, Annotation
 def read_locale_names(locale: str) -> dict[tuple[str, ...], str]:
     """Names of languages, territories, scripts, variants, calendars and the like in one language.
 
-    Returns:
-        Text by its keys in the files, which are the same in each language. Patterns ("Region: {0}") are left out.
+    They go by their keys in the files, which are the same in each language. Patterns ("Region: {0}") are left out.
     """
     texts: dict[tuple[str, ...], str] = {}
     for name in inheritance(locale):
@@ -110,10 +99,9 @@ def _leaves(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def read_families() -> dict[str, str]:
-    """The Unicode subgroup, e.g. ``animal-mammal``, of each emoji, with those of its skin tones.
+    """The Unicode subgroup, e.g. ``animal-mammal``, of each emoji (without variation selectors) and its skin tones.
 
-    Returns:
-        Subgroup by emoji (without variation selectors). Components, such as hair, are left out: they are no emoji.
+    Components, such as hair, are left out: they are no emoji.
     """
     package = fetch("emojibase-data") / "package"
     names = read_json(package / "meta/groups.json")["subgroups"]
@@ -143,17 +131,9 @@ def languages() -> list[str]:
 
 
 def find_language(language: str) -> str:
-    """The CLDR locale that a user means.
+    """The CLDR locale that a user means, by a locale in any case, with ``-`` or ``_``, an alias, or an English name.
 
-    Args:
-        language: a locale in any case, with ``-`` or ``_``, an alias of one (``tl`` for ``fil``), or the English
-            name of its language.
-
-    Returns:
-        A locale of CLDR with annotations.
-
-    Raises:
-        InputError: there is no such locale, or too little in it; with the nearest choices.
+    InputError where there is no such locale, with the nearest ones, or too little in it.
     """
     folder = fetch("cldr-annotations-full") / "package/annotations"
     locales = {path.name.casefold(): path.name for path in sorted(folder.iterdir())}

@@ -90,16 +90,10 @@ class StarterDataModule(PairsDataModule):
 
 @dataclass(frozen=True)
 class EmojiSearch:
-    """The texts of `StarterDataModule`, of which nothing is chosen yet.
+    """The texts of `StarterDataModule`, of which nothing is chosen yet; pairs are (English, foreign).
 
-    Args:
-        english: English annotations of base emoji and symbols.
-        foreign: those of the other language.
-        documents: the emoji to search.
-        asked: the emoji whose terms are queries: all, or those of unseen families.
-        names: (English, foreign) names that may be trained on.
-        derived_names: the same of skin tones, flags and sequences.
-        other_pairs: (English, foreign) locale names and paragraphs.
+    `asked` are the emoji whose terms are queries: all, or those of unseen families. `other_pairs` are locale names and
+    paragraphs.
     """
 
     english: Annotations

@@ -28,23 +28,14 @@ _OWN_CODES = {"pt": ["pt_BR", "pt"], "zh": ["zh_CN"], "sr-Latn": ["sr@latin"], "
 
 @dataclass(frozen=True)
 class Page:
-    """One page of help.
-
-    Args:
-        title: its title.
-        body: all other text, without the title and the description of the page.
-    """
+    """Title of a page of help, and all other text but the description of the page."""
 
     title: str
     body: str
 
 
 def read_page(path: Path) -> Page:
-    """Read a Mallard page.
-
-    Raises:
-        InputError: this is not XML.
-    """
+    """Read a Mallard page."""
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
@@ -70,26 +61,15 @@ def _pieces(node: ElementTree.Element) -> Iterator[str]:
 
 
 def english_pages() -> dict[str, Page]:
-    """The English pages that say something: at least 20 words apart from the title.
-
-    Returns:
-        Page by its id, in alphabetical order.
-    """
+    """The English pages by id, in alphabetical order, that have at least 20 words apart from the title."""
     pages = {path.stem: read_page(path) for path in sorted((_help_folder() / "C/gnome-help").glob("*.page"))}
     return {name: page for name, page in pages.items() if page.title and len(page.body.split()) >= _LEAST_WORDS}
 
 
 def translated_titles(locale: str) -> dict[str, str]:
-    """Titles of the English pages in another language.
+    """Titles of the English pages by id, where they are translated into the language of a CLDR locale.
 
-    Args:
-        locale: a CLDR locale.
-
-    Returns:
-        Title by id of the page, where it is translated.
-
-    Raises:
-        InputError: the package has no help in this language.
+    InputError where the package has no help in this language.
     """
     folder = _language_folder(locale)
     titles = {}

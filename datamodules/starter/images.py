@@ -143,14 +143,7 @@ class StarterImagesDataModule(SplitByImage):
 
 @dataclass(frozen=True)
 class Picture:
-    """The picture of an emoji.
-
-    Args:
-        emoji: the emoji, without variation selectors.
-        image: the file, as a source of pairs (`datamodules.images`).
-        captions: its English captions.
-        part: ``train``, ``dev`` or ``test``.
-    """
+    """The picture of an emoji (without variation selectors), a file as a source of pairs, and its English captions."""
 
     emoji: str
     image: str
@@ -164,14 +157,7 @@ class Picture:
 
 
 def read_pictures(split: str) -> list[Picture]:
-    """The base emoji that have a picture and an English name, in Unicode's order.
-
-    Args:
-        split: ``kind`` or ``family``.
-
-    Raises:
-        InputError: the package has no pictures.
-    """
+    """The base emoji that have a picture and an English name, in Unicode's order; the split is as in the options."""
     english, files = read_annotations("en"), _picture_files()
     return [
         Picture(
@@ -203,12 +189,8 @@ def captions_of(annotation: Annotation | None) -> Captions:
 def collection(name: str, captioned: Iterable[tuple[Picture, Captions]]) -> Collection:
     """A collection in both directions: captions as queries for pictures, and pictures as queries for captions.
 
-    Args:
-        name: ``dev``, ``test`` or ``english``; of the last the teacher reads both sides.
-        captioned: the pictures with their captions; a picture without one is found all the same, but asks nothing.
-
-    Returns:
-        Equal captions are one query, whose id has the first of their pictures (``1F600.keywords``).
+    Of ``english`` the teacher reads both sides. A picture without a caption is a document all the same, but no query.
+    Equal captions are one query, whose id has the first of their pictures (``1F600.keywords``).
     """
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}

@@ -68,11 +68,7 @@ def mediawiki_codes(locale: str) -> list[str]:
 
 
 def mediawiki_pairs(locale: str) -> list[tuple[str, str]]:
-    """(English, translation) of the messages that are text in both languages, each once.
-
-    Args:
-        locale: a CLDR locale.
-    """
+    """(English, translation) of the messages that are text in English and in a CLDR locale, each once."""
     pairs = []
     for path in sorted((fetch("mediawiki") / "usr/share/mediawiki").rglob("i18n/**/en.json")):
         english = _messages(path)

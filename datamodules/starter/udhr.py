@@ -30,13 +30,7 @@ _HEAD = re.compile(r'<html[^>]*\blang="([^"]*)".*?<title>([^<]*)</title>', re.DO
 
 @dataclass(frozen=True)
 class Declaration:
-    """One file of the package.
-
-    Args:
-        path: the file; its stem is the package's code, e.g. ``swh``.
-        tag: its language tag, e.g. ``sw``, ``az-Latn``.
-        title: English name of its language, e.g. ``Azerbaijani, North (Latin)``.
-    """
+    """A file of the package, with its language tag (``az-Latn``) and the English name of its language."""
 
     path: Path
     tag: str
@@ -83,15 +77,7 @@ def declarations() -> list[Declaration]:
 
 
 def find_declaration(locale: str, sample: Iterable[str]) -> Declaration | None:
-    """The declaration in a language, in the letters in which that is written.
-
-    Args:
-        locale: a CLDR locale.
-        sample: texts of that language.
-
-    Returns:
-        The best one, or None where the package has none in this language and script.
-    """
+    """The declaration in the language of a CLDR locale, in the letters of a sample; None where there is none."""
     family = inheritance(locale)
     language = family[0].split("-", maxsplit=1)[0]
     codes = {language} | {alias for alias, target in ALIASES.items() if target == language}
@@ -128,14 +114,9 @@ def articles(path: Path) -> dict[int, list[str]]:
 
 
 def udhr_pairs(locale: str, sample: Iterable[str]) -> list[tuple[str, str]]:
-    """English paragraphs and their translations.
+    """(English, translation) of each paragraph of the articles that align; empty where there is no declaration.
 
-    Args:
-        locale: a CLDR locale.
-        sample: texts of that language, see `find_declaration`.
-
-    Returns:
-        (English, translation) of each paragraph of the articles that align; empty where there is no declaration.
+    The locale is one of CLDR, the sample texts of that language.
     """
     declaration = find_declaration(locale, sample)
     if declaration is None:

@@ -139,9 +139,7 @@ _APOSTROPHES = {0x27: "'", 0x2019: "'", 0x200C: "\u200c", 0x200D: "\u200d"}
 
 # Scripts that put no space between words: Thai, Lao, Myanmar, Khmer, kana, Han.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-
 _RUNS = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
-
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
 

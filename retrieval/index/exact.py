@@ -20,19 +20,13 @@ from torch import Tensor
 from retrieval.index.stored_ids import StoredIds
 
 POOLED_GRID = 2.0**26
-
 TOKEN_GRID = 2.0**22  # coarser, so that sums over up to 512 query tokens are exact as well
 
 _SMALLEST = torch.finfo(torch.float64).tiny
-
 _SAFE_NORMS = (1e-15, 1e15)
-
 _SLOW_ROWS = 1024
-
 _ROWS_PER_CHECK = 8192
-
 _ROWS_IN_CACHE = 256
-
 _MIB = 2**20
 
 
@@ -89,20 +83,11 @@ def check_documents(k: int, document_ids: Sequence[str], documents: int) -> None
 
 
 class TopDocuments:
-    """The k best documents of Q queries, while the scores come in blocks.
+    """The k best of N documents for each of Q queries, while the scores come in blocks.
 
-    Documents are ordered by descending score and then by descending id, as trec_eval orders them; the result does
-    not depend on how the documents were cut into blocks, nor on the order of the blocks.
-
-    Args:
-        queries: Q.
-        k: number of documents to keep.
-        document_ids: id of each of the N documents.
-        documents: N.
-        device: where the scores are.
-
-    Raises:
-        ValueError: k is below 1, there is no document, or the ids are not N different ones.
+    Documents are ordered by descending score and then by descending id, as trec_eval orders them; the result does not
+    depend on how the documents were cut into blocks, nor on the order of the blocks. `device` is where the scores are;
+    for the ids see `check_documents`.
     """
 
     def __init__(self, queries: int, k: int, document_ids: Sequence[str], documents: int, device: torch.device) -> None:
@@ -244,11 +229,9 @@ def exact_result(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the exact scores of what `preselect` selected of the same queries and parts, and rank.
 
-    Positions are those of the N documents in the order of ties, (N,).
-
-    Returns:
-        On the selection's device: scores (Q, k), float32, and document indices (Q, k), int64; and which queries have
-        to be searched in another way, (Q,), bool.
+    Positions are those of the N documents in the order of ties, (N,). The result is on the selection's device: scores
+    (Q, k), float32, and document indices (Q, k), int64; and which queries have to be searched in another way, (Q,),
+    bool.
     """
     device = selection.scores.device
     size = max(1, memory_mb * _MIB // (32 * queries.shape[1]))

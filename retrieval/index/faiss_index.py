@@ -18,9 +18,7 @@ from foundations.progress import delayed_progress
 from retrieval.index.exact import spans
 
 IndexKind = Literal["flat", "ivf", "hnsw"]
-
 _ROWS = 16384
-
 _TRAIN_PER_LIST = 64
 
 
@@ -104,12 +102,7 @@ def build_index(parts: Sequence[Tensor], options: FaissOptions, seed: int = 0) -
 
 
 def open_index(folder: str | Path, parts: Sequence[Tensor], options: FaissOptions) -> Any:
-    """The index in a folder of shards; one that takes long to build is kept there.
-
-    Args:
-        folder: of the shards.
-        parts: the vectors of the shards.
-        options: what kind of index.
+    """The index of the vectors of the parts in a folder of shards; one that takes long to build is kept there.
 
     Raises:
         InputError: the file is damaged.

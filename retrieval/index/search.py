@@ -44,7 +44,6 @@ from retrieval.index.tokens import TokenMatrix
 Similarity = Literal["cosine", "dot"]
 
 _BYTES = 8
-
 _MAX_QUERY_ROWS = 4096
 
 _BLOCK = (_MAX_QUERY_ROWS, 32, 16, 16)
@@ -238,7 +237,10 @@ def _column_blocks(
     order = documents.lengths.cpu().argsort(descending=True, stable=True)
     for texts in _text_blocks(documents.lengths.cpu()[order], tokens):
         indices = order[texts]
-        yield indices, _token_columns(documents.select(indices.to(documents.offsets.device)), device)
+        block = documents.select(indices.to(documents.offsets.device))
+        values, _ = on_grid(block.values.to(device), TOKEN_GRID)
+        starts, lengths = block.offsets[:-1].to(device), block.lengths.to(device)
+        yield indices, [values[starts[lengths > t] + t] for t in range(int(lengths.max()))]
 
 
 def _maxsim(query_vectors: Tensor, lengths: Tensor, columns: list[Tensor]) -> Tensor:
@@ -253,13 +255,6 @@ def _maxsim(query_vectors: Tensor, lengths: Tensor, columns: list[Tensor]) -> Te
         torch.maximum(part, query_vectors @ column.T, out=part)
     query = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     return best.new_zeros(len(lengths), best.shape[1]).index_add_(0, query, best)
-
-
-def _token_columns(texts: TokenMatrix, device: torch.device) -> list[Tensor]:
-    """Token t of each text that has one, for each t; texts by descending length."""
-    values, _ = on_grid(texts.values.to(device), TOKEN_GRID)
-    starts, lengths = texts.offsets[:-1].to(device), texts.lengths.to(device)
-    return [values[starts[lengths > t] + t] for t in range(int(lengths.max()))]
 
 
 def _block_rows(queries: int, width: int, memory_mb: int, sizes: tuple[int, int, int, int]) -> tuple[int, int]:

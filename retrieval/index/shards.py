@@ -27,21 +27,13 @@ from retrieval.index.stored_ids import StoredIds, load_mapped
 from retrieval.index.tokens import TokenMatrix
 
 ShardDtype = Literal["float32", "float16"]
-
 Encode = Callable[[list[str]], tuple[Tensor, TokenMatrix | None]]
 """Texts -> pooled vectors (B, D), and their token vectors where they are needed."""
 
 _FORMAT = 1
-
 _TEXTS_PER_HASH = 4096
-
-_OTHER = {
-    "model": "of another model",
-    "content": "of other texts",
-    "texts": "of other texts",
-    "dim": "of another width",
-    "dtype": "of another type",
-}
+_OTHER = {"model": "of another model", "content": "of other texts", "texts": "of other texts",
+          "dim": "of another width", "dtype": "of another type"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,7 @@ _UNUSABLE = re.compile(r"[\s\0]|^$", re.ASCII)
 class StoredIds(Sequence[str]):
     """Ids in files that are mapped into memory: ``ids.txt``, one a line, where each begins, and their order for ties.
 
-    Args:
-        folder: where `write` wrote them.
-
-    Raises:
-        InputError: a file is missing or does not fit the others.
+    InputError where a file in the folder is missing or does not fit the others.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -41,14 +37,9 @@ class StoredIds(Sequence[str]):
 
     @classmethod
     def write(cls, folder: str | Path, ids: Iterable[str]) -> None:
-        """Write ids.
+        """Write ids into an existing folder.
 
-        Args:
-            folder: an existing folder.
-            ids: all different, none empty, without white space.
-
-        Raises:
-            InputError: an id comes twice, or a TREC run cannot hold it.
+        InputError where an id comes twice, or a TREC run cannot hold it: it is empty, or holds white space.
         """
         folder = Path(folder)
         ends = [0]

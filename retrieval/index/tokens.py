@@ -42,12 +42,7 @@ class TokenMatrix:
 
     @classmethod
     def from_padded(cls, tokens: Tensor, mask: Tensor) -> TokenMatrix:
-        """Drop the padding of a batch.
-
-        Args:
-            tokens: (N, T, D).
-            mask: True at real tokens; (N, T). The tokens of a text keep their order.
-        """
+        """Drop the padding of a batch: tokens (N, T, D), with a mask (N, T) that is True at the real ones."""
         if tokens.ndim != 3 or mask.shape != tokens.shape[:2]:
             raise ValueError(
                 f"tokens have shape {tuple(tokens.shape)} and mask {tuple(mask.shape)}, expected (N, T, D) and (N, T)"
@@ -71,11 +66,7 @@ class TokenMatrix:
         return self.offsets.diff()
 
     def select(self, texts: Tensor) -> TokenMatrix:
-        """Some of the texts, in the order given.
-
-        Args:
-            texts: indices; (M,), int64.
-        """
+        """Some of the texts, by their indices, (M,), int64, in the order given."""
         lengths = self.lengths[texts]
         offsets = _offsets(lengths)
         shift = torch.repeat_interleave(self.offsets[texts] - offsets[:-1], lengths)

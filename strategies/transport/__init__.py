@@ -31,6 +31,7 @@ from strategies.transport.problem import (
     FINE,
     NEWTON_LIMIT,
     TRITON_LIMIT,
+    Options,
     Transport,
     check_marginals,
     check_problem,
@@ -110,13 +111,11 @@ def solve(
                  [0.0000, 0.5000, 0.0000]]])
     """
     check_problem(cost, source, target)
-    options = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance}
-    if relaxation is not None:
-        options["relaxation"] = relaxation
+    options = Options(epsilon, iterations, tolerance, relaxation)
     name = _chosen(solver, cost, options, mass)
     run: Callable[..., Transport] = import_module(SOLVERS[name]).solve
     if name in NATIVE and mass in (None, 1):  # these do in one loop what is done below
-        transport = run(at_least_float32(cost), source, target, **options, normalise=True)
+        transport = run(at_least_float32(cost), source, target, options, normalise=True)
     else:
         check_marginals(source, target)
         with torch.no_grad(), without_autocast(cost):
@@ -126,9 +125,9 @@ def solve(
                 marginal / marginal.sum(1, keepdim=True) for marginal in (source.to(cost.dtype), target.to(cost.dtype))
             )
             if mass is None or mass == 1:
-                transport = run(cost, source, target, **options)
+                transport = run(cost, source, target, options)
             else:
-                transport = run(*with_dummies(cost, source, target, mass, epsilon), **options)
+                transport = run(*with_dummies(cost, source, target, mass, epsilon), options)
                 transport = without_dummies(transport, cost)
     if not bool(transport.converged.all()):
         # No figures of this batch: Python shows an equal warning once, not at every step.
@@ -140,17 +139,18 @@ def solve(
     return transport
 
 
-def _chosen(solver: str, cost: Tensor, options: dict[str, float], mass: float | None) -> str:
+def _chosen(solver: str, cost: Tensor, options: Options, mass: float | None) -> str:
     """The solver for ``auto``, after a look at the options."""
     check_choice("solver", solver, ("auto", *SOLVERS))
-    for option, value in options.items():
-        check_number(option, value, above=0)
+    for option, value in options._asdict().items():
+        if value is not None:
+            check_number(option, value, above=0)
     if mass is not None:
         check_number("mass", mass, above=0, most=1)
-        if "relaxation" in options:
+        if options.relaxation is not None:
             raise ValueError("relaxation and mass are both given, expected one: unbalanced or partial transport")
-    chosen = _fastest(cost, options["tolerance"]) if solver == "auto" else solver
-    if "relaxation" in options and chosen not in ENTROPIC:
+    chosen = _fastest(cost, options.tolerance) if solver == "auto" else solver
+    if options.relaxation is not None and chosen not in ENTROPIC:
         raise ValueError(f"solver is {chosen!r}, which has no relaxation, expected one of auto, {', '.join(ENTROPIC)}")
     return chosen
 

@@ -40,23 +40,13 @@ def match_batch(
     The cost is 1 - cosine. The vectors of all ranks are gathered, never the cost, and each rank solves the same problem
     (up to 4096 texts): that is cheaper than to share it. All ranks must call it together, with batches of one size.
 
-    Args:
-        student_pooled: this rank's students, the rows of the plan; (B, D).
-        teacher_pooled: this rank's teachers; (B, D).
-        epsilon: strength of the entropy, in units of the cost.
-        mass: the share of the mass to move, 0 < mass <= 1 (partial transport); None moves all.
-        forbidden: True at pairs that must get no mass, e.g. a text's own source; (B, ranks * B), the columns in
-            the order of ranks; None forbids none.
-        student_mass: mass of each student, at least 0, in any unit; (B,); None is the same for all.
-        teacher_mass: mass of each teacher, likewise.
+    The vectors (B, D) are this rank's. Epsilon and mass are those of `strategies.transport.solve`. ``forbidden`` is
+    True at pairs that must get no mass, e.g. a text's own source; (B, ranks * B), the columns in the order of ranks.
+    The masses (B,) of students and teachers are at least 0, in any unit; None is the same for all.
 
-    Returns:
-        This rank's rows of the plan, (B, ranks * B), exactly zero where forbidden; and the whole transport, as a batch
-        of one (1, ranks * B, ranks * B). Mass that only forbidden entries could take is missing in the plan, and counts
-        in its violation. If no student or no teacher has mass, the plan is zero.
-
-    Raises:
-        ValueError: shapes that do not fit, an option out of range, or more than 4096 texts.
+    Returns this rank's rows of the plan, (B, ranks * B), exactly zero where forbidden; and the whole transport, as a
+    batch of one (1, ranks * B, ranks * B). Mass that only forbidden entries could take is missing in the plan, and
+    counts in its violation. If no student or no teacher has mass, the plan is zero.
     """
     check_number("epsilon", epsilon, above=0)
     batch, (rank, ranks) = len(student_pooled), rank_and_world_size()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from strategies.transport.cpu_loop import Array, compiled, double_exponential, kept, source_stamp
 from strategies.transport.cpu_pairs import (
     Problem,
     Results,
@@ -21,7 +22,6 @@ from strategies.transport.cpu_pairs import (
     real_tokens,
     write_potential,
 )
-from strategies.transport.cpu_vectors import Array, compiled, double_exponential, kept, source_stamp
 from strategies.transport.problem import HALVINGS, LARGEST_STEP, ROUGH
 
 

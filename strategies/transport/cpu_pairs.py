@@ -7,18 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from strategies.transport.cpu_loop import FAR, iterate, start
-from strategies.transport.cpu_vectors import (
+from strategies.transport.cpu_loop import (
     F32,
+    FAR,
     LANES,
     ZERO,
     Array,
     compiled,
     copy,
     fill,
+    iterate,
     kept,
     logarithm,
     source_stamp,
+    start,
 )
 
 SOLVED, HARD, WRONG = 0, 1, 2

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from strategies.transport.cpu_loop import Array
 from strategies.transport.cpu_pairs import WRONG, Problem, Results, solve_pairs
-from strategies.transport.cpu_vectors import Array
-from strategies.transport.problem import Transport, check_marginals
+from strategies.transport.problem import Options, Transport, check_marginals
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,17 +23,7 @@ WORTH_A_THREAD = 2**18
 """Cost entries for which starting another thread is worth its while."""
 
 
-def solve(
-    cost: Tensor,
-    source: Tensor,
-    target: Tensor,
-    *,
-    epsilon: float,
-    iterations: int,
-    tolerance: float,
-    relaxation: float | None = None,
-    normalise: bool = False,
-) -> Transport:
+def solve(cost: Tensor, source: Tensor, target: Tensor, options: Options, normalise: bool = False) -> Transport:
     """Balanced and unbalanced entropic transport, each pair in its own length and for its own number of iterations.
 
     Over-relaxed Sinkhorn iterations in single precision on the kernel, whose scalings move into potentials when they
@@ -43,17 +33,14 @@ def solve(
 
     With ``normalise`` the masses are checked, and made to sum to one. Threads are as many as torch has, and do not
     outlive the call, so that processes may fork at any other time.
-
-    Raises:
-        ValueError: tensors that are not on the CPU, or masses that are not distributions.
     """
     if cost.device.type != "cpu":
         raise ValueError(f"solver fused runs on the CPU, and the cost is on {cost.device}: take solver auto")
     batch = len(cost)
     # NumPy's arrays, since each call of torch takes longer than the transport of a short pair.
     costs, a, b = (x.detach().contiguous().numpy() for x in (cost, source.to(cost), target.to(cost)))
-    weight = 0.0 if relaxation is None else epsilon / relaxation
-    problem = Problem(costs, a, b, normalise, float(epsilon), weight, int(iterations), float(tolerance))
+    numbers = float(options.epsilon), options.weight, int(options.iterations), float(options.tolerance)
+    problem = Problem(costs, a, b, normalise, *numbers)
     plan, f, g = (np.empty(x.shape, x.dtype) for x in (costs, a, b))
     used, state = np.zeros((2, batch), np.int64)
     value, violation = np.zeros((2, batch), costs.dtype)
@@ -64,14 +51,8 @@ def solve(
             check_marginals(source, target)
         _run("refine_pairs", np.flatnonzero(state), problem, results)
     tensor = torch.from_numpy
-    return Transport(
-        plan=tensor(plan),
-        value=tensor(value),
-        violation=tensor(violation),
-        iterations=tensor(used),
-        converged=tensor(violation <= tolerance),
-        potentials=(tensor(f), tensor(g)),
-    )
+    converged, potentials = tensor(violation <= options.tolerance), (tensor(f), tensor(g))
+    return Transport(tensor(plan), tensor(value), tensor(violation), tensor(used), converged, potentials)
 
 
 def _run(name: str, pairs: Array, problem: Problem, results: Results) -> None:

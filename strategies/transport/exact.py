@@ -7,10 +7,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Transport, marginal_violation, without_padding
+from strategies.transport.problem import Options, Transport, marginal_violation, without_padding
 
 
-def solve(cost: Tensor, source: Tensor, target: Tensor, **_unused: float) -> Transport:
+def solve(cost: Tensor, source: Tensor, target: Tensor, _options: Options) -> Transport:
     """Minimise <P, C> over plans with the given marginals, one pair after the other, on the CPU in float64.
 
     A plan has at most S + T - 1 entries. There is nothing to tune; `strategies.transport.solve` documents the

@@ -16,6 +16,7 @@ from strategies.transport.problem import (
     LEAST,
     TINY,
     TRITON_LIMIT,
+    Options,
     Transport,
     check_marginals,
 )
@@ -141,27 +142,13 @@ def _sinkhorn(  # type: ignore[no-untyped-def]  # noqa: PLR0915 (one kernel: its
     tl.store(wrong_ptr + pair, right == 0)
 
 
-def solve(
-    cost: Tensor,
-    source: Tensor,
-    target: Tensor,
-    *,
-    epsilon: float,
-    iterations: int,
-    tolerance: float,
-    relaxation: float | None = None,
-    normalise: bool = False,
-) -> Transport:
+def solve(cost: Tensor, source: Tensor, target: Tensor, options: Options, normalise: bool = False) -> Transport:
     """Balanced and unbalanced entropic transport in float32, for up to 128 tokens on a side.
 
     Each program iterates on the kernel of its pair until that pair meets its tolerance, with the over-relaxation of
     the torch solver (balanced only); large scalings move into potentials. No number travels to the host meanwhile.
     `strategies.transport.solve` documents the arguments; with ``normalise`` the masses are checked, and made to sum
     to one.
-
-    Raises:
-        ValueError: more tokens than a program holds, tensors that are not on a GPU, or masses that are not
-            distributions.
     """
     batch, length, width = cost.shape
     if max(length, width) > TRITON_LIMIT:
@@ -173,21 +160,13 @@ def solve(
     f, g = torch.empty_like(a), torch.empty_like(b)
     used, wrong = costs.new_empty(batch, dtype=torch.int64), costs.new_empty(batch, dtype=torch.int32)
     rows, columns = (max(16, triton.next_power_of_2(size)) for size in (length, width))
-    share, softness = (1.0, 0.0) if relaxation is None else (relaxation / (relaxation + epsilon), epsilon / relaxation)
     if batch:
         _sinkhorn[(batch,)](
             costs, a, b, f, g, plan, value, violation, used, wrong,
-            length, width, epsilon, tolerance, iterations, share, softness,
-            balanced=relaxation is None, normalise=normalise,
+            length, width, options.epsilon, options.tolerance, options.iterations, options.share, options.weight,
+            balanced=options.relaxation is None, normalise=normalise,
             height=rows, width=columns, num_warps=min(MOST_WARPS, max(1, rows * columns // ENTRIES_PER_WARP)),
         )  # fmt: skip
     if normalise and bool(wrong.any()):
         check_marginals(source, target)
-    return Transport(
-        plan=plan.to(cost),
-        value=value.to(cost),
-        violation=violation.to(cost),
-        iterations=used,
-        converged=violation <= tolerance,
-        potentials=(f.to(cost), g.to(cost)),
-    )
+    return Transport(plan, value, violation, used, violation <= options.tolerance, (f, g)).in_format_of(cost)

@@ -7,15 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from strategies.transport.problem import Transport, marginal_violation, without_padding
+from strategies.transport.problem import Options, Transport, marginal_violation, without_padding
 
 CHECK_EVERY = 10
 """Iterations between two looks at violation and duality gap."""
 
 
-def solve(
-    cost: Tensor, source: Tensor, target: Tensor, *, epsilon: float, iterations: int, tolerance: float
-) -> Transport:
+def solve(cost: Tensor, source: Tensor, target: Tensor, options: Options) -> Transport:
     """Minimise <P, C> over plans with the given marginals by IPOT (Xie et al. 2018, with one inner step).
 
     Each step minimises <P, C> + epsilon * KL(P, last P) by one Sinkhorn iteration, so that after n steps the plan is
@@ -35,16 +33,16 @@ def solve(
     plan = torch.zeros_like(cost)
     used = torch.zeros_like(index)
     converged = torch.zeros_like(index, dtype=torch.bool)
-    for n in range(1, iterations + 1):
-        scaled = costs * (-n / epsilon)
+    for n in range(1, options.iterations + 1):
+        scaled = costs * (-n / options.epsilon)
         ahead = (2 * g - before).masked_fill(b == 0, -math.inf)
         f = a.log() - (scaled + ahead[:, None, :]).logsumexp(2)
         before, g = g, b.log() - (scaled + f[:, :, None]).logsumexp(1)
-        if n % CHECK_EVERY and n < iterations:
+        if n % CHECK_EVERY and n < options.iterations:
             continue
         plans = (scaled + f[:, :, None] + g[:, None, :]).exp_()
-        good = marginal_violation(plans, a, b) <= 0.99 * tolerance
-        good &= _duality_gap(plans, costs, a, b, f * (epsilon / n)) <= tolerance
+        good = marginal_violation(plans, a, b) <= 0.99 * options.tolerance
+        good &= _duality_gap(plans, costs, a, b, f * (options.epsilon / n)) <= options.tolerance
         plan[index], used[index], converged[index] = plans.to(plan), n, good
         if bool(good.all()):
             break

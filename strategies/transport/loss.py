@@ -20,30 +20,17 @@ _LARGE = 1e9
 
 
 def transport_loss(
-    teacher: Embeddings,
-    student: Embeddings,
-    solver: Callable[[Tensor], Transport],
-    *,
-    epsilon: float | None = None,
+    teacher: Embeddings, student: Embeddings, solver: Callable[[Tensor], Transport], *, epsilon: float | None = None
 ) -> tuple[Tensor, Transport]:
     """The transport cost <P, C> of each pair, C = 1 - cosine, with a gradient for the token states of both sides.
 
     Forward keeps the token states, one weight for each entry of the cost (dL/dC, which is the plan itself under the
     envelope), and one or two numbers a token; backward goes from there through cost and normalisation in closed form.
 
-    Args:
-        teacher: source side, tokens (B, S, D).
-        student: target side, tokens (B, T, D).
-        solver: gives the plans for a cost (B, S, T), which is 1 at padding.
-        epsilon: None holds P fixed (the envelope: the gradient of the optimal value, entropy included). A number
-            gives the derivative of <P(C), C> itself, for balanced plans with this much entropy; see
-            `implicit_weights`. The two are different objectives.
-
-    Returns:
-        The costs (B,), and the plans.
-
-    Raises:
-        ValueError: a side has no tokens, or the widths differ.
+    The solver gives the plans for a cost (B, S, T), which is 1 at padding. Without epsilon P is held fixed (the
+    envelope: the gradient of the optimal value, entropy included). With it the gradient is that of <P(C), C> itself,
+    for balanced plans with this much entropy; see `implicit_weights`. The two are different objectives. Returns the
+    costs (B,), and the plans.
     """
     check_widths(student, teacher)
     with torch.no_grad(), without_autocast(student.pooled):

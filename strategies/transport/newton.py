@@ -87,10 +87,8 @@ def newton(
     """Improve potentials g (A, T) until the plans' columns meet the tolerance, or the steps are used up.
 
     See `strategies.transport.cpu_newton`, which does the same for one pair. All is in float64 and in units of epsilon,
-    potentials are -inf at padding, and the weight is epsilon / rho, 0 for balanced plans.
-
-    Returns:
-        The plans (A, S, T), f (A, S), g (A, T), and the steps made (A,).
+    potentials are -inf at padding, and the weight is epsilon / rho, 0 for balanced plans. Returns the plans (A, S, T),
+    f (A, S), g (A, T), and the steps made (A,).
     """
     if weight == 0:  # masses rounded to single precision do not sum to the same
         target = target * (source.sum(1) / target.sum(1))[:, None]

@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-AIM = 0.4
-"""Iterations end at this share of the tolerance, so that gradients are within half of it."""
-
-FINE = 3e-5
-"""Tolerances below this are beyond single precision, and left to Newton steps."""
-
-LARGEST_OMEGA = 1.9
-"""Over-relaxation goes up to here; it must stay below 2."""
-
-CLAMP = 1e8
-"""No scaling is larger than this."""
-
-ABSORB = 1e6
-"""Scalings move into the potentials when one of them, or its inverse, is beyond this."""
-
+AIM = 0.4  # iterations end at this share of the tolerance, so that gradients are within half of it
+FINE = 3e-5  # tolerances below this are beyond single precision, and left to Newton steps
+LARGEST_OMEGA = 1.9  # over-relaxation goes up to here; it must stay below 2
+CLAMP = 1e8  # no scaling is larger than this
+ABSORB = 1e6  # scalings move into the potentials when one of them, or its inverse, is beyond this
+# Smaller kernel entries are zero, so that no denormal numbers slow the products; times CLAMP^2 it is negligible.
 DROP = 1e-25
-"""Smaller kernel entries are zero, so that no denormal numbers slow the products; times CLAMP^2 it is negligible."""
+TINY, LEAST = 1e-30, 1e-37  # sums and denominators are at least this, so that no division is by zero
+NEWTON_LIMIT = 512  # target tokens up to which Newton steps are made: their work grows with the cube
+HALVINGS = 12  # how often a Newton step that does not help is halved
+ROUGH = 0.1  # after a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next
+LARGEST_STEP = 8.0  # no potential changes by more than this, in units of epsilon, in one Newton step
+TRITON_LIMIT = 128  # tokens on a side that one program of the triton solver can hold in its registers
 
-TINY, LEAST = 1e-30, 1e-37
-"""Sums and denominators are at least this, so that no division is by zero."""
 
-NEWTON_LIMIT = 512
-"""Target tokens up to which Newton steps are made: their work grows with the cube."""
+class Options(NamedTuple):
+    """What a solver is told in addition to its problem: the arguments of `strategies.transport.solve`."""
 
-HALVINGS = 12
-"""How often a Newton step that does not help is halved."""
+    epsilon: float
+    iterations: int
+    tolerance: float
+    relaxation: float | None = None
 
-ROUGH = 0.1
-"""After a step shorter than this share of Newton's, half a Sinkhorn iteration comes before the next."""
+    @property
+    def weight(self) -> float:
+        """What KL penalties weigh, epsilon / rho; 0 for balanced plans."""
+        return 0.0 if self.relaxation is None else self.epsilon / self.relaxation
 
-LARGEST_STEP = 8.0
-"""No potential changes by more than this, in units of epsilon, in one Newton step."""
-
-TRITON_LIMIT = 128
-"""Tokens on a side that one program of the triton solver can hold in its registers."""
+    @property
+    def share(self) -> float:
+        """The power of an unbalanced half-step, rho / (rho + epsilon); 1 for balanced plans."""
+        return 1.0 if self.relaxation is None else self.relaxation / (self.relaxation + self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,15 @@ class Transport:
     converged: Tensor
     potentials: tuple[Tensor, Tensor] | None = None
 
+    def in_format_of(self, cost: Tensor) -> Transport:
+        """The same in the number format of the cost."""
+        potentials = self.potentials and (self.potentials[0].to(cost), self.potentials[1].to(cost))
+        numbers = {name: getattr(self, name).to(cost) for name in ("plan", "value", "violation")}
+        return replace(self, potentials=potentials, **numbers)
+
 
 def check_problem(cost: Tensor, source: Tensor, target: Tensor) -> None:
-    """Refuse shapes that do not belong together.
-
-    Raises:
-        ValueError: they are not (B, S, T), (B, S) and (B, T).
-    """
+    """Refuse, with a ValueError, shapes that do not belong together."""
     if cost.ndim != 3 or source.shape != cost.shape[:2] or target.shape != cost.shape[::2]:
         raise ValueError(
             f"cost, source and target are {tuple(cost.shape)}, {tuple(source.shape)} and {tuple(target.shape)}, "
@@ -82,11 +82,7 @@ def check_problem(cost: Tensor, source: Tensor, target: Tensor) -> None:
 
 
 def check_marginals(source: Tensor, target: Tensor) -> None:
-    """Refuse marginals (B, S) and (B, T) that are not distributions. On a GPU this waits for the device.
-
-    Raises:
-        ValueError: a negative or non-finite mass, or a row that does not sum to one.
-    """
+    """Refuse, with a ValueError, marginals that are not distributions. On a GPU this waits for the device."""
     for name, marginal in (("source", source), ("target", target)):
         # Written so that NaN fails too.
         if not bool((((marginal.sum(1) - 1).abs() < 1e-3) & (marginal >= 0).all(1)).all()):
@@ -103,11 +99,8 @@ def with_dummies(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The balanced problem whose plans, without the last row and column, move this mass (Caffarelli & McCann 2010).
 
-    A dummy token on each side takes, at no cost, the mass 1 - mass that stays where it is. Moving mass from dummy to
-    dummy costs so much that no solver does it.
-
-    Returns:
-        cost (B, S + 1, T + 1), source (B, S + 1), target (B, T + 1); the masses sum to 2 - mass.
+    A dummy token on each side takes, at no cost, the mass 1 - mass that stays where it is, so the masses sum to
+    2 - mass. Moving mass from dummy to dummy costs so much that no solver does it.
     """
     cost = pad(without_padding(cost, source, target), (0, 1, 0, 1))
     cost[:, -1, -1] = 100 * (cost.abs().amax((1, 2)) + epsilon)
@@ -151,21 +144,18 @@ def transport_of(
     target: Tensor,
     potentials: tuple[Tensor, Tensor],
     iterations: Tensor,
-    *,
-    epsilon: float,
-    tolerance: float,
-    relaxation: float | None,
+    options: Options,
 ) -> Transport:
     """A `Transport` from plans and their potentials: value, violation and convergence are of the plans given."""
     f, g = (
         potential.masked_fill(marginal == 0, 0.0)
         for potential, marginal in zip(potentials, (source, target), strict=True)
     )
-    exact = plan.double() if tolerance < 1e-4 and plan.device.type != "mps" else plan
-    violation = marginal_violation(
-        exact,
-        optimal_marginal(source, f, epsilon, relaxation),
-        optimal_marginal(target, g, epsilon, relaxation),
+    exact = plan.double() if options.tolerance < 1e-4 and plan.device.type != "mps" else plan
+    sums = (
+        optimal_marginal(marginal, potential, options.epsilon, options.relaxation)
+        for marginal, potential in ((source, f), (target, g))
     )
+    violation = marginal_violation(exact, *sums)
     value = torch.linalg.vecdot(plan.flatten(1), cost.flatten(1))  # without a product as large as a plan
-    return Transport(plan, value, violation.to(plan.dtype), iterations, violation <= tolerance, (f, g))
+    return Transport(plan, value, violation.to(plan.dtype), iterations, violation <= options.tolerance, (f, g))

@@ -22,6 +22,7 @@ from strategies.transport.problem import (
     LEAST,
     NEWTON_LIMIT,
     TINY,
+    Options,
     Transport,
     transport_of,
     without_padding,
@@ -34,16 +35,7 @@ CPU_GROUP = 5 * 2**16
 """On a CPU, pairs are solved in groups of about this many cost entries, whose kernels fit its cache."""
 
 
-def solve(
-    cost: Tensor,
-    source: Tensor,
-    target: Tensor,
-    *,
-    epsilon: float,
-    iterations: int,
-    tolerance: float,
-    relaxation: float | None = None,
-) -> Transport:
+def solve(cost: Tensor, source: Tensor, target: Tensor, options: Options) -> Transport:
     """Minimise <P, C> - epsilon * H(P) over plans with the given marginals (Cuturi 2013, eq. 2).
 
     Alternates u = a / (K v), v = b / (K' u) on K = exp(-C / epsilon). What makes it stable: large scalings
@@ -56,18 +48,16 @@ def solve(
     """
 
     def solve_group(clean: Tensor, a: Tensor, b: Tensor) -> Transport:
-        scaled = clean.div_(epsilon)
-        active = _start(scaled, a, b, 0.0 if relaxation is None else epsilon / relaxation)
+        scaled = clean.div_(options.epsilon)
+        active = _start(scaled, a, b, options.weight)
         out = _Output(
             torch.empty_like(scaled), torch.empty_like(a), torch.empty_like(b), torch.empty_like(active.index)
         )
-        _iterate(active, out, iterations, tolerance)
+        _iterate(active, out, options.iterations, options.tolerance)
         del active
-        transport = transport_of(
-            out.plan, scaled, a, b, (out.f * epsilon, out.g * epsilon), out.used,
-            epsilon=epsilon, tolerance=tolerance, relaxation=relaxation,
-        )  # fmt: skip
-        return replace(transport, value=transport.value * epsilon)
+        potentials = out.f * options.epsilon, out.g * options.epsilon
+        transport = transport_of(out.plan, scaled, a, b, potentials, out.used, options)
+        return replace(transport, value=transport.value * options.epsilon)
 
     if cost.device.type == "cpu":
         return in_groups(solve_group, cost, source, target, entries=CPU_GROUP)

@@ -18,7 +18,7 @@ import torch
 from datamodules.base import PairsDataModule
 from datamodules.loading import PairLoader, Position, StreamDataset, StreamSampler, stream_loader
 from datamodules.pairs import Pair, PairBatch, make_pairs
-from datamodules.sources import PairFile, PairSource, SampledSource, stream_pair
+from datamodules.sources import PairFile, PairSource, SampledSource
 from datamodules.text import fold, text_id
 from foundations.errors import InputError
 from lightning_modules.distillation import teacher_texts
@@ -208,8 +208,9 @@ def test_a_sample_reads_few_chunks_and_all_parts_of_the_file() -> None:
         SampledSource(Numbers([10]), 11)
 
 
-def test_ids_are_those_of_the_folded_source() -> None:
-    assert stream_pair(" Maji\u00a0 safi", "b ") == Pair("Maji safi", "b", text_id("maji SAFI"))
+def test_ids_are_those_of_the_folded_source(tmp_path: Path) -> None:
+    (tmp_path / "pairs.tsv").write_text(" Maji\u00a0 safi\tb \n", encoding="utf-8")
+    assert list(PairFile(tmp_path / "pairs.tsv")) == [Pair("Maji safi", "b", text_id("maji SAFI"))]
     assert text_id("maji") != text_id("majj")
     ids = [text_id(str(n)) for n in range(1000)]
     assert len(set(ids)) == 1000

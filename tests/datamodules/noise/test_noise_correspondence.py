@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datamodules.images import ImageReference, image_source
-from datamodules.noise.correspondence import caption_numbers, mismatch, realised_rate, shuffled
+from datamodules.noise.correspondence import caption_numbers, mismatch, realised_counts, shuffled
 from datamodules.noise.options import TrainingNoise
 from datamodules.noise.transform import noisy_pairs
 from datamodules.pairs import Candidate, Pair
@@ -19,6 +19,11 @@ from foundations.errors import InputError
 def captions(images: int, each: int = 5) -> list[Pair]:
     """Ids are far from 0, 1, 2, ...: only their order counts."""
     return [Pair(f"image {i}", f"caption {i}.{c}", 1000 - 7 * i) for i in range(images) for c in range(each)]
+
+
+def realised_rate(pairs: list[Pair]) -> float:
+    wrong, count = realised_counts(pairs)
+    return wrong / count
 
 
 @pytest.fixture(scope="module")

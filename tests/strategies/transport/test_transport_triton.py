@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="triton is not installed (it is for Linux a
 INTERPRET = """
     import json, torch, torch.nn.functional as F
     from strategies.transport import gpu_solver, reference
+    from strategies.transport.problem import Options
 
     torch.manual_seed(0)
     x, y = (F.normalize(torch.randn(3, n, 8), dim=-1) for n in (5, 18))
@@ -29,9 +30,8 @@ INTERPRET = """
     source, target = (mass / mass.sum(1, keepdim=True) for mass in (source, target))
     found = {}
     for epsilon, relaxation in ((0.3, None), (0.05, None), (0.01, None), (0.3, 0.5)):
-        options = {"epsilon": epsilon, "relaxation": relaxation}
-        ours = gpu_solver.solve(cost, source, target, **options, iterations=2000, tolerance=1e-4)
-        slow = reference.solve(cost, source, target, **options, iterations=20000, tolerance=1e-7)
+        ours = gpu_solver.solve(cost, source, target, Options(epsilon, 2000, 1e-4, relaxation))
+        slow = reference.solve(cost, source, target, Options(epsilon, 20000, 1e-7, relaxation))
         found[f"{epsilon} {relaxation}"] = {
             "plan": (ours.plan - slow.plan).abs().sum((1, 2)).max().item(),
             "value": (ours.value - slow.value).abs().max().item(),
@@ -40,7 +40,7 @@ INTERPRET = """
             "iterations": int(ours.iterations.max()),
             "slow": int(slow.iterations.max()),
         }
-    failed = gpu_solver.solve(cost, source, target, epsilon=0.01, iterations=10, tolerance=1e-5)
+    failed = gpu_solver.solve(cost, source, target, Options(epsilon=0.01, iterations=10, tolerance=1e-5))
     found["failed"] = failed.converged.tolist()
     print(json.dumps(found))
 """
@@ -97,8 +97,9 @@ def test_cpu_and_long_texts_are_refused():
     import torch
 
     from strategies.transport.gpu_solver import solve
+    from strategies.transport.problem import Options
 
     for size, message in ((4, "runs on a GPU"), (129, "up to 128 tokens")):
         marginal = torch.full((1, size), 1 / size)
         with pytest.raises(ValueError, match=message):
-            solve(torch.zeros(1, size, size), marginal, marginal, epsilon=0.1, iterations=10, tolerance=1e-2)
+            solve(torch.zeros(1, size, size), marginal, marginal, Options(0.1, 10, 1e-2))

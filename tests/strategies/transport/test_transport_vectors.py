@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.transport import cpu_solver, cpu_vectors, solve
-from strategies.transport.cpu_vectors import LANES, add_rows, lower_to_rows, row_minima, row_sums
+from strategies.transport import cpu_loop, cpu_solver, solve
+from strategies.transport.cpu_loop import LANES, add_rows, lower_to_rows, row_minima, row_sums
 from strategies.transport.problem import Transport
 from strategies.transport.torch_solver import in_groups
 
@@ -49,7 +49,7 @@ def test_products_of_eight_rows_are_numpys(height, width):
 def mapped(name, x):
     out = np.empty_like(x)
     for i in range(x.shape[0]):
-        out[i] = cpu_vectors.exponential(x[i]) if name == "exponential" else cpu_vectors.logarithm(x[i])
+        out[i] = cpu_loop.exponential(x[i]) if name == "exponential" else cpu_loop.logarithm(x[i])
     return out
 
 
@@ -57,7 +57,7 @@ def mapped(name, x):
 def mapped_double(x):
     out = np.empty_like(x)
     for i in range(x.shape[0]):
-        out[i] = cpu_vectors.double_exponential(x[i])
+        out[i] = cpu_loop.double_exponential(x[i])
     return out
 
 
