@@ -106,8 +106,8 @@ def measure_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> 
     clean = {name: each for name, each in data.collections.items() if each.split == "test"}
     (folder / FOLDER).mkdir(exist_ok=True)
     for side, kind, severity in conditions:
-        data.collections = noisy_collections(clean, tests.noise(side, kind, severity))
-        cli.trainer.test(cli.model, datamodule=data, verbose=False)
+        noisy = noisy_collections(clean, tests.noise(side, kind, severity))
+        cli.trainer.test(cli.model, datamodule=data.with_attributes(collections=noisy), verbose=False)
         results = by_language(cli.evaluation.results)
         content = {
             language: {row: {"means": each.means, "per_query": each.per_query} for row, each in rows.items()}

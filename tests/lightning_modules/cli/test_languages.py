@@ -189,8 +189,9 @@ def test_workers_change_nothing(finished, train, tmp_path):
 def test_two_ranks_agree_with_one(finished, tongues, tiny_config, process, tmp_path):
     """Half of the batch on each of two ranks: the same sums up to rounding, the same queries, each once."""
     done = process(
-        "train.py", "--config", tiny_config, "--strategy", "contrastive", "--data", "tests.lightning_modules."
-        "test_languages.Tongues", "--data.root", tongues, "--data.language", "sw, ws", "--data.temperature", 3,
+        "train.py", "--config", tiny_config, "--strategy", "contrastive", "--data",
+        "tests.lightning_modules.cli.test_languages.Tongues", "--data.root", tongues, "--data.language", "sw, ws",
+        "--data.temperature", 3,
         "--data.batch_size", 5, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--student.dropout", 0,
         "--output", tmp_path, "--name", "two", "--logger", "none", timeout=500,
     )  # fmt: skip
