@@ -28,7 +28,7 @@ from lightning_modules.vectors import projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
-Score = Literal["pooled", "maxsim", "both"]
+Scoring = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -77,7 +77,7 @@ class DistillationModule(LightningModule):
         warmup_steps: int = 50,
         schedule: Schedule = "linear",
         projection: Projection = "auto",
-        score: Score = "pooled",
+        score: Scoring = "pooled",
         siamese: bool = False,
         target_side: TextSide = "queries",
         source_side: TextSide | None = None,
@@ -88,7 +88,7 @@ class DistillationModule(LightningModule):
         self.save_hyperparameters(ignore=("student", "teacher", "strategy"))
         if "_instantiator" in self.hparams:  # Lightning's mark for them
             self.save_hyperparameters(logger=False)  # the run folder gives loggers the whole configuration
-        check_choice("score", score, get_args(Score))
+        check_choice("score", score, get_args(Scoring))
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("projection", projection, get_args(Projection))
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
@@ -100,7 +100,7 @@ class DistillationModule(LightningModule):
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
-        self.score: Score = score
+        self.score: Scoring = score
         self.siamese, self.target_side = siamese, target_side
         self.lists = False  # whether the strategy is given candidates: `setup` looks at the data
         opposite: TextSide = "documents" if target_side == "queries" else "queries"

@@ -130,7 +130,7 @@ def selected(embeddings: Embeddings, rows: Tensor) -> Embeddings:
     return Embeddings(**columns)
 
 
-def moved(embeddings: Embeddings, device: torch.device | str) -> Embeddings:
+def on_device(embeddings: Embeddings, device: torch.device | str) -> Embeddings:
     """The vectors on another device; see `to_device`."""
     columns: dict[str, Any] = {field.name: getattr(embeddings, field.name) for field in fields(Embeddings)}
     columns = {name: None if value is None else to_device(value, device) for name, value in columns.items()}

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from foundations.checks import check_number
-
-Floats = NDArray[np.float64]
+from retrieval.relevance import Floats
 
 Groups = Sequence[Mapping[str, float]]
 """Query id -> value, for each group."""

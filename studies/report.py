@@ -24,8 +24,8 @@ from studies.runs import (
     check_same_settings,
     default_metric,
     find_folders,
-    read_run,
-    read_scores,
+    finished_run,
+    run_scores,
     strategy_names,
 )
 from studies.tables import Table, detection_table, kinds_table, robustness_table, to_csv, to_latex, to_markdown
@@ -48,10 +48,10 @@ def write_report(
     finished = [folder for folder in folders if is_done(folder)]
     if not finished:
         raise InputError(f"none of the {len(folders)} runs is finished", paths[0])
-    runs = [read_run(folder) for folder in finished]
+    runs = [finished_run(folder) for folder in finished]
     check_same_settings(runs, strategy_names(runs))
     metric = metric or default_metric(runs)
-    study = Study(read_scores(runs, metric), metric)
+    study = Study(run_scores(runs, metric), metric)
     target = Path(output) if output else Path(paths[0]) / "report"
     for part in ("tables", "figures"):
         (target / part).mkdir(parents=True, exist_ok=True)

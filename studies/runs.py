@@ -92,7 +92,7 @@ def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() or (folder / RECORD).is_file()
 
 
-def read_run(folder: Path) -> FinishedRun:
+def finished_run(folder: Path) -> FinishedRun:
     """Read a finished run's configuration and means."""
     config = moved(read_yaml(folder / "config.yaml"))
     means = from_json(read_json(folder / "metrics.json"))
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder, flat(config), labels.get("strategy", labels.get("config")), means)
 
 
-def read_scores(runs: Sequence[FinishedRun], metric: str) -> list[RunScore]:
+def run_scores(runs: Sequence[FinishedRun], metric: str) -> list[RunScore]:
     """The scores of finished runs: of the test as it is, and under test-time noise where it was tested so.
 
     It is an InputError if a run lacks the metric, if that is not a mean over queries, or if two runs are of the same

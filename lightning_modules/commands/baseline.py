@@ -11,7 +11,7 @@ from datamodules.tsv import read_rows, read_texts
 from foundations.errors import InputError
 from retrieval.collection import Collection
 from retrieval.fusion import linear_fusion, reciprocal_rank_fusion
-from retrieval.index.bm25 import BM25, Query, make_lexicon, translate
+from retrieval.index.bm25 import BM25, WeightedWords, make_lexicon, translate
 from retrieval.trec import read_run, write_run
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def bm25(options: Namespace) -> None:
         texts, documents = collection.queries, collection.documents
     if options.translations:
         texts = _translated(texts, Path(options.translations))
-    queries: dict[str, str | Query] = dict(texts)
+    queries: dict[str, str | WeightedWords] = dict(texts)
     if options.lexicon:
         lexicon = make_lexicon(
             (word, text) for _, (word, text) in read_rows(Path(options.lexicon), "word<TAB>translation")

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foundations.cache import Array
 from foundations.checks import check_number
 from foundations.progress import delayed_progress
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
-from lightning_modules.vectors import idf_of_ids, joined, moved, selected, without_gaps
+from lightning_modules.vectors import idf_of_ids, joined, on_device, selected, without_gaps
 from strategies.base import Embeddings
-
-Array = np.ndarray[Any, Any]
 
 
 class Encoder(ABC):
@@ -196,7 +195,7 @@ class ModelTeacher(Teacher):
         batches = list(self.encode_batches(texts, tokens, side))
         order = torch.tensor([row for batch in batches for row in batch.rows]).argsort()
         embeddings = joined([self._contiguous(batch) for batch in batches])
-        return moved(selected(embeddings, order.to(embeddings.pooled.device)), device or "cpu")
+        return on_device(selected(embeddings, order.to(embeddings.pooled.device)), device or "cpu")
 
     def encode_batches(self, texts: Sequence[str], tokens: bool, side: TextSide = "queries") -> Iterator[EncodedBatch]:
         """Encode many texts, those of similar length together, with a progress bar if that takes long.

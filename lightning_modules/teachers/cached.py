@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundations.cache import cache_folder, locked
+from foundations.cache import Array, cache_folder, locked
 from foundations.checks import check_choice
 from foundations.errors import InputError
 from foundations.files import write_json
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.vocabulary import chunks
-from lightning_modules.teachers.base import Array, EncodedBatch, ModelTeacher, Teacher
+from lightning_modules.teachers.base import EncodedBatch, ModelTeacher, Teacher
 from lightning_modules.teachers.store import TeacherStore, text_keys
 from lightning_modules.vectors import host_zeros, idf_of_ids, to_device
 from strategies.base import Embeddings
@@ -138,7 +138,7 @@ class CachedTeacher(Teacher):
         weights = None
         if self._idf is not None:
             weights = [self._idf[np.minimum(ids, len(self._idf) - 1)] for ids in store.ragged("ids", rows)]
-        return padded(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
+        return padded_embeddings(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
 
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the IDF of each token, from the stored ids if texts are stored; see `Teacher.fit_idf`."""
@@ -259,7 +259,7 @@ class CachedTeacher(Teacher):
         write_json(self.folder_of(side) / "about.json", about)
 
 
-def padded(
+def padded_embeddings(
     pooled: Tensor, states: Sequence[Array], weights: Sequence[Array] | None, device: torch.device | str | None
 ) -> Embeddings:
     """Token states of different number as one tensor.

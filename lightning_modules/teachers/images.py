@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from datamodules.images import is_image, load_image
+from foundations.cache import Array
 from foundations.progress import delayed_progress
 from lightning_modules.students.base import TextSide
-from lightning_modules.teachers.base import Array, EncodedBatch, ModelTeacher
+from lightning_modules.teachers.base import EncodedBatch, ModelTeacher
 from strategies.base import Embeddings
 
 if TYPE_CHECKING:

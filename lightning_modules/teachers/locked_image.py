@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from datamodules.packages import PACKAGES
 from datamodules.starter.images import SPLITS, Picture, read_pictures
-from foundations.cache import cache_folder, content_hash, made_once
+from foundations.cache import Array, cache_folder, content_hash, made_once
 from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
-from lightning_modules.teachers.base import Array
 from lightning_modules.teachers.image_head import Captioned, ImageHead, fit_head
 from lightning_modules.teachers.images import ImageTeacher
 from lightning_modules.teachers.online import OnlineTeacher

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from foundations.cache import Array
 from lightning_modules.lightning_private import commit_of
 from lightning_modules.models.files import folder_hash
 from lightning_modules.models.pretrained import load_config, load_tokenizer
@@ -15,7 +16,7 @@ from lightning_modules.models.starter import resolve_model
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.transformer import Pooling, TransformerEncoder
-from lightning_modules.teachers.base import Array, ModelTeacher
+from lightning_modules.teachers.base import ModelTeacher
 from strategies.base import Embeddings
 
 _FORMAT = 1

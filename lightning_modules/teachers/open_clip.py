@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from foundations.cache import content_hash
+from foundations.cache import Array, content_hash
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from lightning_modules.models.files import folder_hash
 from lightning_modules.students.base import TextSide
-from lightning_modules.teachers.base import Array
 from lightning_modules.teachers.images import ImageTeacher
 from strategies.base import Embeddings
 

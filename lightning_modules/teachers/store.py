@@ -10,15 +10,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.images import PREFIX as IMAGE_PREFIX
 from datamodules.images import cache_text
+from foundations.cache import Array
 from foundations.files import UNFINISHED, new_folder
 
-Array = np.ndarray[Any, Any]
 _FORMAT = 1
 
 

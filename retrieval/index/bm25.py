@@ -15,7 +15,7 @@ from foundations.progress import delayed_progress
 from retrieval.collection import Run
 from retrieval.index.exact import TopDocuments
 
-Query = Mapping[str, float]
+WeightedWords = Mapping[str, float]
 """Word -> weight."""
 
 _BLOCK_BYTES = 256 * 2**20
@@ -64,7 +64,7 @@ class BM25:
         self._starts, self._documents = engine.scores["indptr"], engine.scores["indices"]
         self._values = engine.scores["data"]
 
-    def search(self, queries: Mapping[str, str | Query], k: int) -> Run:
+    def search(self, queries: Mapping[str, str | WeightedWords], k: int) -> Run:
         """The k best documents of each query that hold a word of it.
 
         Args:
@@ -90,7 +90,7 @@ class BM25:
                 run[query] = retrieved
         return run
 
-    def _scores(self, query: str | Query) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _scores(self, query: str | WeightedWords) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         """The score of every document, (N,)."""
         scores = np.zeros(len(self.document_ids), dtype=np.float32)
         weights = Counter(words(query)) if isinstance(query, str) else query

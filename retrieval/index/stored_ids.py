@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from foundations.cache import Array
 from foundations.errors import InputError
-
-Array = np.ndarray[Any, Any]
 
 _UNUSABLE = re.compile(r"[\s\0]|^$", re.ASCII)
 

@@ -20,7 +20,7 @@ from scipy import integrate, stats
 
 from retrieval.statistics import holm, macro_t_test, one_group
 from studies.figures import SUMMARIES, Study
-from studies.runs import Condition, find_folders, read_run, read_scores, strategy_names, training_condition
+from studies.runs import Condition, find_folders, finished_run, run_scores, strategy_names, training_condition
 from studies.tables import robustness_table
 
 QUERIES = 40
@@ -110,7 +110,7 @@ def runs(tmp_path_factory) -> Path:
 
 
 def study_of(folder: Path, metric: str = "mrr") -> Study:
-    return Study(read_scores([read_run(each) for each in find_folders([folder])], metric), metric)
+    return Study(run_scores([finished_run(each) for each in find_folders([folder])], metric), metric)
 
 
 def slow(strategy: str, rate: float, language: str, seed: int) -> float:
@@ -201,7 +201,7 @@ def test_missing_seeds_are_named_and_never_averaged_silently(tmp_path, script):
 
 def study_of_finished(folder: Path) -> Study:
     finished = [each for each in find_folders([folder]) if (each / "metrics.json").is_file()]
-    return Study(read_scores([read_run(each) for each in finished], "mrr"), "mrr")
+    return Study(run_scores([finished_run(each) for each in finished], "mrr"), "mrr")
 
 
 def test_wrong_input_is_one_line(tmp_path, script):
@@ -228,10 +228,10 @@ def test_strategies_are_named_by_the_sweep_or_by_what_differs(tmp_path):
     folder = write_study(tmp_path / "runs", strategies=["ot"], rates=(0.0,), languages=["sw"], seeds=(0, 1))
     config = folder / "ot-rate0.0-sw-seed1" / "config.yaml"
     config.write_text(config.read_text().replace("pooled_weight: 1.0", "pooled_weight: 0.5"))
-    read = [read_run(each) for each in find_folders([folder])]
+    read = [finished_run(each) for each in find_folders([folder])]
     assert strategy_names(read) == ["ot (pooled_weight=1.0)", "ot (pooled_weight=0.5)"]
     (folder / "ot-rate0.0-sw-seed1" / "cell.json").write_text(json.dumps({"labels": {"config": "ot_half"}}))
-    assert strategy_names([read_run(each) for each in find_folders([folder])]) == ["ot", "ot_half"]
+    assert strategy_names([finished_run(each) for each in find_folders([folder])]) == ["ot", "ot_half"]
 
 
 def test_training_noise_of_a_configuration():
