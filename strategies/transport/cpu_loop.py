@@ -1,9 +1,8 @@
 """The native loop of the fused solver: one pair after the other, each in its own length, compiled by Numba.
 
 All numbers are in units of epsilon here. Matrices are C-contiguous float32; they and the vectors are padded to a
-multiple of `LANES`: padding has no mass, and kernel entries of zero. Products with a vector take eight rows at once, in
-eight sums that do not wait for each other. Indices are unsigned: Numba would otherwise test each for being negative,
-and the loops over short rows would not vectorise.
+multiple of `LANES`: padding has no mass, and kernel entries of zero. Where loops over short rows must vectorise,
+indices are unsigned: Numba would otherwise test each for being negative.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.transport.cpu_vectors import LANES, add_rows, row_sums
 from strategies.transport.problem import ABSORB, CLAMP, DROP, FINE, LARGEST_OMEGA, LEAST, NEWTON_LIMIT, TINY
 
 Array: TypeAlias = NDArray[Any]
@@ -65,7 +65,6 @@ LOG2E, LN2, LOWEST, DROPPED = F32(1.4426950408889634), F32(0.6931471805599453), 
 MOST_OMEGA, LARGEST, LARGE, SMALLEST, SMALL = F32(LARGEST_OMEGA), F32(CLAMP), F32(ABSORB), F32(LEAST), F32(TINY)
 SINGLE = F32(FINE)
 
-LANES = 8  # rows that are worked on together
 WINDOW = 6  # iterations from which the rate of convergence is estimated
 PATIENCE = 60  # iterations before which a pair is not given to Newton steps for its slowness
 BLOCK = 4096  # kernel entries that stay in the first cache between the two half-steps, in addition to the vectors
@@ -138,37 +137,6 @@ def copy(x: Array, out: Array) -> None:
     """Copy a vector."""
     for i in range(x.shape[0]):
         out[i] = x[i]
-
-
-@inlined
-def row_sums(matrix: Array, first: int, vector: Array, out: Array) -> None:
-    """out[first + r] = sum_j matrix[first + r, j] vector[j], for eight rows r."""
-    i = np.uintp(first)
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = ZERO
-    for j in range(np.uintp(matrix.shape[1])):
-        x = vector[j]
-        s0 += matrix[i, j] * x
-        s1 += matrix[i + _1, j] * x
-        s2 += matrix[i + _2, j] * x
-        s3 += matrix[i + _3, j] * x
-        s4 += matrix[i + _4, j] * x
-        s5 += matrix[i + _5, j] * x
-        s6 += matrix[i + _6, j] * x
-        s7 += matrix[i + _7, j] * x
-    out[i], out[i + _1], out[i + _2], out[i + _3] = s0, s1, s2, s3
-    out[i + _4], out[i + _5], out[i + _6], out[i + _7] = s4, s5, s6, s7
-
-
-@inlined
-def add_rows(matrix: Array, first: int, vector: Array, out: Array) -> None:
-    """out[j] += sum_r matrix[first + r, j] vector[first + r], over eight rows r."""
-    i = np.uintp(first)
-    x0, x1, x2, x3 = vector[i], vector[i + _1], vector[i + _2], vector[i + _3]
-    x4, x5, x6, x7 = vector[i + _4], vector[i + _5], vector[i + _6], vector[i + _7]
-    for j in range(np.uintp(matrix.shape[1])):
-        low = (matrix[i, j] * x0 + matrix[i + _1, j] * x1) + (matrix[i + _2, j] * x2 + matrix[i + _3, j] * x3)
-        high = (matrix[i + _4, j] * x4 + matrix[i + _5, j] * x5) + (matrix[i + _6, j] * x6 + matrix[i + _7, j] * x7)
-        out[j] += low + high
 
 
 @inlined
@@ -264,20 +232,20 @@ def sweep(
     fill(column, ZERO)
     if height <= block:  # without slices, which cost as much as a short loop
         for i in range(0, height, LANES):
-            row_sums(kernel, i, v, sums)
+            row_sums(kernel, width, i, v, sums)
         error = half_step(a, sums, old, new, omega, pull, share)[0]
         for i in range(0, height, LANES):
-            add_rows(kernel, i, new, column)
+            add_rows(kernel, width, i, new, column)
         return error
     error = ZERO
     for first in range(0, height, block):
         last = min(first + block, height)
         for i in range(first, last, LANES):
-            row_sums(kernel, i, v, sums)
+            row_sums(kernel, width, i, v, sums)
         part = slice(first, last)
         error += half_step(a[part], sums[part], old[part], new[part], omega, pull[part], share)[0]
         for i in range(first, last, LANES):
-            add_rows(kernel, i, new, column)
+            add_rows(kernel, width, i, new, column)
     return error
 
 

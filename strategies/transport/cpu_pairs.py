@@ -10,7 +10,6 @@ import numpy as np
 from strategies.transport.cpu_loop import (
     F32,
     FAR,
-    LANES,
     ZERO,
     Array,
     compiled,
@@ -22,6 +21,7 @@ from strategies.transport.cpu_loop import (
     source_stamp,
     start,
 )
+from strategies.transport.cpu_vectors import LANES
 
 SOLVED, HARD, WRONG = 0, 1, 2
 """States of a pair: solved as well as it can be here, left to Newton steps, masses that are no distributions."""

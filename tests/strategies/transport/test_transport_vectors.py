@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from strategies.transport import cpu_loop, cpu_solver, solve
-from strategies.transport.cpu_loop import LANES, add_rows, lower_to_rows, row_minima, row_sums
+from strategies.transport.cpu_loop import lower_to_rows, row_minima
+from strategies.transport.cpu_vectors import LANES, add_rows, row_sums
 from strategies.transport.problem import Transport
 from strategies.transport.torch_solver import in_groups
 
@@ -17,11 +18,11 @@ from strategies.transport.torch_solver import in_groups
 def run(name, matrix, of_columns, of_rows, row_out, column_out):
     for first in range(0, matrix.shape[0], LANES):
         if name == "row_sums":
-            row_sums(matrix, first, of_columns, row_out)
+            row_sums(matrix, matrix.shape[1], first, of_columns, row_out)
         elif name == "row_minima":
             row_minima(matrix, first, row_out)
         elif name == "add_rows":
-            add_rows(matrix, first, of_rows, column_out)
+            add_rows(matrix, matrix.shape[1], first, of_rows, column_out)
         else:
             lower_to_rows(matrix, first, of_rows, column_out)
 
