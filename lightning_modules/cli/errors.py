@@ -77,7 +77,7 @@ def _nearest(path: str) -> str:
     """The nearest option of the same group, or else of all."""
     names = parser_options()
     group, _, last = path.rpartition(".")
-    siblings = [name.rpartition(".")[2] for name in names if group and name.startswith(f"{group}.")]
+    siblings = [name.rpartition(".")[2] for name in names if group and name.rpartition(".")[0] == group]
     return did_you_mean(last, siblings) or did_you_mean(path, names, 0.6 if group else 0.75)
 
 

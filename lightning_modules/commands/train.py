@@ -18,13 +18,16 @@ def train(arguments: list[str]) -> None:
         print(completion_script(parsed.completion))
         return
     from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.models.files import read_weights
     from lightning_modules.run.results import print_results
 
     cli = PotstillCLI(parsed)
     if cli.is_finished:
         print(f"{cli.folder}: this run is finished, there is nothing to resume", file=sys.stderr)
     else:
-        if parsed.resume is not None and cli.start_checkpoint is None:
+        if cli.start_checkpoint is not None:
+            read_weights(cli.start_checkpoint)  # a damaged one is an error before the run folder is written to
+        elif parsed.resume is not None:
             print(f"{cli.folder}: no checkpoint was written yet, so the run starts again", file=sys.stderr)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.start_checkpoint, weights_only=True)
         best = cli.best_checkpoint

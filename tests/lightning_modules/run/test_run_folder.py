@@ -208,3 +208,15 @@ def test_the_curve_stays_whole_when_the_best_checkpoint_is_loaded_for_the_test(t
     folder.history.append(points[2])
     folder.load_state_dict({"history": points[:1]})  # best.ckpt
     assert folder.history == points
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_folder_left_alone(finished_run, script, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    (folder / "metrics.json").unlink()  # as if the run had been cut off
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"garbage")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text() + "# as it was\n")
+    done = script("train.py", "--resume", folder)
+    assert done.status == 2
+    assert "last.ckpt: cannot be read as a checkpoint" in done.err
+    assert config.read_text().endswith("# as it was\n")
