@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -114,12 +115,13 @@ def write_shards(
     folder = Path(folder)
     manifest, ids = read_manifest(folder), StoredIds(folder)
     count, size = 0, manifest["block"]
-    missing = [n for n in range(rank, _blocks(manifest), world_size) if not _is_complete(folder, n, manifest)]
+    own = range(rank, _blocks(manifest), world_size)
+    for name, number in product(("tokens", "lengths", "pooled"), own):
+        remove_unfinished(_file(folder, name, number))  # a kill may leave it of a complete block too
+    missing = [number for number in own if not _is_complete(folder, number, manifest)]
     total = sum(min(len(ids), (n + 1) * size) - n * size for n in missing)
     with delayed_progress(f"encode into {folder.name}", total) as advance:
         for number in missing:
-            for name in ("tokens", "lengths", "pooled"):
-                remove_unfinished(_file(folder, name, number))
             names = ids[number * size : (number + 1) * size]
             _write_block(folder, number, manifest, [texts[name] for name in names], encode, advance)
             count += len(names)

@@ -86,6 +86,7 @@ def test_resumes_with_the_missing_blocks_and_the_same_bytes(tmp_path):
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         write(broken, encode=Encoder(fail_after=33))
+    (broken / ".unfinished-pooled-00002.npy-def").mkdir()  # of a block that is complete: killed while tidying up
     (broken / ".unfinished-pooled-00004.npy-abc").mkdir()  # what SIGKILL would leave
     (broken / ".unfinished-pooled-00004.npy-abc" / "pooled-00004.npy").write_bytes(b"half a bl")
     pooled = broken / "pooled-00001.npy"
