@@ -43,7 +43,7 @@ def rerank_run(module: DistillationModule, collection: Collection, run: Run, dep
                 raise InputError(f"the {what} {name!r} is not in the collection {collection.name!r}", path)
 
     def encoded(side: TextSide, ids: list[str]) -> EncodedTexts:
-        texts = collection.queries if side == "queries" else collection.documents
+        texts = collection.texts(side)
         encoder = encoder_of(module, module.reader_of(collection, side))
         return encode(encoder, {name: texts[name] for name in ids}, side, tokens=module.score != "pooled")
 

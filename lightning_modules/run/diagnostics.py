@@ -81,7 +81,7 @@ def statistics(
         "train source": ([pair.source for pair in sample], teacher),
         "train target": ([pair.target for pair in sample], student),
     }
-    dev = [collection for name, collection in data.collections.items() if name.partition("/")[0] == "dev"]
+    dev = [collection for collection in data.collections.values() if collection.split == "dev"]
     for side in get_args(TextSide):
         for reader, tokenization in (("student", student), ("teacher", teacher)):
             read = (collection.texts(side).values() for collection in dev if reader_of(collection, side) == reader)
