@@ -29,6 +29,7 @@ from rich.progress import Progress
 
 from benchmarks.strategies_report import write_report
 from foundations.files import read_json, write_whole
+from retrieval.results import is_finished
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ot": ("strategies.ot.OptimalTransport", {"pooled_weight": 0.0}),
@@ -181,7 +182,7 @@ def run_cells(cells: list[StrategyCell], folder: Path, workers: int) -> list[dic
 def make_teachers(students: list[str]) -> None:
     """Train the teachers that some conditions need, where that was not done yet."""
     for folder in (Path(TEACHERS[student]) for student in students if student in TEACHERS):
-        if not (folder / "metrics.json").is_file():
+        if not is_finished(folder):
             output = ["--output", str(folder.parent), "--name", folder.name]
             subprocess.run([sys.executable, "train.py", *LATE_TEACHER, *output], check=True)
 

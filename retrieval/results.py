@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -23,6 +24,11 @@ _ORDER_IN_FILES = ("test", "undistilled", "teacher")
 T = TypeVar("T")
 Rows = dict[str, PerQuery]
 """Row -> metric -> query id -> value."""
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end: its metrics are written last."""
+    return (folder / "metrics.json").is_file()
 
 
 def named(row: str, language: str) -> str:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from foundations.errors import InputError
 from foundations.files import read_json, write_json
 from lightning_modules.names import moved
+from retrieval.results import is_finished
 from studies.grid import Cell, difference
 
 RECORD = "cell.json"
@@ -46,16 +47,11 @@ class Outcome:
     message: str = ""  # of the error, in one line
 
 
-def is_done(folder: Path) -> bool:
-    """Whether the run in a folder is finished: its metrics are written last."""
-    return (folder / "metrics.json").is_file()
-
-
 def check_records(cells: Sequence[Cell], output: Path) -> None:
     """Refuse, by an InputError, a folder that has a run with other settings, or one that no sweep made."""
     for cell in cells:
         folder = output / cell.name
-        if not is_done(folder) and not (folder / "checkpoints").is_dir():
+        if not is_finished(folder) and not (folder / "checkpoints").is_dir():
             continue  # nothing was trained
         record = folder / RECORD
         if not record.is_file():
@@ -91,7 +87,7 @@ def run_cell(cell: Cell, options: SweepOptions, train: Train) -> Outcome:
 
 
 def _run(cell: Cell, folder: Path, options: SweepOptions, train: Train) -> None:
-    if not is_done(folder):
+    if not is_finished(folder):
         write_json(folder / RECORD, {"name": cell.name, "labels": cell.labels, "options": cell.options,
                                      "settings": _plain(cell.settings())})  # fmt: skip
         train([
@@ -99,7 +95,7 @@ def _run(cell: Cell, folder: Path, options: SweepOptions, train: Train) -> None:
             "--trainer.enable_progress_bar=false", "--resume",
             *(["--plots=false"] if options.logger == "none" else []),  # the report draws; saves a sixth of a small cell
         ])  # fmt: skip
-        if not is_done(folder):
+        if not is_finished(folder):
             raise RuntimeError("the run ended without metrics.json")
     if options.test_noise is not None:
         from studies.noisy_tests import measure_under_noise

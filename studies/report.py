@@ -13,8 +13,7 @@ from foundations.commands import Parser
 from foundations.errors import InputError
 from foundations.files import write_whole
 from foundations.progress import delayed_progress
-from retrieval.results import AVERAGE, LABELS
-from studies.cells import is_done
+from retrieval.results import AVERAGE, LABELS, is_finished
 from studies.curves import kind_curves, language_curves, save
 from studies.figures import NO_NOISE, Difference, Series, Study, title
 from studies.page import Section, render_page, scaled
@@ -45,7 +44,7 @@ def write_report(
     It is an InputError if no run is finished, a file is not what it should be, or the runs cannot be compared.
     """
     folders = find_folders(paths)
-    finished = [folder for folder in folders if is_done(folder)]
+    finished = [folder for folder in folders if is_finished(folder)]
     if not finished:
         raise InputError(f"none of the {len(folders)} runs is finished", paths[0])
     runs = [finished_run(folder) for folder in finished]

@@ -13,7 +13,8 @@ from foundations.commands import Parser
 from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import config_file
 from lightning_modules.commands.train import train
-from studies.cells import LOG, Outcome, SweepOptions, check_records, is_done
+from retrieval.results import is_finished
+from studies.cells import LOG, Outcome, SweepOptions, check_records
 from studies.grid import Cell, read_sweeps, select
 from studies.noisy_tests import TEST_NOISE_SUFFIX, is_tested, read_test_noise
 
@@ -88,7 +89,7 @@ def _sweep_options(options: argparse.Namespace) -> SweepOptions:
 
 def _is_finished(cell: Cell, options: SweepOptions) -> bool:
     folder = options.output / cell.name
-    return is_done(folder) and (options.test_noise is None or is_tested(folder, cell.labels, options.test_noise))
+    return is_finished(folder) and (options.test_noise is None or is_tested(folder, cell.labels, options.test_noise))
 
 
 def _submit(cells: Sequence[Cell], sweep_options: SweepOptions, options: argparse.Namespace) -> int:

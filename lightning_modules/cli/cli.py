@@ -27,8 +27,9 @@ from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
-from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
+from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
 from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
+from retrieval.results import is_finished
 from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {

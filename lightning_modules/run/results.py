@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from foundations.files import read_json
-from retrieval.results import Rows, from_json, groups
+from retrieval.results import Rows, from_json, groups, is_finished
 from retrieval.statistics import macro_mean, macro_permutation_test, macro_t_test, paired_differences
 from retrieval.table import Means, format_p, print_table, results_table
 
@@ -31,7 +31,7 @@ def verdict(grouped: Mapping[str, Rows]) -> str:
 
 def print_results(folder: Path) -> None:
     """Print the results in a run folder, and where its files are; one line where there are none."""
-    if not (folder / "metrics.json").is_file():
+    if not is_finished(folder):
         print(f"{folder}: no results are kept of a run with fast_dev_run or limit_test_batches 0")
         return
     grouped: dict[str, Rows] = from_json(read_json(folder / "per_query.json"))

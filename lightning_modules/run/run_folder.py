@@ -19,7 +19,7 @@ from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
 from retrieval.collection import Collection
-from retrieval.results import Result, averages, by_language, to_json
+from retrieval.results import Result, averages, by_language, is_finished, to_json
 from retrieval.trec import write_qrels, write_run
 from retrieval.views import views_of
 
@@ -37,11 +37,6 @@ def new_run_folder(output: str, name: str) -> Path:
     while is_finished(folder := _numbered(output, name, number)) or (not job and folder.exists()):
         number += 1
     return folder
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run in a folder came to its end: its metrics are written last."""
-    return (folder / "metrics.json").is_file()
 
 
 def newest_run_folder(output: str, name: str) -> Path:

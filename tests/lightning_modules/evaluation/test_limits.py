@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.run.run_folder import is_finished
+from retrieval.results import is_finished
 
 
 @pytest.fixture

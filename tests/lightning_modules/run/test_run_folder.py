@@ -11,7 +11,8 @@ import yaml
 
 from foundations.errors import InputError
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.run.run_folder import RunFolder, is_finished, new_run_folder, newest_run_folder
+from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
+from retrieval.results import is_finished
 
 METRICS = ["map", "ndcg@10", "precision@1"]
 
