@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 
@@ -195,6 +197,29 @@ def read_json(path: str | Path, expected: str = "JSON") -> Any:
         return json.loads(read_text(path, expected))
     except json.JSONDecodeError as error:
         raise InputError(f"invalid JSON ({error.msg}), expected {expected}", path, error.lineno) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The content of a YAML file that holds keys and values.
+
+    Raises:
+        InputError: no file, invalid UTF-8, invalid YAML, with its line, or something else than keys and values.
+    """
+    with yaml_errors(path):
+        content = yaml.load(read_text(path, "YAML"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(content, dict):
+        raise InputError("expected YAML with keys and values", path)
+    return content
+
+
+@contextmanager
+def yaml_errors(path: str | Path) -> Iterator[None]:
+    """Turn an error of the YAML in a file into an `InputError` with its line."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"invalid YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import yaml
 
 from foundations.checks import check_choice, did_you_mean
 from foundations.errors import InputError, as_input_error
-from foundations.files import read_text
+from foundations.files import read_yaml
 from lightning_modules.cli.front_door import parse
 
 PROGRAM = "train.py"
@@ -117,18 +117,6 @@ def select(cells: Sequence[Cell], conditions: Sequence[str]) -> list[Cell]:
     if not cells:
         raise InputError("no cell is left by these conditions")
     return list(cells)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; all else is an InputError."""
-    try:
-        content = yaml.load(read_text(path, "YAML"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"invalid YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
-    if not isinstance(content, dict):
-        raise InputError("expected YAML with keys and values", path)
-    return content
 
 
 def _kind(key: Any, spec: Any, path: str | Path) -> str:

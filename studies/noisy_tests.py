@@ -10,9 +10,8 @@ from typing import Any
 from datamodules.noise.options import EvaluationNoise
 from foundations.checks import check_choice
 from foundations.errors import InputError, as_input_error
-from foundations.files import write_json
+from foundations.files import read_yaml, write_json
 from retrieval.results import by_language, to_json
-from studies.grid import read_yaml
 
 TEST_NOISE_SUFFIX = ".test_noise.yaml"
 """The file next to ``noise.yaml`` is ``noise.test_noise.yaml``, as W&B's format has no key for it."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from foundations.files import read_json
+from foundations.files import read_json, read_yaml
 from foundations.progress import delayed_progress
 from lightning_modules.names import SHORT_NAMES, moved
 from retrieval.results import from_json
 from studies.cells import RECORD
-from studies.grid import flat, read_yaml
+from studies.grid import flat
 from studies.noisy_tests import FOLDER
 
 CLEAN = "clean"

@@ -16,7 +16,7 @@ import yaml
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from foundations.files import read_text
+from foundations.files import read_text, yaml_errors
 from lightning_modules.cli.front_door import full_key, short_key
 from lightning_modules.cli.help import parser_options
 from lightning_modules.names import SHORT_NAMES
@@ -94,11 +94,8 @@ def _position(path: str, files: Sequence[Path], arguments: Sequence[str]) -> tup
 
 def keys_of(file: Path) -> list[tuple[str, int]]:
     """The keys of a YAML file as dotted names without ``init_args``, with their lines."""
-    try:
+    with yaml_errors(file):
         root = yaml.compose(read_text(file, "YAML"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise InputError(f"invalid YAML: {error.problem}", file, None if mark is None else mark.line + 1) from None
     if root is not None and not isinstance(root, yaml.MappingNode):
         raise InputError("expected options as `key: value`", file, 1)
     return list(_keys(root, ""))

@@ -11,10 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from foundations.errors import InputError, as_input_error
-from foundations.files import write_json
+from foundations.files import read_yaml, write_json
 from lightning_modules.cli.front_door import Arguments, run_config
 from lightning_modules.names import moved
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
@@ -153,7 +151,7 @@ def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
     evaluated = [part.image_splits().evaluated for part in parts if isinstance(part, SplitByImage)]
     if not evaluated:
         return
-    trained = _trained_images(yaml.safe_load(moved(config.read_text(encoding="utf-8")))["data"])
+    trained = _trained_images(moved(read_yaml(config))["data"])
     tested = frozenset().union(*evaluated)
     if found := trained & tested:
         raise InputError(
