@@ -115,7 +115,7 @@ def without_gaps(embeddings: Embeddings) -> Embeddings:
     order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
     mask, rows = mask.gather(1, order), torch.arange(len(mask), device=mask.device)[:, None]
     weights = None if embeddings.weights is None else embeddings.weights[rows, order] * mask
-    return replace(embeddings, tokens=states[rows, order] * mask[..., None], mask=mask, weights=weights)
+    return replace(embeddings, tokens=states[rows, order] * mask[..., None], mask=mask, weights=weights, types=None)
 
 
 def selected(embeddings: Embeddings, rows: Tensor) -> Embeddings:

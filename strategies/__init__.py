@@ -4,6 +4,7 @@ from __future__ import annotations
 
 STRATEGIES: dict[str, str] = {
     "ot": "strategies.ot.OptimalTransport",
+    "ot_contrastive": "strategies.ot_contrastive.OTContrastive",
     "ot_match": "strategies.ot_match.OTMatch",
     "mse": "strategies.mse.MSE",
     "contrastive": "strategies.contrastive.Contrastive",

@@ -27,6 +27,9 @@ class Embeddings:
         weights: inverse document frequency of each token, > 0 at real tokens; (B, T), or None.
         noisy: True at pairs that are known to be put together wrongly, since the noise was made on purpose; (B,),
             bool, or None where that is not known. For diagnostics alone: a loss must not look at it.
+        types: equal where the states of two tokens are the same by construction, such as the piece of a token whose
+            state does not depend on the others; (B, T), int64, or None where that is not so. A gradient may then reach
+            only one of the equal tokens, for all of them.
     """
 
     pooled: Tensor
@@ -35,6 +38,7 @@ class Embeddings:
     ids: Tensor | None = None
     weights: Tensor | None = None
     noisy: Tensor | None = None
+    types: Tensor | None = None
 
     def require_tokens(self) -> tuple[Tensor, Tensor]:
         """The token states (B, T, D) and their mask (B, T); ValueError if the encoder gave only pooled vectors."""

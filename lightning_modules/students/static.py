@@ -74,7 +74,7 @@ class StaticEncoder(TextEncoder):
         if tokens:
             states = self._project(states)
             pooled = F.normalize(masked_mean(states, weights), dim=-1)
-            return Embeddings(pooled, states, mask, weights=self._weights(inputs))
+            return Embeddings(pooled, states, mask, weights=self._weights(inputs), types=inputs["input_ids"])
         # The linear layer is affine and the weights of the mean sum to one, so B rows need it instead of B * T.
         return Embeddings(F.normalize(self._project(masked_mean(states, weights)).float(), dim=-1))
 

@@ -34,9 +34,8 @@ def transport_loss(
     """
     check_widths(student, teacher)
     with torch.no_grad(), without_autocast(student.pooled):
-        x, y = _side(teacher), _side(student)
-        cost = x.vectors() @ y.vectors().mT
-        cost = cost.mul_(-x.scale[:, :, None]).mul_(y.scale[:, None, :]).add_(1.0)
+        x, y = unit_side(*teacher.require_tokens()), unit_side(*student.require_tokens())
+        cost = x.cost(y)
         transport = solver(cost)
         weights = transport.plan if epsilon is None else implicit_weights(transport.plan, cost, epsilon)
         products = cost.mul_(weights)  # in its place: it is as large as a plan
@@ -71,27 +70,45 @@ def implicit_weights(plan: Tensor, cost: Tensor, epsilon: float) -> Tensor:
     return (p * (1 + (multiplier * r)[:, :, None] + (m * q)[:, None, :] - c)).to(cost)
 
 
-class _Side(NamedTuple):
-    """The token states of one side, whose unit vectors are vectors() times scale, not made."""
+class UnitSide(NamedTuple):
+    """The token states of one side, whose unit vectors are vectors() times scale, not made unless asked for."""
 
-    tokens: Tensor  # (B, T, D), any precision
-    scale: Tensor  # (B, T), 1 / norm, zero at padding
-    padding: Tensor | None  # (B, T), where states must be set to zero
+    tokens: Tensor  # (..., T, D), any precision
+    scale: Tensor  # (..., T), 1 / norm, zero at padding
+    padding: Tensor | None  # (..., T), where states must be set to zero
 
     def vectors(self) -> Tensor:
         """The states in float32, finite at padding."""
         states = at_least_float32(self.tokens)
-        return states if self.padding is None else states.masked_fill(self.padding[:, :, None], 0.0)
+        return states if self.padding is None else states.masked_fill(self.padding[..., None], 0.0)
+
+    def unit(self) -> Tensor:
+        """The unit vectors, zero at padding."""
+        return self.vectors() * self.scale[..., None]
+
+    def cost(self, other: UnitSide) -> Tensor:
+        """1 - cosine of each token of this side with each of the other; (B, S, T), 1 at padding."""
+        products = self.vectors() @ other.vectors().mT
+        return products.mul_(-self.scale[:, :, None]).mul_(other.scale[:, None, :]).add_(1.0)
+
+    def by_states(self, gradient: Tensor, factor: Tensor) -> Tensor:
+        """The gradient by the states (..., T, D), from that by their unit vectors, times a number."""
+        states = self.vectors()
+        along = torch.einsum("...d,...d->...", gradient, states) * self.scale.square()
+        # A vector shorter than SHORTEST is divided by that, a constant.
+        along = along.masked_fill_(self.scale >= 1 / SHORTEST, 0.0)
+        scale = (self.scale * factor)[..., None]
+        return (gradient * scale).addcmul_(states, along[..., None] * scale, value=-1).to(self.tokens.dtype)
 
 
-def _side(embeddings: Embeddings) -> _Side:
-    tokens, mask = embeddings.require_tokens()
+def unit_side(tokens: Tensor, mask: Tensor) -> UnitSide:
+    """States (..., T, D), True at real ones (..., T), and one number for each that makes it a unit vector."""
     exact = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(tokens, dim=-1, dtype=exact)
     scale = torch.where(mask, norm.clamp(min=SHORTEST).reciprocal(), 0.0)
     # Off the CPU a look at the values would have to wait for them; a copy is cheaper.
     finite = tokens.device.type == "cpu" and bool((norm < _LARGE).all())
-    return _Side(tokens, scale, None if finite else ~mask)
+    return UnitSide(tokens, scale, None if finite else ~mask)
 
 
 class _Weighted(torch.autograd.Function):
@@ -114,7 +131,7 @@ class _Weighted(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the sides that need one."""
         x_tokens, y_tokens, x_scale, y_scale, x_total, y_total, weights, x_padding, y_padding = ctx.saved_tensors
-        x, y = _Side(x_tokens, x_scale, x_padding), _Side(y_tokens, y_scale, y_padding)
+        x, y = UnitSide(x_tokens, x_scale, x_padding), UnitSide(y_tokens, y_scale, y_padding)
         with without_autocast(gradient):
             gradient = gradient.to(weights)[:, None]
             by_x = _by_tokens(x, y, weights, x_total, gradient) if ctx.needs_input_grad[0] else None
@@ -122,7 +139,7 @@ class _Weighted(torch.autograd.Function):
         return by_x, by_y, *[None] * 8
 
 
-def _by_tokens(own: _Side, other: _Side, weights: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
+def _by_tokens(own: UnitSide, other: UnitSide, weights: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
     """The gradient by one side's token states (B, T, D), from weights (B, T, S), their sums with cosines (B, T)."""
     scaled = weights * (own.scale * -gradient)[:, :, None]
     scaled *= other.scale[:, None, :]

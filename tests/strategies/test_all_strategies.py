@@ -20,6 +20,7 @@ from strategies.kl import KL
 from strategies.margin_mse import MarginMSE
 from strategies.mse import MSE
 from strategies.ot import OptimalTransport
+from strategies.ot_contrastive import OTContrastive
 from strategies.ot_match import OTMatch
 from strategies.relational import Relational
 from strategies.weighted_sum import WeightedSum
@@ -33,6 +34,14 @@ VARIANTS = {
         lambda: OptimalTransport(solver="ipot", epsilon=0.5),
         lambda: OptimalTransport(marginal_relaxation=2.0, epsilon=0.01, pooled_weight=0.0),
         lambda: OptimalTransport(mass=0.7),
+    ],
+    "ot_contrastive": [
+        OTContrastive,
+        lambda: OTContrastive(marginal_relaxation=2.0, epsilon=0.01, pooled_weight=0.0),
+        lambda: OTContrastive(mass=0.7, marginals="idf"),
+        lambda: OTContrastive(plan="attention"),
+        lambda: OTContrastive(plan="greedy"),
+        lambda: OTContrastive(plan="uniform", marginals="norm"),
     ],
     "ot_match": [OTMatch, lambda: OTMatch(warmup_steps=0, symmetric=True, mass=1.0, contrastive_weight=0.5)],
     "mse": [MSE, lambda: MSE("token"), lambda: MSE("token", pooled_weight=0.0)],
