@@ -119,6 +119,7 @@ class DistillationModule(LightningModule):
         sample = data.sample_pairs() if fits else []
         self.lists = fits and takes_candidates(self.distillation, sample)
         if fits:
+            warn_of_lengths(self.distillation, self.score)
             texts = [pair.target for pair in sample] + ([pair.source for pair in sample] if self.siamese else [])
             self.student.adapt_vocabulary(texts + (candidate_texts(sample, self.siamese) if self.lists else []))
             for table in self.student.token_tables():
@@ -246,6 +247,17 @@ class DistillationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
         return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+
+
+def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
+    """Say so where the loss sees tokens by their cosines alone, and evaluation pools them."""
+    if score != "maxsim" and not strategy.sees_pooled:
+        rank_zero_warn(
+            f"{type(strategy).__name__} does not look at pooled vectors here, but model.score is {score}: the cosine of "
+            "a token does not see its length, so the most frequent tokens grow longest and outweigh the others in the "
+            "mean of a text (docs/strategies.md); give it a term on pooled vectors, by a pooled_weight above 0 or by "
+            "mse in a weighted_sum, or search with --model.score maxsim"
+        )
 
 
 class RunningMeans:

@@ -96,6 +96,9 @@ class DistillationStrategy(nn.Module, ABC):
     needs_tokens: bool = False
     """Whether the encoders must give token states. An instance may set it from its options."""
 
+    sees_pooled: bool = True
+    """Whether the loss depends on the pooled vectors. An instance may set it from its options."""
+
     needs_weights: bool = False
     """Whether the encoders must give token weights (IDF marginals). An instance may set it from its options."""
 

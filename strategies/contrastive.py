@@ -112,6 +112,7 @@ class Contrastive(DistillationStrategy):
         self.symmetric, self.score, self.query = symmetric, score, query
         self.listed, self.uses_candidates = listed, listed != "off"
         self.needs_tokens = score == "maxsim"
+        self.sees_pooled = score == "pooled"
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable else None
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:

@@ -85,6 +85,7 @@ class KL(DistillationStrategy):
         self.score: Score = score
         self.passages: Passages = passages
         self.needs_tokens = score == "maxsim"
+        self.sees_pooled = score == "pooled"
         self.needs_candidates = passages == "listed"
         self.uses_candidates = self.uses_scores = passages != "batch"
 

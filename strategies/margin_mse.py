@@ -62,6 +62,7 @@ class MarginMSE(DistillationStrategy):
         self.score: Score = score
         self.given_scale = given_scale
         self.needs_tokens = score == "maxsim"
+        self.sees_pooled = score == "pooled"
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The squared error of the margins."""

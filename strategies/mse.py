@@ -59,7 +59,7 @@ class MSE(DistillationStrategy):
             raise ValueError("pooled_weight 0 leaves no loss at level pooled: give a weight above 0, or level token")
         self.level: Level = level
         self.pooled_weight = pooled_weight
-        self.needs_tokens = level == "token"
+        self.needs_tokens, self.sees_pooled = level == "token", pooled_weight > 0
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The pooled term if it has a weight, and the token term at that level."""

@@ -113,6 +113,7 @@ class OptimalTransport(DistillationStrategy):
         self.marginal_relaxation = marginal_relaxation
         self.mass = None if mass == 1 else mass
         self.needs_weights = marginals == "idf"
+        self.sees_pooled = pooled_weight > 0
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
         """The transport cost, and the pooled term if it has a weight."""

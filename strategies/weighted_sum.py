@@ -70,6 +70,7 @@ class WeightedSum(DistillationStrategy):
         self.strategies = nn.ModuleDict(strategies)
         self.weights = {name: weights.get(name, 1.0) for name in strategies}
         self.needs_tokens = any(strategy.needs_tokens for strategy in strategies.values())
+        self.sees_pooled = any(strategy.sees_pooled for strategy in strategies.values())
         self.needs_weights = any(strategy.needs_weights for strategy in strategies.values())
         self.needs_candidates = any(strategy.needs_candidates for strategy in strategies.values())
         self.uses_candidates = any(strategy.uses_candidates for strategy in strategies.values())

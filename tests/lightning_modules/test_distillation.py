@@ -15,6 +15,7 @@ from strategies.base import DistillationStrategy
 from strategies.contrastive import Contrastive
 from strategies.mse import MSE
 from strategies.ot import OptimalTransport
+from strategies.ot_contrastive import OTContrastive
 from strategies.ot_match import OTMatch
 from strategies.weighted_sum import WeightedSum
 
@@ -115,6 +116,7 @@ STRATEGIES = {
     "ot idf": lambda: OptimalTransport(marginals="idf"),
     "ot unbalanced": lambda: OptimalTransport(marginal_relaxation=1.0),
     "ot partial": lambda: OptimalTransport(mass=0.8),
+    "ot_contrastive": OTContrastive,
     "ot_match": OTMatch,
     "contrastive": Contrastive,
     "sum": lambda: WeightedSum({"ot": OptimalTransport(pooled_weight=0.0), "mse": MSE()}, weights={"ot": 0.5}),

@@ -182,6 +182,13 @@ def test_widths_must_agree(build, make_side):
         build()(make_side(width=4), make_side(width=8))
 
 
+@every_strategy
+def test_whether_the_loss_depends_on_the_pooled_vectors_is_declared(build, make_side):
+    strategy, student = build(), with_gradient(make_side(seed=1))
+    loss_of(strategy(student, make_side(seed=2))).backward()
+    assert strategy.sees_pooled == (student.pooled.grad is not None)
+
+
 def poor(candidates):
     return Embeddings(candidates.pooled, ids=candidates.ids)
 

@@ -52,6 +52,22 @@ def test_truncation_is_reported(script, tiny_config, tmp_path):
     assert any(0 < float(line.split(",")[column]) <= 1 for line in lines[1:] if line.split(",")[column])
 
 
+def lengths_matter(warnings):
+    return sum("does not look at pooled vectors" in str(each.message) for each in warnings)
+
+
+@pytest.mark.parametrize(("options", "times"), [(["--strategy.pooled_weight", "0"], 1), ([], 0)])
+def test_a_loss_without_pooled_vectors_is_reported_where_they_are_searched(
+    script, tiny_config, tmp_path, recwarn, options, times
+):
+    words = ["--config", tiny_config, "--output", tmp_path, "--logger", "none", "--trainer.max_epochs", "1"]
+    assert script("train.py", *words, "--strategy", "ot", *options).status == 0
+    assert lengths_matter(recwarn) == times
+    recwarn.clear()
+    assert script("train.py", *words, "--strategy", "ot", *options, "--model.score", "maxsim").status == 0
+    assert lengths_matter(recwarn) == 0
+
+
 def test_other_people_score_the_run_alike(finished_run):
     import ir_measures
 
