@@ -253,10 +253,10 @@ def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
     """Say so where the loss sees tokens by their cosines alone, and evaluation pools them."""
     if score != "maxsim" and not strategy.sees_pooled:
         rank_zero_warn(
-            f"{type(strategy).__name__} does not look at pooled vectors here, but model.score is {score}: the cosine of "
-            "a token does not see its length, so the most frequent tokens grow longest and outweigh the others in the "
-            "mean of a text (docs/strategies.md); give it a term on pooled vectors, by a pooled_weight above 0 or by "
-            "mse in a weighted_sum, or search with --model.score maxsim"
+            f"{type(strategy).__name__} does not look at pooled vectors here, but model.score is {score}: the cosine "
+            "of a token does not see its length, so the most frequent tokens grow longest and outweigh the others in "
+            "the mean of a text (docs/strategies.md); give it a term on pooled vectors, by a pooled_weight above 0 or "
+            "by mse in a weighted_sum, or search with --model.score maxsim"
         )
 
 
