@@ -166,6 +166,29 @@ class Shards:
         return TokenMatrix(torch.from_numpy(load_mapped(_file(self.folder, "tokens", number))), offsets)
 
 
+class MappedShards(Shards):
+    """Shards whose pooled vectors are taken through a map, block by block as they are read.
+
+    Token vectors are left out: on disk they are unit vectors, so their length, which a map may need, is lost.
+
+    Args:
+        folder: as of `Shards`.
+        map_pooled: pooled vectors (N, D) -> others (N, D).
+    """
+
+    def __init__(self, folder: str | Path, map_pooled: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(folder)
+        self.map_pooled = map_pooled
+
+    @property
+    def tokens(self) -> None:
+        """None; see above."""
+        return None
+
+    def _pooled(self, number: int) -> Tensor:
+        return self.map_pooled(super()._pooled(number))
+
+
 class _Blocks(Sequence[Any]):
     """Blocks that are opened when they are asked for, so that few files are open at once."""
 
