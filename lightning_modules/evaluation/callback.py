@@ -34,8 +34,8 @@ class RetrievalEvaluation(Callback):
     no difference, unless it is none.
 
     After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher as it is reading both
-    sides of the test collection, and ``teacher``, the teacher, in the space that the student learned, on the English
-    twin of it, where there is one. With several
+    sides of the test collection, and ``teacher``, the teacher (in the whitened space, if that was chosen) on the
+    English twin of it, where there is one. With several
     languages, the logs have ``dev/sw/map``, ``dev/so/map`` and their mean ``dev/map``; `results` has ``test/sw``, ...
     With views, metrics have the view's name before them: ``dev/text_to_image/success@1``; the first metric is logged
     without it as well, ``dev/success@1``, the mean over the views.
@@ -126,15 +126,15 @@ class RetrievalEvaluation(Callback):
             if collection.split in rows:
                 readers: dict[TextSide, Side] = dict.fromkeys(_SIDES, "teacher")
                 row = named(rows[collection.split], collection.language)
-                as_it_is = collection.split == "test"
-                self.results[row] = self._result(trainer, pl_module, collection, readers, as_it_is)
+                teacher = pl_module.teacher if collection.split == "test" else pl_module.teacher_in_space
+                self.results[row] = self._result(trainer, pl_module, collection, readers, teacher)
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule, split: str) -> None:
         by_language: list[dict[str, float]] = []
         for name, collection in data_of(trainer).collections.items():
             if collection.split == split:
                 readers: dict[TextSide, Side] = {side: module.reader_of(collection, side) for side in _SIDES}
-                self.results[name] = self._result(trainer, module, collection, readers)
+                self.results[name] = self._result(trainer, module, collection, readers, module.teacher_in_space)
                 means = with_plain(self.metrics[0], self.results[name].means, collection)
                 self._log(module, name, means, bar=not collection.language)
                 by_language += [means] if collection.language else []
@@ -154,9 +154,8 @@ class RetrievalEvaluation(Callback):
         module: DistillationModule,
         collection: Collection,
         readers: Mapping[TextSide, Side],
-        as_it_is: bool = False,
+        teacher: Teacher,
     ) -> Result:
-        teacher = module.teacher if as_it_is else module.teacher_in_space
         encoders = {"student": StudentEncoder.within(trainer, module), "teacher": teacher}
         queries, documents = (
             self._encoded(trainer, module, collection, side, encoders[readers[side]]) for side in _SIDES
@@ -168,9 +167,8 @@ class RetrievalEvaluation(Callback):
         self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, encoder: Encoder
     ) -> EncodedTexts | Shards:
         """One side of a collection; what the teacher makes of the same texts is kept, since it does not change."""
-        is_teacher, texts = isinstance(encoder, Teacher), collection.texts(side)
-        key = (collection.name, side, isinstance(encoder, WhitenedTeacher))
-        if is_teacher and key in self._by_teacher and self._by_teacher[key][0] is texts:
+        key, texts = (collection.name, side, isinstance(encoder, WhitenedTeacher)), collection.texts(side)
+        if isinstance(encoder, Teacher) and key in self._by_teacher and self._by_teacher[key][0] is texts:
             return self._by_teacher[key][1]
         tokens, batch_size = module.score != "pooled", data_of(trainer).eval_batch_size
         encoded: EncodedTexts | Shards
@@ -178,6 +176,6 @@ class RetrievalEvaluation(Callback):
             encoded = self.large.encode(encoder, collection, tokens=tokens, batch_size=batch_size)
         else:
             encoded = encode(encoder, texts, side, tokens=tokens, batch_size=batch_size)
-        if is_teacher:
+        if isinstance(encoder, Teacher):
             self._by_teacher[key] = texts, encoded
         return encoded
