@@ -65,7 +65,7 @@ def query(options: Namespace) -> None:
         raise InputError("the index holds no token vectors, which maxsim needs: index with --tokens", shards.folder)
     with as_input_error():
         queries = encode(encoder, texts, "queries", tokens=tokens).of(list(texts))
-        scores, indices = _search(shards, queries, options, _space(module))
+        scores, indices = _search(shards, queries, options)
     run = to_run(scores, indices, queries.ids, shards.ids)
     if options.output:
         write_run(options.output, run)
@@ -100,22 +100,22 @@ def _in_space(shards: Shards, module: DistillationModule, options: Namespace) ->
         return shards
     if module.space is None or (about.get("space"), about.get("side")) != (teacher.fingerprint(), "teacher"):
         raise InputError(f"the index is in the space of another teacher than that of {options.run}", options.folder)
-    if options.score == "maxsim":
+    if options.score != "pooled":
         raise InputError(
             "the index holds tokens of the teacher as it is, at unit length, expected those of the whitened space: "
             f"index again with {options.run}",
             options.folder,
         )
-    return MappedShards(options.folder, module.space.pooled)
+    return MappedShards(options.folder, module.space.pooled, f"whitened-{_space(module)}")
 
 
-def _search(shards: Shards, queries: EncodedTexts, options: Namespace, space: str) -> tuple[Tensor, Tensor]:
-    """Scores and positions of the first documents of each query; `space` names a FAISS index of mapped vectors."""
+def _search(shards: Shards, queries: EncodedTexts, options: Namespace) -> tuple[Tensor, Tensor]:
+    """Scores and positions of the first documents of each query."""
     if options.index == "exact":
         return search_texts(queries, shards, options.score, options.k, memory_mb=options.memory_mb)
     faiss = FaissOptions(options.index, options.nlist, options.nprobe, options.m, ef_search=options.ef_search)
-    folder = shards.folder / f"whitened-{space}" if isinstance(shards, MappedShards) else shards.folder
-    scores, indices = search_index(open_index(folder, shards.pooled, faiss), queries.pooled, options.k, faiss)
+    index = open_index(shards.index_folder, shards.pooled, faiss)
+    scores, indices = search_index(index, queries.pooled, options.k, faiss)
     count = len(queries.ids)
     sample = torch.linspace(0, count - 1, min(count, _RECALL_QUERIES)).long()
     sampled = queries.select(sample.tolist())

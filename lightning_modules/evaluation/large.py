@@ -48,7 +48,7 @@ class LargeCollections:
         """
         if isinstance(encoder, WhitenedTeacher) and not tokens:  # plain vectors serve every run
             shards = self.encode(encoder.teacher, collection, tokens=False, batch_size=batch_size)
-            return MappedShards(shards.folder, encoder.space.pooled)
+            return MappedShards(shards.folder, encoder.space.pooled, f"whitened-{encoder.fingerprint('documents')}")
         folder = gathered(self._folder_of(encoder, collection, tokens))[0]
         if isinstance(encoder, Teacher):
             encoder = encoder.uncached

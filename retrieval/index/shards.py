@@ -140,6 +140,7 @@ class Shards:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.index_folder = self.folder  # for what is built of the pooled vectors, such as an index of FAISS
         self.manifest = read_manifest(self.folder)
         self.ids = StoredIds(self.folder)
         blocks = range(_blocks(self.manifest))
@@ -174,11 +175,12 @@ class MappedShards(Shards):
     Args:
         folder: as of `Shards`.
         map_pooled: pooled vectors (N, D) -> others (N, D).
+        name: of the map: what is kept of the mapped vectors lies in a folder of this name among the shards.
     """
 
-    def __init__(self, folder: str | Path, map_pooled: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, folder: str | Path, map_pooled: Callable[[Tensor], Tensor], name: str) -> None:
         super().__init__(folder)
-        self.map_pooled = map_pooled
+        self.map_pooled, self.index_folder = map_pooled, self.folder / name
 
     @property
     def tokens(self) -> None:

@@ -334,7 +334,7 @@ def test_mapped_shards_are_the_vectors_of_the_whitened_teacher(whitened_run, pla
     load_weights(cli.model, whitened_run / "checkpoints" / "best.ckpt")
     lines = (tsv_folder / "documents.tsv").read_text(encoding="utf-8").splitlines()
     texts = dict(line.split("\t") for line in lines)
-    mapped = MappedShards(plain_index, cli.model.space.pooled)
+    mapped = MappedShards(plain_index, cli.model.space.pooled, "mapped")
     assert mapped.tokens is None
     encoded = encode(cli.model.teacher_in_space, texts, "documents", tokens=False).of(list(texts))
     torch.testing.assert_close(torch.cat(list(mapped.pooled)), encoded.pooled, atol=1e-6, rtol=0)
