@@ -24,13 +24,14 @@ from lightning_modules.listed import candidate_texts, takes_candidates, with_can
 from lightning_modules.names import LOSS, moved
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
+from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
 from lightning_modules.vectors import projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
 Scoring = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
-
+Space = Literal["plain", "whitened"]
 Schedule = Literal["linear", "cosine", "constant"]
 _MANY = 0.01
 """Share of truncated texts above which a warning is due."""
@@ -61,6 +62,9 @@ class DistillationModule(LightningModule):
         target_side: what the target side of pairs is read as, ``queries`` or ``documents``; it matters only to encoders
             with prefixes or query augmentation.
         source_side: the same for the source side; None is target_side, or the other one if siamese.
+        space: where the student meets the teacher's vectors: ``plain`` as they are, ``whitened`` after a linear map
+            that is fitted before the first step and kept in checkpoints; see `Whitening`. Not if siamese.
+        shrinkage: of the whitened space; see `Whitening`.
 
     Raises:
         ValueError: an option is out of range.
@@ -81,6 +85,8 @@ class DistillationModule(LightningModule):
         siamese: bool = False,
         target_side: TextSide = "queries",
         source_side: TextSide | None = None,
+        space: Space = "plain",
+        shrinkage: float = 1.0,
     ) -> None:
         super().__init__()
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
@@ -93,6 +99,9 @@ class DistillationModule(LightningModule):
         check_choice("projection", projection, get_args(Projection))
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
+        check_choice("space", space, get_args(Space))
+        if siamese and space == "whitened":
+            raise ValueError("space is 'whitened', expected plain with siamese, which learns nothing from the teacher")
         check_number("lr", lr, above=0)
         check_number("embedding_lr", embedding_lr or 0, least=0)
         check_number("weight_decay", weight_decay, least=0)
@@ -109,6 +118,12 @@ class DistillationModule(LightningModule):
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
+        self.space = Whitening(shrinkage) if space == "whitened" else None
+
+    @property
+    def teacher_in_space(self) -> Teacher:
+        """What the student learns to reach: the teacher, in the whitened space if that was chosen."""
+        return self.teacher if self.space is None else WhitenedTeacher(self.teacher, self.space)
 
     def setup(self, stage: str) -> None:
         """Adapt the student's vocabulary to the data, and let the teacher encode what is not in its cache."""
@@ -135,6 +150,16 @@ class DistillationModule(LightningModule):
         if fits and self.distillation.needs_weights:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)
             self.teacher.fit_idf([pair.source for pair in sample], self.source_side)
+
+    def on_fit_start(self) -> None:
+        """Fit the whitened space, on the first rank for all, unless a checkpoint has brought it."""
+        if self.space is None or self.space.is_fitted:
+            return
+        if self.trainer.is_global_zero:
+            sources = (pair.source for pair in data_of(self.trainer).sample_pairs())
+            with torch.random.fork_rng(devices=[]):  # as in `prepare_teacher`
+                self.space.fit(self.teacher, sources, self.source_side)
+        self.space.set_extra_state(self.trainer.strategy.broadcast(self.space.get_extra_state()))
 
     def prepare_teacher(
         self, data: PairsDataModule, fits: bool, collections: Iterable[tuple[TextSide, Mapping[str, str]]]
@@ -198,7 +223,8 @@ class DistillationModule(LightningModule):
     def _read_source(self, texts: list[str], side: TextSide) -> Embeddings:
         """Texts as the teacher reads them, or the student, if siamese."""
         tokens = self.distillation.needs_tokens
-        return self(texts, tokens, side) if self.siamese else self.teacher.encode(texts, tokens, self.device, side)
+        teacher = self.teacher_in_space
+        return self(texts, tokens, side) if self.siamese else teacher.encode(texts, tokens, self.device, side)
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Start the means of the logs again where the last batch was a point of theirs."""

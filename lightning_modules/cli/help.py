@@ -33,7 +33,7 @@ OPTIONS: dict[str, str] = {
     "--student.OPTION VALUE": "an option of it, e.g. --student.layers 3",
     "--teacher NAME": "a run folder, whose student teaches; starter/minilm; a model's folder or name on the hub",
     "--score NAME": "compare texts by one vector (pooled), by tokens (maxsim), or report both",
-    "--model.OPTION VALUE": "lr, embedding_lr, schedule, siamese, teacher, ...",
+    "--model.OPTION VALUE": "lr, embedding_lr, schedule, space, siamese, teacher, ...",
     "--trainer.OPTION VALUE": "of Lightning's Trainer: max_epochs, devices, precision, strategy (ddp, fsdp), ...",
     "--evaluation.OPTION VALUE": "metrics, k, shard_texts, undistilled",
     "--seed_everything N": "seed (default: 0)",

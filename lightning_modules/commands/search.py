@@ -24,7 +24,7 @@ from lightning_modules.teachers.base import Encoder, Teacher
 from retrieval.collection import Side
 from retrieval.index.faiss_index import FaissOptions, open_index, recall, require_faiss, search_index
 from retrieval.index.search import to_run
-from retrieval.index.shards import Shards
+from retrieval.index.shards import MappedShards, Shards
 from retrieval.trec import write_run
 
 _RECALL_QUERIES = 100
@@ -56,9 +56,8 @@ def query(options: Namespace) -> None:
     shards = Shards(options.folder)
     texts: Mapping[str, str] = {"query": options.text} if options.text is not None else open_texts(options.queries)
     module = _load(options.run, options.checkpoint, options.device, 0)
+    shards = _in_space(shards, module, options)
     about = shards.manifest["about"] or {}
-    if about.get("space") != _space(module):
-        raise InputError(f"the index is in the space of another teacher than that of {options.run}", options.folder)
     encoder, tokens = _encoder(module, options.side), options.score == "maxsim"
     if encoder.dim != shards.manifest["dim"]:
         raise InputError(f"the queries have {encoder.dim} dimensions, the index {shards.manifest['dim']}")
@@ -93,12 +92,30 @@ def open_texts(path: str) -> Mapping[str, str]:
     return open_passages([file], identifier, fields)
 
 
+def _in_space(shards: Shards, module: DistillationModule, options: Namespace) -> Shards:
+    """The index in the space of the run: that of a teacher as it is serves runs in a whitened space of it as well."""
+    teacher = module.teacher.uncached
+    about = shards.manifest["about"] or {}
+    if about.get("space") == _space(module):
+        return shards
+    if module.space is None or (about.get("space"), about.get("side")) != (teacher.fingerprint(), "teacher"):
+        raise InputError(f"the index is in the space of another teacher than that of {options.run}", options.folder)
+    if options.score != "pooled":
+        raise InputError(
+            "the index holds tokens of the teacher as it is, at unit length, expected those of the whitened space: "
+            f"index again with {options.run}",
+            options.folder,
+        )
+    return MappedShards(options.folder, module.space.pooled, f"whitened-{_space(module)}")
+
+
 def _search(shards: Shards, queries: EncodedTexts, options: Namespace) -> tuple[Tensor, Tensor]:
     """Scores and positions of the first documents of each query."""
     if options.index == "exact":
         return search_texts(queries, shards, options.score, options.k, memory_mb=options.memory_mb)
     faiss = FaissOptions(options.index, options.nlist, options.nprobe, options.m, ef_search=options.ef_search)
-    scores, indices = search_index(open_index(shards.folder, shards.pooled, faiss), queries.pooled, options.k, faiss)
+    index = open_index(shards.index_folder, shards.pooled, faiss)
+    scores, indices = search_index(index, queries.pooled, options.k, faiss)
     count = len(queries.ids)
     sample = torch.linspace(0, count - 1, min(count, _RECALL_QUERIES)).long()
     sampled = queries.select(sample.tolist())

@@ -15,6 +15,8 @@ from lightning_modules.evaluation.large import LargeCollections
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.lightning_private import data_of
 from lightning_modules.students.base import TextSide
+from lightning_modules.teachers.base import Encoder, Teacher
+from lightning_modules.teachers.whitened import WhitenedTeacher
 from retrieval.collection import Collection, Side
 from retrieval.index.shards import Shards
 from retrieval.metrics import DEFAULT_METRICS, parse_metric
@@ -31,8 +33,9 @@ class RetrievalEvaluation(Callback):
     many batches the trainer was told to validate (``limit_val_batches``, ``fast_dev_run``, ``overfit_batches``) makes
     no difference, unless it is none.
 
-    After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
-    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one. With several
+    After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher as it is reading both
+    sides of the test collection, and ``teacher``, the teacher (in the whitened space, if that was chosen) on the
+    English twin of it, where there is one. With several
     languages, the logs have ``dev/sw/map``, ``dev/so/map`` and their mean ``dev/map``; `results` has ``test/sw``, ...
     With views, metrics have the view's name before them: ``dev/text_to_image/success@1``; the first metric is logged
     without it as well, ``dev/success@1``, the mean over the views.
@@ -65,7 +68,7 @@ class RetrievalEvaluation(Callback):
         if "rsum" in self.metrics and k < 10:
             raise ValueError(f"k is {k}, but rsum needs the first 10 of each query")
         self.results: dict[str, Result] = {}
-        self._by_teacher: dict[tuple[str, TextSide], tuple[Mapping[str, str], EncodedTexts | Shards]] = {}
+        self._by_teacher: dict[tuple[str, TextSide, bool], tuple[Mapping[str, str], EncodedTexts | Shards]] = {}
 
     @property
     def monitor_mode(self) -> Literal["min", "max"]:
@@ -123,14 +126,15 @@ class RetrievalEvaluation(Callback):
             if collection.split in rows:
                 readers: dict[TextSide, Side] = dict.fromkeys(_SIDES, "teacher")
                 row = named(rows[collection.split], collection.language)
-                self.results[row] = self._result(trainer, pl_module, collection, readers)
+                teacher = pl_module.teacher if collection.split == "test" else pl_module.teacher_in_space
+                self.results[row] = self._result(trainer, pl_module, collection, readers, teacher)
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule, split: str) -> None:
         by_language: list[dict[str, float]] = []
         for name, collection in data_of(trainer).collections.items():
             if collection.split == split:
                 readers: dict[TextSide, Side] = {side: module.reader_of(collection, side) for side in _SIDES}
-                self.results[name] = self._result(trainer, module, collection, readers)
+                self.results[name] = self._result(trainer, module, collection, readers, module.teacher_in_space)
                 means = with_plain(self.metrics[0], self.results[name].means, collection)
                 self._log(module, name, means, bar=not collection.language)
                 by_language += [means] if collection.language else []
@@ -145,26 +149,33 @@ class RetrievalEvaluation(Callback):
             module.log(f"{name}/{metric}", value, prog_bar=bar and metric == self.metrics[0])
 
     def _result(
-        self, trainer: Trainer, module: DistillationModule, collection: Collection, readers: Mapping[TextSide, Side]
+        self,
+        trainer: Trainer,
+        module: DistillationModule,
+        collection: Collection,
+        readers: Mapping[TextSide, Side],
+        teacher: Teacher,
     ) -> Result:
-        queries, documents = (self._encoded(trainer, module, collection, side, readers[side]) for side in _SIDES)
+        encoders = {"student": StudentEncoder.within(trainer, module), "teacher": teacher}
+        queries, documents = (
+            self._encoded(trainer, module, collection, side, encoders[readers[side]]) for side in _SIDES
+        )
         assert isinstance(queries, EncodedTexts)
         return rank(queries, documents, collection, self.metrics, module.score, self.k)
 
     def _encoded(
-        self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, reader: Side
+        self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, encoder: Encoder
     ) -> EncodedTexts | Shards:
         """One side of a collection; what the teacher makes of the same texts is kept, since it does not change."""
-        key, texts = (collection.name, side), collection.texts(side)
-        if reader == "teacher" and key in self._by_teacher and self._by_teacher[key][0] is texts:
+        key, texts = (collection.name, side, isinstance(encoder, WhitenedTeacher)), collection.texts(side)
+        if isinstance(encoder, Teacher) and key in self._by_teacher and self._by_teacher[key][0] is texts:
             return self._by_teacher[key][1]
-        encoder = StudentEncoder.within(trainer, module) if reader == "student" else module.teacher
         tokens, batch_size = module.score != "pooled", data_of(trainer).eval_batch_size
         encoded: EncodedTexts | Shards
         if side == "documents" and self.large.has(collection):
             encoded = self.large.encode(encoder, collection, tokens=tokens, batch_size=batch_size)
         else:
             encoded = encode(encoder, texts, side, tokens=tokens, batch_size=batch_size)
-        if reader == "teacher":
+        if isinstance(encoder, Teacher):
             self._by_teacher[key] = texts, encoded
         return encoded

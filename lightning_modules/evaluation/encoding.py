@@ -237,7 +237,7 @@ def encoder_of(module: DistillationModule, reader: Side) -> Encoder:
         module: student and teacher.
         reader: which of the two.
     """
-    return StudentEncoder(module) if reader == "student" or module.siamese else module.teacher
+    return StudentEncoder(module) if reader == "student" or module.siamese else module.teacher_in_space
 
 
 def gathered(value: T) -> list[T]:

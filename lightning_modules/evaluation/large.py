@@ -10,8 +10,9 @@ from foundations.checks import check_number
 from foundations.errors import InputError
 from lightning_modules.evaluation.encoding import encode_into, gathered
 from lightning_modules.teachers.base import Encoder, Teacher
+from lightning_modules.teachers.whitened import WhitenedTeacher
 from retrieval.collection import Collection
-from retrieval.index.shards import Shards, read_manifest, texts_hash
+from retrieval.index.shards import MappedShards, Shards, read_manifest, texts_hash
 from strategies.distributed import rank_and_world_size
 
 
@@ -45,6 +46,9 @@ class LargeCollections:
             tokens: whether to write token vectors as well.
             batch_size: texts that are encoded together.
         """
+        if isinstance(encoder, WhitenedTeacher) and not tokens:  # plain vectors serve every run
+            shards = self.encode(encoder.teacher, collection, tokens=False, batch_size=batch_size)
+            return MappedShards(shards.folder, encoder.space.pooled, f"whitened-{encoder.fingerprint('documents')}")
         folder = gathered(self._folder_of(encoder, collection, tokens))[0]
         if isinstance(encoder, Teacher):
             encoder = encoder.uncached

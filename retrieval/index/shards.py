@@ -140,6 +140,7 @@ class Shards:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.index_folder = self.folder  # for what is built of the pooled vectors, such as an index of FAISS
         self.manifest = read_manifest(self.folder)
         self.ids = StoredIds(self.folder)
         blocks = range(_blocks(self.manifest))
@@ -164,6 +165,30 @@ class Shards:
         lengths = np.load(_file(self.folder, "lengths", number))
         offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
         return TokenMatrix(torch.from_numpy(load_mapped(_file(self.folder, "tokens", number))), offsets)
+
+
+class MappedShards(Shards):
+    """Shards whose pooled vectors are taken through a map, block by block as they are read.
+
+    Token vectors are left out: on disk they are unit vectors, so their length, which a map may need, is lost.
+
+    Args:
+        folder: as of `Shards`.
+        map_pooled: pooled vectors (N, D) -> others (N, D).
+        name: of the map: what is kept of the mapped vectors lies in a folder of this name among the shards.
+    """
+
+    def __init__(self, folder: str | Path, map_pooled: Callable[[Tensor], Tensor], name: str) -> None:
+        super().__init__(folder)
+        self.map_pooled, self.index_folder = map_pooled, self.folder / name
+
+    @property
+    def tokens(self) -> None:
+        """None; see above."""
+        return None
+
+    def _pooled(self, number: int) -> Tensor:
+        return self.map_pooled(super()._pooled(number))
 
 
 class _Blocks(Sequence[Any]):

@@ -183,5 +183,5 @@ def test_checkpoint_of_the_command_line(finished_run):
 def test_hyper_parameters_of_a_module_made_in_python_are_plain(make):
     assert set(make(lr=0.5).hparams) == {
         "lr", "embedding_lr", "weight_decay", "warmup_steps", "schedule", "projection", "score",
-        "siamese", "target_side", "source_side"
+        "siamese", "target_side", "source_side", "space", "shrinkage"
     }  # fmt: skip
