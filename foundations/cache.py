@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,8 +158,14 @@ def derived_array(path: str | Path, form: str, make: Callable[[], IntArray]) -> 
             raise InputError("the file changed while it was read: run it again when it is complete", path)
         write_array(target, array)
 
-    target = made_once(cache_folder() / "index" / f"{key}.npy", write, f"the index of {path.name}")
-    return np.asarray(np.load(target, mmap_mode="r"))
+    target, what = cache_folder() / "index" / f"{key}.npy", f"the index of {path.name}"
+    made_once(target, write, what)
+    try:
+        return np.asarray(np.load(target, mmap_mode="r"))
+    except (EOFError, ValueError) as error:
+        warnings.warn(f"{target}: damaged, made again: {error}", stacklevel=2)
+        target.unlink(missing_ok=True)
+    return np.asarray(np.load(made_once(target, write, what), mmap_mode="r"))
 
 
 def write_array(path: Path, array: Array) -> None:

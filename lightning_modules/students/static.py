@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.models.pretrained import load_model
+from foundations.errors import InputError
+from lightning_modules.models.pretrained import load_model, load_modules
 from lightning_modules.students.base import TextEncoder
 from lightning_modules.vectors import masked_mean
 from strategies.base import Embeddings
@@ -18,12 +19,12 @@ class StaticEncoder(TextEncoder):
     """The mean of token vectors that do not see each other, after a linear layer.
 
     It starts from the word embeddings of a pretrained model, trains in a minute on a CPU, and encodes tens of
-    thousands of short texts in a second. Special tokens do not count. It is the first student to try, and the
-    yardstick for a contextual one (`TransformerEncoder`).
+    thousands of short texts in a second. Special tokens and those of a prefix do not count. It is the first student to
+    try, and the yardstick for a contextual one (`TransformerEncoder`).
 
     Args:
         model: whose word embeddings and tokenizer to start from: a starter name, a local folder, or a name on the
-            Hugging Face hub.
+            Hugging Face hub; also a static model of sentence-transformers (``StaticEmbedding``).
         dim: width of the vectors; None keeps the embeddings' own. Another width needs ``linear``.
         linear: put a linear layer, which starts as the identity, after the token vectors.
         token_weights: learn a positive weight for each token in the mean; all start at 1.
@@ -46,7 +47,14 @@ class StaticEncoder(TextEncoder):
         **options: Any,
     ) -> None:
         super().__init__(model=model, **options)
-        rows = load_model(model, layers=1).get_input_embeddings().weight.detach()
+        if self.own.is_static:
+            first, *others = load_modules(model)
+            rows = first.embedding.weight.detach()
+            if extra := {type(module).__name__ for module in others} - {"Normalize"}:
+                raise InputError(f"the static model {model} goes on with {', '.join(extra)}, expected Normalize alone")
+        else:
+            network, _ = load_model(model, layers=1, trust=self.trust)
+            rows = network.get_input_embeddings().weight.detach()
         if random_init:
             rows = torch.randn_like(rows) * rows.std()
         width = rows.shape[1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import random
 import shutil
 import sys
+import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -18,7 +20,8 @@ from torch import Tensor
 from foundations.cache import Array, cache_folder, locked
 from foundations.checks import check_choice
 from foundations.errors import InputError
-from foundations.files import write_json
+from foundations.files import read_json, write_json
+from foundations.progress import delayed_progress
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.vocabulary import chunks
@@ -28,7 +31,9 @@ from lightning_modules.vectors import host_zeros, idf_of_ids, to_device
 from strategies.base import Embeddings
 
 TokenDtype = Literal["float16", "float32"]
-_SEGMENT_BYTES = 2**30
+_SEGMENT_BYTES, _SEGMENT_SECONDS = 2**30, 60.0
+_SLICE = 16
+"""Batches that are looked up together: after each slice, what other processes wrote meanwhile is left out."""
 _ANNOUNCED_BYTES = 10**9
 _SAMPLE = 1000
 _BLOCK = 65536
@@ -39,9 +44,13 @@ class CachedTeacher(Teacher):
 
     Vectors are stored under the fingerprint of the model's files and settings, by the hash of the text; token
     states apart from pooled vectors, which need much less space. They are mapped into memory, not read, and always
-    given back from disk: the first run and later ones see the same bits. Processes that encode at the same time
-    wait for each other and share the result; a killed one loses at most the gigabyte that it was at. Where a text
-    has other vectors as a query than as a document, the sides have folders of their own.
+    given back from disk: the first run and later ones see the same bits. A segment is written every minute at the
+    latest, or with each gigabyte, so a killed process loses at most that. Where a text has other vectors as a query
+    than as a document, the sides have folders of their own.
+
+    Processes with the same teacher do not wait for each other: each writes segments of its own, and leaves out what
+    the others have written. Each takes the texts in an order of its own, so that those with the same texts share the
+    work; what two encode within the same minute is stored twice, and the older vectors count.
 
     Args:
         teacher: the teacher whose vectors to keep.
@@ -96,9 +105,14 @@ class CachedTeacher(Teacher):
     def dim(self) -> int:
         """Width of the vectors."""
         about = self.folder / "about.json"
-        if about.is_file():
-            return int(json.loads(about.read_text(encoding="utf-8"))["dim"])
-        return self.teacher.dim
+        if not about.is_file():
+            return self.teacher.dim
+        try:
+            return int(read_json(about)["dim"])
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{about}: ignored and written again: {error}", stacklevel=2)
+            self._describe("queries")
+            return self.teacher.dim
 
     def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
         """Encode the texts that are not on disk yet: a sequence as a whole, another iterable in blocks of 65,536.
@@ -110,8 +124,9 @@ class CachedTeacher(Teacher):
         blocks = (list(dict.fromkeys(part)) for part in parts)
         for block in blocks:
             if missing := self._missing(block, tokens, side):
-                with self._locked(tokens, side) as store:
-                    self._write(store, chain([missing], blocks), tokens, side)
+                with self._locked(tokens, side):
+                    pass  # a folder that cannot be written is an error before anything is encoded
+                self._write(chain([missing], blocks), tokens, side)
 
     def encode(
         self,
@@ -190,17 +205,17 @@ class CachedTeacher(Teacher):
 
     @contextmanager
     def _locked(self, tokens: bool, side: TextSide) -> Iterator[TeacherStore]:
-        """The store to write to, while no other process does."""
+        """The store as it is now, without what killed processes left, while no other process writes to it."""
         store = self._store(tokens, side)
-        with locked(store.folder / ".lock", f"encodes with {self.teacher.model}"):
+        with locked(store.folder / ".lock", f"writes vectors of {self.teacher.model}"):
             store.refresh()
             store.clean()
             yield store
 
-    def _write(self, store: TeacherStore, blocks: Iterable[list[str]], tokens: bool, side: TextSide) -> None:
-        """Encode what is missing of some blocks of texts, and write a segment for each gigabyte."""
+    def _write(self, blocks: Iterable[list[str]], tokens: bool, side: TextSide) -> None:
+        """Encode what is missing of some blocks of texts, and write a segment for each gigabyte or minute."""
         columns: dict[str, list[Array]] = {}
-        size, unwritten = 0, set[bytes]()
+        size, begun, unwritten = 0, time.monotonic(), set[bytes]()
         for block in blocks:
             missing = self._missing(block, tokens, side)
             keyed = zip(missing, text_keys(missing).tolist(), strict=True)
@@ -209,17 +224,42 @@ class CachedTeacher(Teacher):
                 continue
             self._check_room(texts, tokens, side)
             self._describe(side)
-            keys = text_keys(texts)
-            for batch in self.teacher.encode_batches(texts, tokens, side):
+            for keys, batch in self._encoded(texts, tokens, side):
                 for name, part in self._columns(batch, keys).items():
                     columns.setdefault(name, []).append(part)
                     size += part.nbytes
-                unwritten.update(keys[batch.rows].tolist())
-                if size >= _SEGMENT_BYTES:
-                    store.write(**columns)
-                    columns, size, unwritten = {}, 0, set()
+                unwritten.update(columns["keys"][-1].tolist())
+                if size >= _SEGMENT_BYTES or time.monotonic() - begun >= _SEGMENT_SECONDS:
+                    self._keep(columns, tokens, side)
+                    columns, size, begun, unwritten = {}, 0, time.monotonic(), set()
         if columns:
-            store.write(**columns)
+            self._keep(columns, tokens, side)
+
+    def _encoded(self, texts: list[str], tokens: bool, side: TextSide) -> Iterator[tuple[Array, EncodedBatch]]:
+        """Encode texts, but for those that another process writes before their turn, with a progress bar.
+
+        Yields:
+            The keys of a slice of the texts, and a batch with rows in it.
+        """
+        texts, width = sorted(texts, key=len, reverse=True), _SLICE * self.teacher.batch_size
+        starts = list(range(width, len(texts), width))
+        random.SystemRandom().shuffle(starts)
+        with delayed_progress("teacher: encode", len(texts)) as advance:
+            for start in [0, *starts]:  # the longest first: if they need too much memory, that is known at once
+                self._store(tokens, side).refresh()
+                part = texts[start : start + width]
+                left = self._missing(part, tokens, side)
+                advance(len(part) - len(left))
+                keys = text_keys(left)
+                for batch in self.teacher.encode_batches(left, tokens, side) if left else ():
+                    yield keys, batch
+                    advance(len(batch.rows))
+
+    def _keep(self, columns: dict[str, list[Array]], tokens: bool, side: TextSide) -> None:
+        """Write a segment, unless others have written all of its texts."""
+        with self._locked(tokens, side) as store:
+            if (store.find(np.concatenate(columns["keys"])) < 0).any():
+                store.write(**columns)
 
     def _columns(self, batch: EncodedBatch, keys: Array) -> dict[str, Array]:
         """A batch in the format of a `Segment`, with ``lengths`` for the offsets."""

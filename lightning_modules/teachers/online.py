@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from foundations.cache import Array
-from lightning_modules.lightning_private import commit_of
 from lightning_modules.models.files import folder_hash
 from lightning_modules.models.pretrained import load_config, load_tokenizer
-from lightning_modules.models.starter import resolve_model
+from lightning_modules.models.settings import DEFAULT_LENGTH, OwnSettings, model_file, own_settings, say_assumed
+from lightning_modules.models.starter import STARTER_MODELS, resolve_model
 from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
+from lightning_modules.students.static import StaticEncoder
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.transformer import Pooling, TransformerEncoder
 from lightning_modules.teachers.base import ModelTeacher
@@ -28,13 +30,16 @@ class OnlineTeacher(ModelTeacher):
 
     Args:
         model: a starter name, a local folder, or a name on the Hugging Face hub.
-        pooling: ``mean`` of the tokens, or ``cls``, the first one.
-        max_length: longest text in tokens, special tokens included; what is longer is cut.
-        prefix: put before each text, e.g. ``"query: "`` for e5 models.
+        pooling: see `TransformerEncoder`; None is what the model says, or the mean.
+        max_length: longest text in tokens, special tokens included; what is longer is cut. None is what the model says,
+            or 128.
+        prefix: put before each text, e.g. ``"query: "`` for e5 models. None is the model's own prompt of each side;
+            empty takes it away.
         batch_size: number of texts that are encoded together.
         device: where the model runs; ``auto`` is the current GPU if there is one, else the CPU.
         query_prefix: takes the place of prefix for queries; None does not.
         document_prefix: takes the place of prefix for documents; None does not.
+        trust_remote_code: run code that comes with the model; without it such a model is refused.
 
     Raises:
         ValueError: batch_size is below 1.
@@ -44,26 +49,38 @@ class OnlineTeacher(ModelTeacher):
         self,
         model: str = "starter/minilm",
         *,
-        pooling: Pooling = "mean",
-        max_length: int = 128,
-        prefix: str = "",
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
+        prefix: str | None = None,
         batch_size: int = 64,
         device: str = "auto",
         query_prefix: str | None = None,
         document_prefix: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__(model, batch_size, device)
-        self.pooling, self.max_length = pooling, max_length
-        self.prefixes = side_prefixes(prefix, query_prefix, document_prefix)
+        self.pooling, self.max_length, self.trust = pooling, max_length, trust_remote_code
+        self._prefixes = prefix, query_prefix, document_prefix
         self._encoder: TextEncoder | None = None
         self._dim: int | None = None
 
     @property
     def dim(self) -> int:
-        """Width of the vectors, read from the model's configuration."""
+        """Width of the vectors, read from the model's configuration; one with modules is loaded."""
         if self._dim is None:
-            self._dim = int(load_config(self.model).hidden_size)
+            plain = not self.own.modules
+            self._dim = int(load_config(self.model, self.trust).hidden_size) if plain else self.encoder.dim
         return self._dim
+
+    @cached_property
+    def own(self) -> OwnSettings:
+        """What the model's files say."""
+        return own_settings(self.model)
+
+    @cached_property
+    def prefixes(self) -> dict[TextSide, str]:
+        """What is put before texts, by side."""
+        return side_prefixes(*self._prefixes, self.own)
 
     @property
     def reads_images(self) -> bool:
@@ -88,13 +105,21 @@ class OnlineTeacher(ModelTeacher):
 
     def settings(self, side: TextSide = "queries") -> dict[str, Any]:
         """See `ModelTeacher.settings`."""
-        keys = ("model", "pooling", "max_length")
-        return {key: getattr(self, key) for key in keys} | {"prefix": self.prefixes[side], "format": _FORMAT}
+        pooling = self.pooling
+        if not self.own.modules and pooling is None:
+            pooling = "mean"
+            if self.model not in STARTER_MODELS:
+                say_assumed(self.model, pooling)
+        length = self.max_length or self.own.max_length or DEFAULT_LENGTH
+        settings = {"model": self.model, "pooling": pooling, "max_length": length}
+        return settings | {"prefix": self.prefixes[side], "format": _FORMAT}
 
     def tokenization(self) -> Tokenization:
         """How queries become tokens, made without loading the model."""
-        tokenizer, special = load_tokenizer(self.model)
-        return Tokenization(tokenizer, self.max_length, special.get("unk_token"), self.prefixes["queries"])
+        tokenizer, special = load_tokenizer(self.model, self.trust)
+        return Tokenization(
+            tokenizer, self.settings()["max_length"], special.get("unk_token"), self.prefixes["queries"]
+        )
 
     def token_ids(self, texts: Sequence[str], side: TextSide = "queries") -> list[Array]:
         """The ids of the real tokens of each text, (tokens of the text,)."""
@@ -109,15 +134,21 @@ class OnlineTeacher(ModelTeacher):
         return embeddings, inputs["input_ids"]
 
     def _load(self) -> TextEncoder:
-        return TransformerEncoder(
-            self.model,
-            pooling=self.pooling,
-            max_length=self.max_length,
-            query_prefix=self.prefixes["queries"],
-            document_prefix=self.prefixes["documents"],
-        )
+        options: dict[str, Any] = {
+            "max_length": self.max_length,
+            "query_prefix": self.prefixes["queries"],
+            "document_prefix": self.prefixes["documents"],
+            "trust_remote_code": self.trust,
+        }
+        if self.own.is_static:
+            return StaticEncoder(self.model, linear=False, **options)
+        return TransformerEncoder(self.model, pooling=self.pooling, **options)
 
     def model_key(self) -> str:
         """A hash of a local folder's content, or the commit on the hub."""
-        model = resolve_model(self.model)
-        return folder_hash(Path(model)) if Path(model).is_dir() else f"{model}@{commit_of(load_config(model))}"
+        model = Path(resolve_model(self.model))
+        if model.is_dir():
+            return folder_hash(model, modules=bool(self.own.modules))
+        # The hub's cache has a folder for each commit.
+        file = model_file(self.model, "config.json") or model_file(self.model, "modules.json")
+        return f"{self.model}@{file.parent.name if file else None}"

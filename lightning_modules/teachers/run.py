@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from foundations.cache import content_hash
 from foundations.errors import InputError
 from lightning_modules.models.files import read_weights
+from lightning_modules.models.settings import OwnSettings, own_settings
 from lightning_modules.names import moved
-from lightning_modules.students.base import TextEncoder, TextSide, side_prefixes
+from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.teachers.online import OnlineTeacher
 from lightning_modules.vectors import projected
@@ -45,11 +47,9 @@ class RunTeacher(OnlineTeacher):
         self.checkpoint = folder / "checkpoints" / f"{checkpoint}.ckpt"
         if not self.checkpoint.is_file():
             raise InputError("no such checkpoint; was the run cut off before its first validation?", self.checkpoint)
-        super().__init__(str(run), batch_size=batch_size, device=device)
         options = self.student["init_args"]
-        self.prefixes = side_prefixes(
-            options.get("prefix") or "", options.get("query_prefix"), options.get("document_prefix")
-        )
+        prefixes = {name: options.get(name) for name in ("prefix", "query_prefix", "document_prefix")}
+        super().__init__(str(run), batch_size=batch_size, device=device, **prefixes)
         self._projection: nn.Module = nn.Identity()
 
     @property
@@ -57,6 +57,12 @@ class RunTeacher(OnlineTeacher):
         """Width of the vectors."""
         width = self.encoder.dim  # loads both
         return self._projection.out_features if isinstance(self._projection, nn.Linear) else width
+
+    @cached_property
+    def own(self) -> OwnSettings:
+        """What the files of the model say that the student started from."""
+        model = self.student["init_args"].get("model")
+        return OwnSettings() if model is None else own_settings(str(model))
 
     @property
     def sides(self) -> tuple[TextSide, ...]:

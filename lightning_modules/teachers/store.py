@@ -65,12 +65,21 @@ class Segment:
         arrays["keys"] = np.array(arrays["keys"])
         return cls(**arrays)
 
+    def __post_init__(self) -> None:
+        count = len(self.keys)
+        fits = len(self.pooled) == count
+        if self.offsets is not None and self.tokens is not None and self.ids is not None:
+            fits &= len(self.offsets) == count + 1 and self.offsets[-1] == len(self.tokens) == len(self.ids)
+        if not fits:
+            raise ValueError("its arrays do not fit each other")
+
 
 class TeacherStore:
     """The segments in one folder, as one table of texts.
 
     A segment appears at once when it is complete, and never changes, so processes may read while another writes.
-    What a killed process left half-written is never read. A damaged segment is ignored with a warning.
+    What a killed process left half-written is never read. A damaged segment is ignored with a warning. Of a text in
+    two segments the older one's vectors count, so that they stay the same whatever is written later.
 
     Args:
         folder: where the segments lie; it need not exist.
@@ -80,23 +89,21 @@ class TeacherStore:
         self.folder = folder
         self.segments: dict[str, Segment] = {}
         self.broken: set[Path] = set()
-        self._opened = False
-        self._index()
+        self._opened, self._stale = False, True
 
     def refresh(self) -> None:
         """Open the segments that appeared since the last time."""
         self._opened = True
-        names = sorted(path.name for path in self.folder.glob("segment-*"))
-        new = [name for name in names if name not in self.segments and self.folder / name not in self.broken]
-        for name in new:
-            path = self.folder / name
+        paths = [path for path in self.folder.glob("segment-*") if path.name not in self.segments]
+        for path in sorted(paths, key=_age):
+            if path in self.broken:
+                continue
             try:
-                self.segments[name] = Segment.open(path)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                self.segments[path.name] = Segment.open(path)
+                self._stale = True
+            except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
                 self.broken.add(path)
                 warnings.warn(f"{path}: ignored and encoded again: {error}", stacklevel=2)
-        if new:
-            self._index()
 
     def clean(self) -> None:
         """Remove damaged segments and what killed processes left; call it only while no other process writes."""
@@ -108,6 +115,8 @@ class TeacherStore:
         """Rows of texts, -1 where the store lacks them; (N,), int64."""
         if not self._opened:
             self.refresh()
+        if self._stale:
+            self._index()
         if len(self._sorted) == 0:
             return np.full(len(keys), -1)
         positions = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
@@ -153,8 +162,8 @@ class TeacherStore:
         self.refresh()
 
     def _index(self) -> None:
-        """Sort the keys of all segments; where a text is in two, the first segment wins."""
-        self._list = [self.segments[name] for name in sorted(self.segments)]
+        """Sort the keys of all segments."""
+        self._list, self._stale = list(self.segments.values()), False
         keys = np.concatenate([np.empty(0, dtype="S16"), *(segment.keys for segment in self._list)])
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
@@ -164,6 +173,14 @@ class TeacherStore:
         """Number of the segment, and row within it."""
         parts = np.searchsorted(self._ends, rows, side="right")
         return parts, rows - np.concatenate([[0], self._ends])[parts]
+
+
+def _age(path: Path) -> tuple[int, str]:
+    """Sorts segments by the time at which they were written; one that another process has just removed comes first."""
+    try:
+        return path.stat().st_mtime_ns, path.name
+    except FileNotFoundError:
+        return 0, path.name
 
 
 def _write_parts(path: Path, parts: Sequence[Array]) -> int:

@@ -145,6 +145,18 @@ def test_a_derived_array_is_made_again_when_the_file_changes(tmp_path):
     assert calls == ["ab", "abc", "abc"]
 
 
+@pytest.mark.parametrize("size", [0, 40, 140])
+def test_a_damaged_array_is_made_again(tmp_path, size):
+    path = tmp_path / "x.txt"
+    path.write_text("abc")
+    derived_array(path, "form", lambda: np.arange(10))
+    (stored,) = cache_folder().glob("index/*.npy")
+    stored.write_bytes(stored.read_bytes()[:size])
+    with pytest.warns(UserWarning, match="damaged, made again"):
+        assert derived_array(path, "form", lambda: np.arange(10)).tolist() == list(range(10))
+    assert derived_array(path, "form", lambda: 1 / 0).tolist() == list(range(10))
+
+
 def test_a_file_that_changes_while_it_is_read_gives_no_array(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("a")

@@ -10,16 +10,15 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
-from transformers import BertConfig
 
 from lightning_modules import lightning_private
-from lightning_modules.lightning_private import batches_started, commit_of, data_of, drop_anonymous
+from lightning_modules.lightning_private import batches_started, data_of, drop_anonymous
 
 
 def test_the_versions_are_those_of_the_docstring():
     text = str(lightning_private.__doc__)
     constraints = Path(__file__).parents[2].joinpath("constraints.txt").read_text()
-    for package in ("lightning", "wandb", "transformers"):
+    for package in ("lightning", "wandb"):
         named = re.search(rf"{package} (\d+\.\d+\.\d+)", text)
         assert named is not None, package
         pinned = re.search(rf"^{package}==(\S+)", constraints, re.MULTILINE)
@@ -44,9 +43,3 @@ def test_wandb_is_not_given_the_deprecated_option(tmp_path):
     assert "anonymous" in logger._wandb_init, "Lightning does not give it any longer: drop_anonymous can go"
     drop_anonymous(logger)
     assert "anonymous" not in logger._wandb_init
-
-
-def test_the_commit_of_a_configuration():
-    """None with transformers 5, which does not keep it; a change here would change the keys of cached vectors."""
-    assert commit_of(BertConfig()) is None
-    assert commit_of(SimpleNamespace(_commit_hash="0123")) == "0123"

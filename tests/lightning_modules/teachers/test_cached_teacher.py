@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
+import signal
 import time
 import unicodedata
 from pathlib import Path
@@ -107,7 +110,7 @@ def test_other_settings_or_models_have_their_own_vectors(tiny_bert, tiny_unigram
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "meta"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "meta", "list", "other", "empty", "mixed"])
 def test_a_damaged_segment_is_encoded_again(tiny_bert, tmp_path, texts, damage):
     make(tiny_bert, tmp_path).prepare(texts, True)
     (segment,) = segments(tmp_path)
@@ -116,14 +119,33 @@ def test_a_damaged_segment_is_encoded_again(tiny_bert, tmp_path, texts, damage):
         (segment / "tokens.npy").write_bytes(data[:-100])
     elif damage == "remove":
         (segment / "pooled.npy").unlink()
+    elif damage == "mixed":  # an array of another segment, of the size that is expected
+        about = json.loads((segment / "meta.json").read_text())
+        np.save(segment / "pooled.npy", np.zeros((len(texts) - 1, 32), np.float32))
+        about["files"]["pooled"] = (segment / "pooled.npy").stat().st_size
+        (segment / "meta.json").write_text(json.dumps(about))
     else:
-        (segment / "meta.json").write_text("{")
+        content = {"meta": "{", "list": "[]", "other": '{"format": 1, "files": ["keys"]}', "empty": ""}[damage]
+        (segment / "meta.json").write_text(content)
     again = make(tiny_bert, tmp_path)
     with pytest.warns(UserWarning, match="ignored and encoded again"):
         again.prepare(texts, True)
     assert len(segments(tmp_path)) == 1
     later = make(tiny_bert, tmp_path, loads=False)
     assert equal(later.encode(texts, True), again.encode(texts, True))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"dim": "wide"}', '{"dim": null}', "\xff"])
+def test_a_damaged_description_is_written_again(tiny_bert, tmp_path, texts, content):
+    make(tiny_bert, tmp_path).prepare(texts, False)
+    (about,) = tmp_path.glob("*/about.json")
+    sound = about.read_text()
+    about.write_text(content, encoding="latin-1")
+    again = make(tiny_bert, tmp_path, loads=False)
+    with pytest.warns(UserWarning, match="about.json: ignored and written again"):
+        assert again.dim == 32
+    assert about.read_text() == sound
+    assert again.encode(texts).pooled.shape == (len(texts), 32)
 
 
 def test_half_written_folders_are_not_read_and_are_removed(tiny_bert, tmp_path, texts):
@@ -181,6 +203,103 @@ def test_processes_may_write_at_once(tiny_bert, tmp_path, texts):
     later = make(tiny_bert, tmp_path, loads=False).encode([*texts, "new text"], True)
     online = OnlineTeacher(tiny_bert, max_length=16, device="cpu").encode([*texts, "new text"], True)
     torch.testing.assert_close(later.pooled, online.pooled, atol=1e-6, rtol=0)
+
+
+class SlowTeacher(OnlineTeacher):
+    """Takes a twentieth of a second for a batch of four, and says how many texts it has encoded."""
+
+    encoded = None
+
+    def encode_batch(self, texts, tokens, side):
+        time.sleep(0.05)
+        if self.encoded is not None:
+            with self.encoded.get_lock():
+                self.encoded.value += len(texts)
+        return super().encode_batch(texts, tokens, side)
+
+
+def encode_slowly(model: str, folder: Path, texts: list[str], seconds: float, encoded) -> None:
+    torch.set_num_threads(1)
+    cached_teacher._SEGMENT_SECONDS, cached_teacher._SLICE = seconds, 2
+    teacher = SlowTeacher(model, max_length=16, batch_size=4, device="cpu")
+    teacher.encoded = encoded
+    CachedTeacher(teacher, str(folder)).prepare(texts, False)
+
+
+def begin(*arguments) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=encode_slowly, args=arguments)
+    process.start()
+    return process
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def stored(folder: Path) -> int:
+    store = TeacherStore(segments(folder)[0].parent)
+    store.refresh()
+    return len({key for segment in store.segments.values() for key in segment.keys.tolist()})
+
+
+def test_a_killed_process_loses_at_most_what_is_younger_than_a_segment(tiny_bert, tmp_path):
+    texts = [f"text {number} of many" for number in range(2000)]
+    encoded = multiprocessing.get_context("fork").Value("i", 0)
+    process = begin(tiny_bert, tmp_path, texts, 0.4, encoded)
+    wait_until(lambda: len(segments(tmp_path)) >= 3)
+    before = encoded.value
+    wait_until(lambda: encoded.value >= before + 12)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(timeout=60)
+    before = encoded.value
+    assert process.exitcode == -signal.SIGKILL
+    kept = stored(tmp_path)
+    assert 0 < before - kept <= 4 * 0.4 / 0.05 + 4, "what was encoded in 0.4 s, and a batch"
+    rest = begin(tiny_bert, tmp_path, texts[: kept + 40], 60, encoded)
+    rest.join(timeout=60)
+    assert rest.exitcode == 0
+    make(tiny_bert, tmp_path, loads=False).encode(texts[: kept + 40])
+
+
+def test_a_process_with_little_to_do_does_not_wait_for_one_with_much(tiny_bert, tmp_path):
+    context = multiprocessing.get_context("fork")
+    much, little = context.Value("i", 0), context.Value("i", 0)
+    long = begin(tiny_bert, tmp_path, [f"text {number}" for number in range(4000)], 60, much)
+    wait_until(lambda: much.value > 0)
+    short = begin(tiny_bert, tmp_path, ["the cat", "the sun"], 60, little)
+    short.join(timeout=30)
+    try:
+        assert short.exitcode == 0
+        assert long.is_alive()
+        assert stored(tmp_path) == little.value == 2
+    finally:
+        long.kill()
+        long.join(timeout=60)
+
+
+def test_processes_with_the_same_texts_share_the_work(tiny_bert, tmp_path):
+    texts = [f"text {number}" for number in range(480)]
+    encoded = multiprocessing.get_context("fork").Value("i", 0)
+    processes = [begin(tiny_bert, tmp_path, texts, 0.2, encoded) for _ in range(2)]
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    assert stored(tmp_path) == 480
+    assert 480 <= encoded.value <= 680, "each would encode all of the 480 if they did not look at each other"
+
+
+def test_vectors_stay_the_same_when_another_process_writes_the_same_text_again(tmp_path):
+    first, second = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
+    for pooled, others in ((first, ["b"]), (second, ["c", "d", "e"])):
+        keys = text_keys(["a", *others])
+        TeacherStore(tmp_path).write(keys=[keys], pooled=[np.repeat(pooled, len(keys), 0)])
+        time.sleep(0.01)
+    for _ in range(2):
+        store = TeacherStore(tmp_path)
+        assert store.pooled(store.find(text_keys(["a", "c"]))).tolist() == [[0] * 4, [1] * 4]
 
 
 def test_the_arithmetic_is_printed_and_a_full_disk_refused(tiny_bert, tmp_path, texts, monkeypatch, capsys):
