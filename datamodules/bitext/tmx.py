@@ -1,4 +1,4 @@
-"""Translation memories: TMX, plain or zipped, read unit by unit.
+"""Translation memories: TMX, plain, zipped or compressed, read unit by unit.
 
 A unit (``tu``) holds variants (``tuv``), each with a language and a segment of text. Traps: (1) TMX 1.4 names the
 language ``xml:lang``, older files ``lang``. (2) A segment may hold elements: what stands in ``bpt``, ``ept``, ``it``,
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from datamodules.text import normalise
 from foundations.errors import InputError
-from foundations.files import require_file
+from foundations.files import open_content, require_file
 
 _CODES = ("bpt", "ept", "it", "ph", "ut")
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -59,7 +59,7 @@ def read_tmx(path: str | Path, source: str = "en", target: str = "sw") -> Iterat
 def _open(path: Path, stack: ExitStack) -> Iterator[IO[bytes]]:
     """The file, or the TMX files that lie in it zipped, one after the other."""
     if not zipfile.is_zipfile(path):
-        yield stack.enter_context(path.open("rb"))
+        yield stack.enter_context(open_content(path))[0]
         return
     archive = stack.enter_context(zipfile.ZipFile(path))
     names = [name for name in archive.namelist() if name.lower().endswith(".tmx")]

@@ -30,9 +30,10 @@ from datamodules.lines import TextStore, tsv_line
 from datamodules.published.judgments import JudgmentFormat, JudgmentTable
 from datamodules.published.passages import open_texts
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
-from foundations.cache import OPENERS, unpacked
+from foundations.cache import unpacked
 from foundations.checks import check_choice
 from foundations.errors import InputError
+from foundations.files import PACKED_SUFFIXES
 from retrieval.collection import Collection
 
 GRADES = (2, 3)
@@ -110,7 +111,7 @@ def find_file(root: Path, split: str, kind: str) -> Path:
     word = re.compile(f"(?<![a-z])({SPLITS[split]})(?![a-z])")
     files: dict[Path, Path] = {}
     for path in sorted(root.rglob("*")):
-        plain = path.with_suffix("") if path.suffix in OPENERS else path
+        plain = path.with_suffix("") if path.suffix in PACKED_SUFFIXES else path
         if plain.suffix == f".{kind}" and path.is_file() and word.search(str(plain.relative_to(root)).lower()):
             files.setdefault(plain, path)  # the plain name comes first
     if len(files) == 1:
