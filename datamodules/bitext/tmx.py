@@ -56,6 +56,15 @@ def read_tmx(path: str | Path, source: str = "en", target: str = "sw") -> Iterat
         raise InputError(f"no unit has {source!r} and {target!r}, expected two of its languages: {known}", path)
 
 
+def languages_of(path: str | Path) -> list[str]:
+    """The languages of the first unit, as tags; InputError where there is none, or as `read_tmx`."""
+    with ExitStack() as stack:
+        for file in _open(require_file(path), stack):
+            for unit in _units(file, Path(path)):
+                return list(unit)
+    raise InputError("found no unit (tu), expected TMX", path)
+
+
 def _open(path: Path, stack: ExitStack) -> Iterator[IO[bytes]]:
     """The file, or the TMX files that lie in it zipped, one after the other."""
     if not zipfile.is_zipfile(path):

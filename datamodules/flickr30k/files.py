@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.text import normalise
-from datamodules.tsv import read_rows
+from datamodules.text_files import read_rows
 from foundations.cache import unpacked
 from foundations.errors import InputError
 from foundations.files import decode, read_json

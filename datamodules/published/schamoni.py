@@ -28,8 +28,8 @@ from typing import Any
 from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore, tsv_line
 from datamodules.published.judgments import JudgmentFormat, JudgmentTable
-from datamodules.published.passages import open_texts
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
+from datamodules.text_files import open_texts
 from foundations.cache import unpacked
 from foundations.checks import check_choice
 from foundations.errors import InputError

@@ -39,9 +39,10 @@ from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore
 from datamodules.published.ir_texts import official_file
 from datamodules.published.judgments import BoolArray, JudgmentFormat, JudgmentTable, below
-from datamodules.published.passages import check_id, language_code
+from datamodules.published.passages import language_code
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
 from datamodules.text import normalise
+from datamodules.text_files import check_id
 from foundations.checks import check_choice
 from foundations.errors import InputError
 from foundations.files import columns

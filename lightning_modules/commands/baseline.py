@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.tsv import read_rows, read_texts
+from datamodules.text_files import read_rows, read_texts
 from foundations.errors import InputError
 from retrieval.collection import Collection
 from retrieval.fusion import linear_fusion, reciprocal_rank_fusion

@@ -105,7 +105,7 @@ def test_wrong_qrels_are_named_by_line(tmp_path, text, where, message):
         (b"q Q0 d 1 -inf tag\n", ":1: ", "the score is '-inf', expected a finite number"),
         (b"q Q0 d 1 1e999 tag\n", ":1: ", "the score is '1e999', expected a finite number"),
         (b"q Q0 d 1 2 t\nr Q0 d 1 2 t\nq Q0 d 3 0 t\n", ":3: ", "document 'd' appears twice for query 'q'"),
-        ("q Q0 d 1 2 t\n".encode("utf-16"), ":1: ", "invalid UTF-8"),
+        ("q Q0 d 1 2 t\n".encode("utf-16"), ": ", "this is UTF-16, expected UTF-8"),
         (b"", ": ", "the file is empty, expected lines of 'query Q0 document rank score tag'"),
     ],
 )
