@@ -214,7 +214,7 @@ def _text_of(record_class: Any, field: str | None, whose: str) -> Callable[[Any]
     if not names or (unknown := [name for name in names if name not in record_class._fields]):
         wrong = f"no field {unknown[0]!r}" if names else "no field without a name"
         raise ValueError(f"{whose} have {wrong}, expected one of {', '.join(record_class._fields)}")
-    return lambda record: normalise(" ".join(str(getattr(record, name)) for name in names))
+    return lambda record: normalise(" ".join(str(getattr(record, name) or "") for name in names))
 
 
 @contextmanager

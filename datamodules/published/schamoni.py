@@ -53,7 +53,7 @@ class SchamoniDataModule(PairsDataModule):
         dev_queries: search this many of the dev queries; 0 takes all.
         dev_documents: search this many articles for dev: the relevant ones and others by a hash; 0 takes all.
         test_queries: search this many of the test queries; 0 takes all. Always among all articles of ``test``.
-        skip_unknown: leave judgments of unknown queries and articles out, with a warning, instead of refusing them.
+        skip_unknown: leave judgments of unknown queries and articles out, with a warning; else the file is refused.
         **options: those of `PairsDataModule`.
     """
 
@@ -64,7 +64,7 @@ class SchamoniDataModule(PairsDataModule):
         dev_queries: int = 1000,
         dev_documents: int = 20_000,
         test_queries: int = 0,
-        skip_unknown: bool = False,
+        skip_unknown: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
