@@ -177,9 +177,9 @@ def _parallel(source: Path, target: Path) -> Iterator[Row]:
 
 
 def _units(path: Path, languages: tuple[str, str] | None) -> Iterator[Row]:
-    """The units of TMX files that have both languages, counted."""
-    source, target = languages or _sides(languages_of(path), None, path, 0)
-    for number, texts in enumerate(read_tmx(path, source, target), start=1):
+    """The units of TMX files that have both languages, counted; of any region, unless it was asked for."""
+    tags = languages or (tag.partition("-")[0] for tag in _sides(languages_of(path), None, path, 0))
+    for number, texts in enumerate(read_tmx(path, *tags), start=1):
         yield number, *texts, None
 
 
@@ -192,20 +192,16 @@ def _records(records: Iterable[tuple[int, Any]], languages: tuple[str, str] | No
             record = whole
         if not isinstance(record, dict):
             raise InputError(f"found a JSON {type(record).__name__}, expected {_RECORD}", path, number)
-        sides = sides or _sides(
-            [name for name, value in record.items() if _may_be_text(name, value)], languages, path, number
-        )
+        if sides is None:
+            names = [name for name, value in record.items() if _may_be_text(name, value)]
+            sides = _sides(names, languages, path, number)
         for name in sides:
             if name not in record or not isinstance(record[name], str | None):
                 problem = "is no string" if name in record else "is missing"
                 raise InputError(f"the field {name!r} {problem}, expected {_RECORD}", path, number)
         score = next((value for name, value in {**record, **whole}.items() if _SCORE.fullmatch(name)), None)
-        yield (
-            number,
-            record[sides[0]] or "",
-            record[sides[1]] or "",
-            None if score is None else score_of(score, path, number),
-        )
+        source, target = (record[name] or "" for name in sides)
+        yield number, source, target, None if score is None else score_of(score, path, number)
 
 
 def _may_be_text(name: str, value: Any) -> bool:
@@ -248,15 +244,14 @@ def _dataset(spec: str) -> Iterable[Mapping[str, Any]]:
         import datasets
     except ImportError:
         raise InputError("this needs the library datasets: pip install 'potstill[datasets]'", spec) from None
-    name, config, split, *more = [*spec.removeprefix(DATASETS).split(":"), "", "", ""][:4]
-    if any(more) or not name:
+    is_name, folder = spec.startswith(DATASETS), Path(spec)
+    parts = spec.removeprefix(DATASETS).split(":") if is_name else [spec]
+    name, config, split = [*parts, "", ""][:3]
+    if len(parts) > 3 or not name:
         raise InputError("expected datasets:ID, datasets:ID:CONFIG or datasets:ID:CONFIG:SPLIT", spec)
-    folder = Path(spec)
     try:
-        if folder.is_dir() and any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        if not is_name and any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
             found = datasets.load_from_disk(spec)
-        elif folder.is_dir():
-            found = datasets.load_dataset(spec)
         else:
             found = datasets.load_dataset(name, config or None)
     except Exception as error:  # of many libraries: a missing id, no network, a damaged file

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from datamodules.lines import LazyTexts
 from datamodules.text import normalise
-from foundations.cache import locked, unpacked
+from foundations.cache import locked
 from foundations.checks import nearest
 from foundations.errors import InputError
 from foundations.files import scan_lines
@@ -330,7 +330,7 @@ def _faulty_line(path: Path, kind: str) -> int | None:
         if kind == "qrels":
             read_qrels(path)
         elif ".jsonl" in path.suffixes:
-            for number, _, line in scan_lines(unpacked(path)):
+            for number, _, line in scan_lines(path):
                 try:
                     json.loads(line)
                 except ValueError:

@@ -78,6 +78,15 @@ def test_zipped_tmx(tmp_path: Path) -> None:
     assert list(read_bitext(str(tmp_path / "memory.zip"))) == PAIRS
 
 
+def test_tmx_with_several_regions_and_languages(tmp_path: Path) -> None:
+    path = write(tmp_path, "x.tmx", tmx().replace(b"en-GB", b"en-US", 1).replace(b'"sw"', b'"sw-KE"', 1))
+    assert list(read_bitext(str(path))) == PAIRS
+    assert list(read_bitext(str(path), "en-GB,sw")) == PAIRS[1:]
+    more = tmx().replace(b"<tu>", b'<tu><tuv xml:lang="fr"><seg>x</seg></tuv>')
+    with pytest.raises(InputError, match=r"y\.tmx: cannot tell .* it has fr, en-GB, sw: name two"):
+        list(read_bitext(str(write(tmp_path, "y.tmx", more))))
+
+
 @pytest.mark.parametrize("packed", ["", "gz"])
 def test_two_parallel_files(tmp_path: Path, packed: str) -> None:
     suffix = f".{packed}" if packed else ""
@@ -237,7 +246,10 @@ def test_datasets_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(read_bitext("datasets:a/b:en-sw")) == PAIRS[:1]  # the only split
     with pytest.raises(InputError, match="the split is train, expected one of test"):
         list(read_bitext("datasets:a/b:en-sw:train"))
-    with pytest.raises(InputError, match="cannot load the dataset"):
-        list(read_bitext("datasets:nobody/nothing"))
-    with pytest.raises(InputError, match="cannot load the dataset"):
-        list(read_bitext(str(tmp_path)))
+    with pytest.raises(InputError, match="expected datasets:ID"):
+        list(read_bitext("datasets:a/b:en-sw:test:more"))
+    monkeypatch.undo()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: cannot load the dataset"):
+        list(read_bitext(str(tmp_path / "empty")))
