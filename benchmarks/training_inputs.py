@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.starter.emoji import StarterDataModule
-from datamodules.tsv import read_rows
+from datamodules.text_files import read_rows
 from foundations.files import write_json, write_whole
 from lightning_modules.models.starter import resolve_model
 from lightning_modules.students.transformer import TransformerEncoder

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from datamodules.text import normalise
-from foundations.cache import IntArray, derived_array
+from foundations.cache import IntArray, derived_array, unpacked
 from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.files import clean_line, columns, scan_lines
@@ -57,7 +57,7 @@ class LineIndex:
         """Index a file, or take the index from the cache.
 
         Args:
-            path: the file.
+            path: the file; a compressed one is unpacked into the cache folder.
             check: called for each line with text; raises InputError where the line is not as expected.
             chunk_rows: lines with text in a chunk; the last one may have fewer.
             form: names the format that `check` expects. A file that passed under a name is not checked again.
@@ -67,7 +67,7 @@ class LineIndex:
             ValueError: chunk_rows is below 1.
         """
         check_number("chunk_rows", chunk_rows, least=1)
-        path = Path(path)
+        path = unpacked(path)  # offsets are those of the content
         table = derived_array(path, f"chunks 1 {chunk_rows} {form}", lambda: _chunk_table(path, check, chunk_rows))
         return cls(path, table, chunk_rows)
 

@@ -1,6 +1,6 @@
 """Public teacher scores: a query and its scored passages on each line, as JSON.
 
-Both layouts that are in use are read, plain or compressed with gzip, also mixed:
+Both layouts that are in use are read, plain or compressed, also mixed:
 
     ["q1", ["d7", 9.25], ["d2", -1.5]]
     ["q1", [["d7", 9.25], ["d2", -1.5]]]
@@ -14,26 +14,19 @@ a list names twice.
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from foundations.errors import InputError
-from foundations.files import clean_line, json_line, require_file
-from foundations.progress import delayed_progress
-
-_GZIP = b"\x1f\x8b"
+from foundations.files import json_line, scan_lines
 
 _LINE = "[query id, [passage id, score], ...]"
 _EXPECTED = f"expected {_LINE}"
-
-_LINES_PER_UPDATE = 1024
 
 
 @dataclass(frozen=True)
@@ -55,24 +48,20 @@ def read_scores(path: str | Path) -> Iterator[ScoredList]:
     """The lists of a file, one after the other; the file is never in memory as a whole.
 
     Args:
-        path: the file, plain or gzip, whatever its name ends in; empty lines are passed over.
+        path: the file, plain or compressed, whatever its name ends in; empty lines are passed over.
 
     Raises:
-        InputError: no file, no list in it, damaged gzip; with file and line: what `scores_line` refuses, or a query
+        InputError: no file, no list in it, a damaged file; with file and line: what `scores_line` refuses, or a query
             that has a list already.
     """
-    path = require_file(path)
     parse, lines = scores_line(path), dict[str, int]()
-    for number, raw in _lines(path):
-        if line := clean_line(raw, number):
-            scored = parse(line, number)
-            if scored.query in lines:
-                message = f"query {scored.query!r} has a list on line {lines[scored.query]} already"
-                raise InputError(message, path, number)
-            lines[scored.query] = number
-            yield scored
-    if not lines:
-        raise InputError(f"the file is empty, {_EXPECTED} on each line", path)
+    for number, _, line in scan_lines(path, _LINE):
+        scored = parse(line, number)
+        if scored.query in lines:
+            message = f"query {scored.query!r} has a list on line {lines[scored.query]} already"
+            raise InputError(message, path, number)
+        lines[scored.query] = number
+        yield scored
 
 
 def scores_line(path: str | Path) -> Callable[[bytes, int], ScoredList]:
@@ -142,20 +131,3 @@ def _identifier(value: Any, what: str) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line, unpacked where the file is gzip."""
-    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
-        packed = file.read(2) == _GZIP
-        file.seek(0)
-        lines: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
-        number = shown = 0
-        try:
-            for number, raw in enumerate(lines, start=1):
-                yield number, raw
-                if number % _LINES_PER_UPDATE == 0:
-                    advance(file.tell() - shown)
-                    shown = file.tell()
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"cannot be read ({error}): fetch the file again", path, number + 1) from error

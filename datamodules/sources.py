@@ -312,7 +312,7 @@ def sampled_documents(documents: TextStore, qrels: Qrels, count: int) -> TextSto
     """
     if count == 0 or count >= len(documents):
         return documents
-    chosen = dict.fromkeys(document for grades in qrels.values() for document in grades)
+    chosen = dict.fromkeys(document for grades in qrels.values() for document in grades if document in documents)
     for row in derived_array(documents.path, f"sample 2 {count}", lambda: _least_hashes(documents, count)).tolist():
         if len(chosen) >= count:
             break

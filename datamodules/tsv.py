@@ -20,13 +20,17 @@ With candidates.jsonl the training pairs are those of pairs.tsv, which may then 
 queries with their lists, for strategies such as ``kl`` and ``margin_mse``. The passages are the documents. The teacher
 reads them in English; the student reads them too where it is the reader of the documents.
 
-No file has a header line. Empty lines are passed over. Queries without judgments are left out.
+Any of them may be compressed (gzip, bz2, xz; ``pairs.tsv.gz``). Queries and documents may be JSON lines, so the folders
+of BEIR are read as they are: ``queries.jsonl``, ``corpus.jsonl``, ``qrels/test.tsv`` and ``qrels/dev.tsv``. For what
+pairs may be, see `datamodules.bitext.reading`; a header line is recognised. Empty lines are passed over. Queries
+without judgments are left out, as are judgments of unknown queries.
 
 Files above 256 MB stay on disk: they are read once to check every line, and an index is kept in the cache folder.
 Pairs are then streamed (see `datamodules.loading`), in another order than pairs in memory, and texts looked up. With
 candidates.jsonl, pairs and passages are in memory whatever their size.
 
-Traps: a tab inside a text makes a third column, which is refused; so is a text that is empty. Without ``dev.qrels``,
+Traps: a tab inside a text makes a third column, which is refused; so is a query or document without text, while such
+pairs are left out, with a warning. Without ``dev.qrels``,
 a query is ``dev`` by a hash of its id, so adding queries moves no other query between ``dev`` and ``test``.
 """
 
@@ -39,19 +43,19 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import PairsDataModule
-from datamodules.lines import TEXT_LINE, TextStore, tsv_line, unique
+from datamodules.bitext.reading import located, open_pairs, read_bitext
+from datamodules.lines import TextStore, unique
 from datamodules.pairs import Candidate, Pair, make_pairs
+from datamodules.published.judged import Judged, known
 from datamodules.scored_lists import ScoredList, read_scores
-from datamodules.sources import PAIR_LINE, PairFile, Pairs
+from datamodules.sources import Pairs
 from datamodules.text import hash_share, normalise
+from datamodules.text_files import open_texts, read_texts, stays_on_disk
 from foundations.checks import check_number
 from foundations.errors import InputError
-from foundations.files import columns, read_columns, require_file, scan_lines
+from foundations.files import PACKED_SUFFIXES, columns, scan_lines
 from retrieval.collection import Collection, Qrels, Side
 from retrieval.trec import read_qrels
-
-_IN_MEMORY = 256 * 2**20
-"""Size in bytes of the largest file that is read into memory by default."""
 
 
 class TSVDataModule(PairsDataModule):
@@ -63,13 +67,13 @@ class TSVDataModule(PairsDataModule):
 
     Args:
         root: the folder.
-        pairs: file of the training pairs.
-        queries: file of the queries.
-        documents: file of the documents.
-        qrels: file of the relevance judgments.
+        pairs: the training pairs, in any of the formats of `datamodules.bitext.reading`; by default pairs.tsv.
+        queries: file of the queries; by default queries.tsv, or queries.jsonl.
+        documents: file of the documents; by default documents.tsv, or corpus.jsonl.
+        qrels: file of the relevance judgments; by default qrels, or qrels/test.tsv.
         dev_queries: file of the dev queries; by default dev.queries.tsv if it is there, else `queries`.
-        dev_qrels: file of their judgments; by default dev.qrels if it is there, else dev_share of the judged
-            queries are ``dev``.
+        dev_qrels: file of their judgments; by default dev.qrels or qrels/dev.tsv if it is there, else
+            dev_share of the judged queries are ``dev``.
         english_queries: file of the queries in English; by default queries.english.tsv if it is there.
         english_documents: file of the documents in English; by default documents.english.tsv if it is there.
         dev_share: share of the judged queries that become ``dev`` where there is no dev_qrels.
@@ -78,16 +82,19 @@ class TSVDataModule(PairsDataModule):
         candidates: file of passages to rank, with scores; by default candidates.jsonl if it is there.
         train_queries: file of the queries that it names; it is read with candidates only.
         stream: leave pairs, queries and documents on disk; by default those of files above 256 MB.
+        pair_languages: codes of source and target, such as ``en,sw``, where pairs are TMX or JSON with more than the
+            English text and one other.
+        min_score: of pairs with scores, leave out those that score lower.
         **options: those of `PairsDataModule`.
     """
 
     def __init__(
         self,
         root: str,
-        pairs: str = "pairs.tsv",
-        queries: str = "queries.tsv",
-        documents: str = "documents.tsv",
-        qrels: str = "qrels",
+        pairs: str | None = None,
+        queries: str | None = None,
+        documents: str | None = None,
+        qrels: str | None = None,
         dev_queries: str | None = None,
         dev_qrels: str | None = None,
         english_queries: str | None = None,
@@ -98,6 +105,8 @@ class TSVDataModule(PairsDataModule):
         candidates: str | None = None,
         train_queries: str = "train.queries.tsv",
         stream: bool | None = None,
+        pair_languages: str | None = None,
+        min_score: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -105,10 +114,13 @@ class TSVDataModule(PairsDataModule):
         if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
         self.root = Path(root).expanduser()
-        self.pairs_file, self.queries_file = self.root / pairs, self.root / queries
-        self.documents_file, self.qrels_file = self.root / documents, self.root / qrels
+        self.pairs_spec = located(self._found(pairs, "pairs.tsv"), self.root)
+        self.pair_languages, self.min_score = pair_languages, min_score
+        self.queries_file = self.root / self._found(queries, "queries.tsv", "queries.jsonl")
+        self.documents_file = self.root / self._found(documents, "documents.tsv", "corpus.jsonl")
+        self.qrels_file = self.root / self._found(qrels, "qrels", "qrels/test.tsv")
         self.dev_queries_file = self._optional(dev_queries, "dev.queries.tsv")
-        self.dev_qrels_file = self._optional(dev_qrels, "dev.qrels")
+        self.dev_qrels_file = self._optional(dev_qrels, "dev.qrels", "qrels/dev.tsv")
         self.english_queries_file = self._optional(english_queries, "queries.english.tsv")
         self.english_documents_file = self._optional(english_documents, "documents.english.tsv")
         self.candidates_file = self._optional(candidates, "candidates.jsonl")
@@ -116,6 +128,7 @@ class TSVDataModule(PairsDataModule):
         self.dev_share = dev_share
         self.query_side, self.document_side = query_side, document_side
         self.stream = stream
+        self._has_pairs = pairs not in (None, "pairs.tsv")
 
     def load_pairs(self) -> Pairs:
         """The pairs of the file, in its order."""
@@ -125,7 +138,7 @@ class TSVDataModule(PairsDataModule):
             )
         if self.candidates_file:
             return self._pairs_and_lists(self.candidates_file)
-        return open_pairs(self.pairs_file, self.stream)
+        return open_pairs(self.pairs_spec, self.stream, self.pair_languages, self.min_score)
 
     def _pairs_and_lists(self, lists: Path) -> list[Pair]:
         """The pairs of the file if it is there, and the training queries with their lists."""
@@ -135,8 +148,8 @@ class TSVDataModule(PairsDataModule):
                 raise InputError("the teacher cannot read the listed passages: write documents.english.tsv", lists)
             sources, targets = self.english_documents_file, read_texts(self.documents_file)
         queries = _train_queries(self.train_queries_file, lists, read_texts(sources), targets)
-        rows = read_rows(self.pairs_file, PAIR_LINE) if self.pairs_file.is_file() else ()
-        texts = [texts for _, texts in rows]
+        has_pairs = self._has_pairs or Path(self.pairs_spec).is_file()
+        texts = [*read_bitext(self.pairs_spec, self.pair_languages, self.min_score)] if has_pairs else []
         pairs = make_pairs([*texts, *((query.source, query.target) for query in queries)])
         listed = zip(pairs[len(texts) :], queries, strict=True)
         return pairs[: len(texts)] + [replace(pair, candidates=query.candidates) for pair, query in listed]
@@ -144,17 +157,15 @@ class TSVDataModule(PairsDataModule):
     def load_collections(self) -> dict[str, Collection]:
         """``dev``, ``test`` and, where the English texts are there, ``english``."""
         queries, documents = self._texts(self.queries_file), self._texts(self.documents_file)
-        qrels = read_qrels(self.qrels_file)
-        check_judgments(qrels, self.qrels_file, queries, documents)
+        qrels = self._judgments(self.qrels_file, queries, documents)
         if self.dev_queries_file and not self.dev_qrels_file:
             raise InputError("there are dev queries without judgments: write dev.qrels", self.dev_queries_file)
         if self.dev_qrels_file:
             dev_queries = self._texts(self.dev_queries_file) if self.dev_queries_file else queries
-            dev_qrels = read_qrels(self.dev_qrels_file)
-            check_judgments(dev_qrels, self.dev_qrels_file, dev_queries, documents)
+            dev_qrels = self._judgments(self.dev_qrels_file, dev_queries, documents)
             if not self.dev_queries_file and (both := qrels.keys() & dev_qrels.keys()):
                 message = f"query {min(both)!r} is in the test qrels as well ({len(both)} such queries)"
-                raise InputError(message, self.dev_qrels_file, _line_of(self.dev_qrels_file, min(both), None))
+                raise InputError(message, self.dev_qrels_file)
         else:
             dev_queries = queries
             dev_qrels, qrels = self._split(qrels)
@@ -167,11 +178,22 @@ class TSVDataModule(PairsDataModule):
 
     def _texts(self, path: Path) -> Mapping[str, str]:
         """Texts by id, in memory or on disk."""
-        return TextStore.open(path, tsv_line(path), "tsv") if _is_streamed(path, self.stream) else read_texts(path)
+        return open_texts(path) if stays_on_disk(path, self.stream) else read_texts(path)
 
-    def _optional(self, chosen: str | None, default: str) -> Path | None:
+    def _judgments(self, path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> Qrels:
+        """The judgments of known queries, whose unknown documents a warning counts."""
+        return known(Judged(str(path), queries, documents, read_qrels(path))).qrels
+
+    def _found(self, chosen: str | None, *defaults: str) -> str:
+        """What was chosen, or the first of some default names that is there, plain or compressed, or else the first."""
+        if chosen:
+            return chosen
+        names = [f"{name}{suffix}" for name in defaults for suffix in ("", *PACKED_SUFFIXES)]
+        return next((name for name in names if (self.root / name).is_file()), defaults[0])
+
+    def _optional(self, chosen: str | None, *defaults: str) -> Path | None:
         """The path of a file that need not exist, unless it was chosen."""
-        path = self.root / (chosen or default)
+        path = self.root / self._found(chosen, *defaults)
         return path if chosen or path.is_file() else None
 
     def _split(self, qrels: Qrels) -> tuple[Qrels, Qrels]:
@@ -209,69 +231,6 @@ class TSVDataModule(PairsDataModule):
             else:
                 return None
         return Collection("english", sides[0], sides[1], test.qrels, "teacher", "teacher")
-
-
-def open_pairs(path: Path, stream: bool | None = None) -> Pairs:
-    """The pairs of a file of ``source<TAB>target``, in its order.
-
-    Args:
-        path: the file.
-        stream: leave the pairs on disk; by default those of a file above 256 MB.
-
-    Raises:
-        InputError: as `read_rows`.
-    """
-    if _is_streamed(path, stream):
-        return PairFile(path)
-    return make_pairs((source, target) for _, (source, target) in read_rows(path, PAIR_LINE))
-
-
-def _is_streamed(path: Path, stream: bool | None) -> bool:
-    return require_file(path).stat().st_size > _IN_MEMORY if stream is None else stream
-
-
-def read_rows(path: Path, expected: str) -> Iterator[tuple[int, tuple[str, str]]]:
-    """The two columns of each line of a TSV file, without white space around them.
-
-    Args:
-        path: the file; a byte order mark at its start and empty lines are passed over.
-        expected: what a line holds, for the error messages, e.g. ``id<TAB>text``.
-
-    Yields:
-        Line number from 1, and the columns.
-
-    Raises:
-        InputError: no file, an empty file, invalid UTF-8, another number of columns, or an empty column.
-    """
-    for number, _, line in scan_lines(path, expected):
-        first, second = columns(line, 2, expected, path, number, filled=True)
-        yield number, (first, second)
-
-
-def read_texts(path: Path) -> dict[str, str]:
-    """Normalised texts by id, from lines of ``id<TAB>text``, all in memory.
-
-    Raises:
-        InputError: as `read_rows`; or an id that appears twice, or holds a space.
-    """
-    parse = tsv_line(path)
-    return dict(unique(((number, *parse(line, number)) for number, _, line in scan_lines(path, TEXT_LINE)), path))
-
-
-def check_judgments(qrels: Qrels, path: Path, queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Raise InputError where judgments of a file name an unknown query or document, with its line."""
-    for query, grades in qrels.items():
-        if query not in queries:
-            raise InputError(f"unknown query {query!r}", path, _line_of(path, query, None))
-        for document in grades:
-            if document not in documents:
-                raise InputError(f"unknown document {document!r}", path, _line_of(path, query, document))
-
-
-def _line_of(path: Path, query: str, document: str | None) -> int | None:
-    """The first line that judges a query (and a document)."""
-    rows = read_columns(path, "judgments")
-    return next((line for line, row in rows if row[0] == query and document in (None, row[-2])), None)
 
 
 _QUERY_LINE = "id<TAB>English text<TAB>text in the student's language"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import os
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,15 +16,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from foundations.errors import InputError
-from foundations.files import remove_unfinished, require_file, unfinished
+from foundations.files import PACKED_SUFFIXES, is_packed, open_content, remove_unfinished, require_file, unfinished
 from foundations.progress import delayed_progress
 
 Array = np.ndarray[Any, Any]
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
-
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
-"""Suffix of a compressed file -> what opens it."""
 
 _SPACE = "free some space, or set POTSTILL_CACHE to a folder that can be written"
 
@@ -177,35 +171,30 @@ def write_array(path: Path, array: Array) -> None:
 
 
 def unpacked(path: str | Path) -> Path:
-    """The file itself, or its unpacked copy in the cache folder where it is compressed (.gz, .bz2).
+    """The file itself, or its unpacked copy in the cache folder where its content is compressed (gzip, bz2, xz).
 
     The copy is made anew when the file has changed.
 
     Raises:
-        InputError: no file, one that is damaged or not compressed, or as `made_once`.
+        InputError: no file, one that is damaged, or as `made_once`.
     """
     path = require_file(path)
-    if path.suffix not in OPENERS:
+    if path.suffix not in PACKED_SUFFIXES and not is_packed(path):
         return path
-    target = cache_folder() / "unpacked" / file_key(path) / path.stem
+    name = path.stem if path.suffix in PACKED_SUFFIXES else path.name
+    target = cache_folder() / "unpacked" / file_key(path) / name
     return made_once(target, lambda temporary: _unpack(path, temporary), f"the unpacked copy of {path.name}")
 
 
 def _unpack(path: Path, target: Path) -> None:
-    try:
-        with (
-            path.open("rb") as raw,
-            OPENERS[path.suffix](raw, "rb") as packed,
-            target.open("wb") as file,
-            delayed_progress(f"unpack {path.name}", path.stat().st_size) as advance,
-        ):
-            done = 0
-            while block := packed.read(_BLOCK):
-                file.write(block)
-                advance(raw.tell() - done)  # in compressed bytes
-                done = raw.tell()
-    except (OSError, EOFError, zlib.error) as error:
-        # Neither bz2 nor gzip give an errno where the content is wrong.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(f"the file is damaged or not compressed as its name says: {error}", path) from error
+    size = path.stat().st_size
+    with (
+        open_content(path) as (content, raw),
+        target.open("wb") as file,
+        delayed_progress(f"unpack {path.name}", size) as advance,
+    ):
+        done = 0
+        while block := content.read(_BLOCK):
+            file.write(block)
+            advance(raw.tell() - done)  # in compressed bytes
+            done = raw.tell()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import yaml
 
@@ -19,7 +24,15 @@ from foundations.progress import delayed_progress
 UNFINISHED = ".unfinished-"
 """How the names of folders begin in which something is being made."""
 
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+"""How the names of compressed files end."""
+
+_OPENERS: dict[bytes, Any] = {rb"\x1f\x8b": gzip.open, rb"BZh[1-9]1AY&SY": bz2.open, rb"\xfd7zXZ\x00": lzma.open}
+"""How the content of a compressed file begins -> what opens it."""
+_LONGEST_START = 16
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LINES_PER_UPDATE = 8192
 
 
@@ -37,32 +50,85 @@ def require_file(path: str | Path) -> Path:
     return path
 
 
-def scan_lines(path: str | Path, expected: str = "text") -> Iterator[tuple[int, int, bytes]]:
-    """The lines of a file that are not empty, with a progress bar where that takes long.
+@contextmanager
+def open_content(path: str | Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A file to read, unpacked where its content says that it is compressed (gzip, bz2, xz), also under a plain name.
+
+    Yields:
+        The content, and the file itself, whose position tells how much of it was read.
+
+    Raises:
+        InputError: no file, or one that cannot be read or is damaged.
+    """
+    path = require_file(path)
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path) from error
+    with raw:
+        opener = _opener(raw)
+        if opener is None and path.suffix in PACKED_SUFFIXES:
+            raise InputError("the file is damaged or not compressed as its name says", path)
+        try:
+            yield (raw if opener is None else opener(raw)), raw
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            # None of the formats gives an errno where the content is wrong.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(f"the file is damaged or not compressed as its name says: {error}", path) from error
+
+
+def is_packed(path: str | Path) -> bool:
+    """Whether the content of a file is compressed (gzip, bz2, xz)."""
+    with require_file(path).open("rb") as file:
+        return _opener(file) is not None
+
+
+def _opener(file: IO[bytes]) -> Any:
+    """What unpacks an open file; None where it is plain. The file is at its beginning, before and after."""
+    start = file.read(_LONGEST_START)
+    file.seek(0)
+    return next((opener for first, opener in _OPENERS.items() if re.match(first, start)), None)
+
+
+def scan_lines(path: str | Path, expected: str = "text", blank: bool = False) -> Iterator[tuple[int, int, bytes]]:
+    """The lines of a file, plain or compressed, with a progress bar where that takes long.
 
     Args:
         path: the file.
         expected: what a line holds, for the error message.
+        blank: give lines without text as well, as ``b""``, instead of passing them over.
 
     Yields:
-        Line number from 1, offset in bytes, and the line without its end (and without a byte order mark).
+        Line number from 1, offset in bytes (of the content), and the line without its end (and without a byte order
+        mark).
 
     Raises:
-        InputError: no file, or no line with text.
+        InputError: no file, one that is damaged or in UTF-16, or no line with text.
     """
-    path = require_file(path)
+    path = Path(path)
     empty, offset, shown = True, 0, 0
-    with path.open("rb") as file, delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
-        for number, raw in enumerate(file, start=1):
-            if line := clean_line(raw, number):
-                empty = False
+    with open_content(path) as (file, raw), delayed_progress(f"read {path.name}", path.stat().st_size) as advance:
+        for number, content in enumerate(file, start=1):
+            if number == 1:
+                _refuse_utf16(content, path)
+            line = clean_line(content, number)
+            if line or blank:
+                empty = empty and not line
                 yield number, offset, line
-            offset += len(raw)
+            offset += len(content)
             if number % _LINES_PER_UPDATE == 0:
-                advance(offset - shown)
-                shown = offset
+                advance(raw.tell() - shown)
+                shown = raw.tell()
     if empty:
         raise InputError(f"the file is empty, expected lines of {expected}", path)
+
+
+def _refuse_utf16(start: bytes, path: Path) -> None:
+    """Raise InputError where the first line of a file is in UTF-16, with or without a byte order mark."""
+    if start.startswith(_UTF16_MARKS) or b"\0" in start:
+        what = "this is UTF-16" if start.startswith(_UTF16_MARKS) else "this looks like UTF-16 (it holds zero bytes)"
+        raise InputError(f"{what}, expected UTF-8: convert it, e.g. with iconv -f UTF-16 -t UTF-8", path)
 
 
 def clean_line(raw: bytes, number: int) -> bytes:
@@ -115,9 +181,8 @@ def columns(
         InputError: invalid UTF-8, another number of columns, or an empty one that must be filled.
     """
     found = [decode(column, expected, path, number) for column in line.split(separator)]
-    if count is not None and len(found) != count:
-        plural = "" if len(found) == 1 else "s"
-        raise InputError(f"found {len(found)} column{plural}, expected {count}: {expected}", path, number)
+    if count is not None:
+        check_width(found, count, expected, path, number)
     if filled:
         found = [column.strip() for column in found]
         if "" in found:
@@ -125,6 +190,13 @@ def columns(
             which = ("first", "second", "third")[position] if position < 3 else f"{position + 1}th"
             raise InputError(f"the {which} column is empty, expected {expected}", path, number)
     return found
+
+
+def check_width(found: list[str], count: int, expected: str, path: str | Path, number: int = 0) -> None:
+    """Raise InputError where a line has another number of columns than `count`; the arguments are as for `columns`."""
+    if len(found) != count:
+        plural = "" if len(found) == 1 else "s"
+        raise InputError(f"found {len(found)} column{plural}, expected {count}: {expected}", path, number)
 
 
 def read_columns(
@@ -166,16 +238,18 @@ def lines(path: str | Path, expected: str) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: str | Path, expected: str) -> str:
-    """A UTF-8 file as a whole, without a byte order mark.
+    """A UTF-8 file as a whole, plain or compressed, without a byte order mark.
 
     Args:
         path: the file.
         expected: what it should hold, for the error message.
 
     Raises:
-        InputError: no file, or invalid UTF-8, with its line.
+        InputError: no file, one that is damaged, or invalid UTF-8, with its line.
     """
-    content = require_file(path).read_bytes().removeprefix(_BYTE_ORDER_MARK)
+    with open_content(path) as (file, _):
+        content = file.read().removeprefix(_BYTE_ORDER_MARK)
+    _refuse_utf16(content.partition(b"\n")[0], Path(path))
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

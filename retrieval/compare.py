@@ -16,7 +16,7 @@ from foundations.errors import InputError, as_input_error
 from foundations.files import read_json, write_json
 from foundations.progress import delayed_progress
 from retrieval.collection import Qrels
-from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run
+from retrieval.metrics import DEFAULT_METRICS, PerQuery, evaluate_run, metric_name
 from retrieval.results import AVERAGE, from_json
 from retrieval.statistics import (
     holm,
@@ -27,7 +27,7 @@ from retrieval.statistics import (
     paired_differences,
 )
 from retrieval.table import format_interval, format_p, plain_table, print_table
-from retrieval.trec import read_qrels, read_run
+from retrieval.trec import check_queries, read_qrels, read_run
 
 PER_QUERY_FILE = "per_query.json"
 DEFAULT_ROW = "test"
@@ -108,6 +108,7 @@ def print_comparison(
         raise InputError("found one run, expected at least two to compare")
     if baseline not in specs:
         raise InputError(f"--baseline is {baseline}, expected one of the runs, {', '.join(specs)}")
+    metrics = metrics and list(map(metric_name, metrics))
     runs = load_runs(specs, qrels, metrics)
     name = runs[list(specs).index(baseline)].name
     comparisons = compare_runs(runs, metrics, list(specs).index(baseline))
@@ -279,6 +280,7 @@ def _load(spec: str, qrels: Qrels | None, metrics: Sequence[str]) -> dict[str, P
     run = read_run(path)
     if not any(query in qrels for query in run):
         raise InputError(f"none of its {len(run):,} queries is in the qrels: are these the right qrels?", path)
+    check_queries(run, qrels, spec)
     with as_input_error():
         return {"": evaluate_run(run, qrels, metrics)}
 

@@ -28,13 +28,17 @@ PerQuery = dict[str, dict[str, float]]
 
 SUMMARIES = ("rsum", "median_rank", "upper_bound")
 """What `retrieval.views` makes of several views, of the full ranking, or of the candidates."""
-_RANKED = ("map", "ndcg", "mrr", "recall", "precision", "success")
+_RANKED = ("map", "ndcg", "mrr", "recall", "precision", "success", "judged")
 _FAMILIES = (*_RANKED, *SUMMARIES)
-_NEED_CUTOFF = ("recall", "precision", "success")
-_ALIASES = {"ap": "map", "p": "precision", "prec": "precision", "r": "recall", "rr": "mrr", "dcg": "ndcg",
-            "hit": "success", "hits": "success"}  # fmt: skip
+_NEED_CUTOFF = ("recall", "precision", "success", "judged")
+_WITHOUT_LEVEL = ("ndcg", "judged", *SUMMARIES)
+_IR_MEASURES = {"ap": "map", "p": "precision", "r": "recall", "rr": "mrr"}
+_TREC_EVAL = {"map_cut": "map", "ndcg_cut": "ndcg", "recip_rank": "mrr", "P": "precision"}
+_ALIASES = {"prec": "precision", "dcg": "ndcg", "hit": "success", "hits": "success"}
+_NAME = re.compile(r"(?P<family>[^@()]*)(\(rel=(?P<level>[1-9][0-9]{0,8})\))?(?P<at>@(?P<cutoff>.*))?")
 _KNOWN = (
-    "map, ndcg, mrr (with @k or without), recall@k, precision@k, success@k; of images rsum, median_rank, upper_bound"
+    "map, ndcg, mrr (with @k or without), recall@k, precision@k, success@k, judged@k, with a level of relevance as in "
+    "map(rel=2); of images rsum, median_rank, upper_bound"
 )
 
 
@@ -43,37 +47,53 @@ class Metric:
     """A metric of ranked lists.
 
     Args:
-        family: ``map``, ``ndcg``, ``mrr``, ``recall``, ``precision``, ``success``, or a summary of `SUMMARIES`.
+        family: ``map``, ``ndcg``, ``mrr``, ``recall``, ``precision``, ``success``, ``judged``, or a summary of
+            `SUMMARIES`.
         cutoff: only the first documents count; None for the whole list.
+        level: the least grade that is relevant.
     """
 
     family: str
     cutoff: int | None = None
+    level: int = 1
 
     def __str__(self) -> str:
-        return self.family if self.cutoff is None else f"{self.family}@{self.cutoff}"
+        level = f"(rel={self.level})" if self.level > 1 else ""
+        return self.family + level + ("" if self.cutoff is None else f"@{self.cutoff}")
 
 
 def parse_metric(name: str) -> Metric:
-    """The metric that a name such as ``ndcg@10`` means.
+    """The metric that a name such as ``ndcg@10`` means; also as `ir_measures` or trec_eval write it.
+
+    So ``AP(rel=2)``, ``map(rel=2)``, ``P(rel=2)@10``, ``nDCG@10``, ``ndcg_cut_10``, ``P_10``, ``recip_rank`` and
+    ``recall_1000`` are names as well; with ``(rel=2)`` grades below 2 are not relevant.
 
     Definitions are those of trec_eval: a grade above 0 is relevant, nDCG's gain is the grade itself and its
     discount log2(rank + 1), average precision divides by all relevant documents of the query (also with a
     cutoff), precision@k divides by k, success@k is 1 where any of the first k is relevant (the R@k of image-text
-    retrieval and of grounding). ``rsum``, ``median_rank`` and ``upper_bound`` are defined in `retrieval.views`.
-    Ties are broken by descending document id. One exception, which follows `ir_measures`: ``mrr@k`` breaks ties
-    as the MS MARCO script does, by ascending id.
+    retrieval and of grounding), judged@k the share of the first k (of all, where fewer are retrieved) that have a
+    judgment of any grade. ``rsum``, ``median_rank`` and ``upper_bound`` are defined in `retrieval.views`.
+    Ties are broken by descending document id. Exceptions, which follow `ir_measures`: ``mrr@k`` breaks ties as the MS
+    MARCO script does, by ascending id, and so does ``judged@k``.
 
     Raises:
         ValueError: no such metric; the message names the nearest one.
 
     >>> parse_metric("ndcg@10")
-    Metric(family='ndcg', cutoff=10)
+    Metric(family='ndcg', cutoff=10, level=1)
+    >>> str(parse_metric("P_10")), str(parse_metric("AP(rel=2)"))
+    ('precision@10', 'map(rel=2)')
     """
-    family, at, cutoff = name.partition("@")
+    match = _NAME.fullmatch(re.sub(r"_([0-9]+)$", r"@\1", name))
+    family, cutoff, at = (match["family"], match["cutoff"] or "", match["at"]) if match else (name, "", None)
+    lower = family.lower()
+    family = _TREC_EVAL.get(family) or _IR_MEASURES.get(lower) or (lower if lower in _FAMILIES else family)
     right_cutoff = not at or (family not in SUMMARIES and re.fullmatch(r"[1-9][0-9]*", cutoff) is not None)
+    level = int(match["level"] or 1) if match else 1
     if family in _FAMILIES and right_cutoff and (at or family not in _NEED_CUTOFF):
-        return Metric(family, int(cutoff) if at else None)
+        if level > 1 and family in _WITHOUT_LEVEL:
+            raise ValueError(f"metric {name!r}: {family} takes no level of relevance; the metrics are {_KNOWN}")
+        return Metric(family, int(cutoff) if at else None, level)
     if family in _FAMILIES:
         if family in SUMMARIES:
             raise ValueError(f"metric {name!r}: {family} has no cutoff; the metrics are {_KNOWN}")
@@ -99,20 +119,56 @@ def evaluate_run(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRIC
     Raises:
         ValueError: an unknown metric, a score that is NaN, or empty qrels.
     """
-    return evaluate_relevance(relevance_of_run(run, qrels), list(qrels), metrics)
+    parsed = _parsed(metrics)
+    ranked = [str(metric) for metric in parsed if metric.family != "judged"]
+    values = evaluate_relevance(relevance_of_run(run, qrels), list(qrels), ranked)
+    for metric in parsed:
+        if metric.family == "judged":
+            values[str(metric)] = _judged(run, qrels, metric.cutoff or 0)
+    return {str(metric): values[str(metric)] for metric in parsed}
+
+
+def metric_name(name: str) -> str:
+    """The project's own name of a metric, behind that of a view; a name that is no metric's stays as it is.
+
+    >>> metric_name("ndcg_cut_10"), metric_name("text_to_image/Success@1"), metric_name("loss")
+    ('ndcg@10', 'text_to_image/success@1', 'loss')
+    """
+    view, slash, metric = name.rpartition("/")
+    try:
+        return view + slash + str(parse_metric(metric))
+    except ValueError:
+        return name
+
+
+def _parsed(metrics: Sequence[str]) -> list[Metric]:
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
+    return [parse_metric(name) for name in metrics]
+
+
+def _judged(run: Run, qrels: Qrels, cutoff: int) -> dict[str, float]:
+    """The share of the first documents of each query that have a judgment."""
+    judged = relevance_of_run(run, {query: dict.fromkeys(grades, 1) for query, grades in qrels.items()})
+    count = np.array([min(cutoff, len(run.get(query, ()))) for query in qrels], dtype=np.int64)
+    shares = _divide(_sum(judged, _within(judged.msmarco_rank, cutoff)), count)
+    return dict(zip(qrels, shares.tolist(), strict=True))
 
 
 def evaluate_relevance(relevance: RankedRelevance, queries: Sequence[str], metrics: Sequence[str]) -> PerQuery:
     """Metrics of ranked relevant documents for each of the Q queries, whose ids are given in order."""
-    if isinstance(metrics, str):
-        raise ValueError(f"metrics is the string {metrics!r}, expected a list of names")
     if not queries:
         raise ValueError("the qrels are empty: there is no query to score")
-    parsed = [parse_metric(name) for name in metrics]
+    parsed = _parsed(metrics)
     for metric in parsed:
         if metric.family in SUMMARIES:
             raise ValueError(f"{metric} is not a metric of a ranked list: it belongs to a run's evaluation.metrics")
-    values = {str(metric): _FORMULAS[metric.family](relevance, metric.cutoff).tolist() for metric in parsed}
+        if metric.family == "judged":
+            raise ValueError(f"{metric} needs a run: documents without judgments count in it")
+    values = {
+        str(metric): _FORMULAS[metric.family](relevance.at_least(metric.level), metric.cutoff).tolist()
+        for metric in parsed
+    }
     return {metric: dict(zip(queries, column, strict=True)) for metric, column in values.items()}
 
 

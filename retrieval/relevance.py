@@ -85,6 +85,16 @@ class RankedRelevance:
     relevant_query: Integers
     relevant_grade: Integers
 
+    def at_least(self, level: int) -> RankedRelevance:
+        """The same where only grades from a level on are relevant."""
+        if level <= 1:
+            return self
+        hit, relevant = self.grade >= level, self.relevant_grade >= level
+        return RankedRelevance(
+            self.queries, self.query[hit], self.rank[hit], self.msmarco_rank[hit], self.grade[hit],
+            self.relevant_query[relevant], self.relevant_grade[relevant],
+        )  # fmt: skip
+
 
 def relevance_of_run(run: Run, qrels: Qrels) -> RankedRelevance:
     """The ranks of the relevant documents in a run.

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from foundations.errors import InputError
-from foundations.files import read_columns, write_whole
+from foundations.files import check_width, read_columns, write_whole
 from foundations.progress import delayed_progress
 from retrieval.collection import Qrels, Run
 
 _QRELS_LINE = "'query 0 document grade' or 'query document grade', separated by spaces or tabs"
 _RUN_LINE = "'query Q0 document rank score tag', separated by spaces or tabs"
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_UNUSABLE_ID = re.compile(r"[ \t\n\r\v\f]|^$")
+_LARGEST_GRADE = 2**31 - 1
+_BEIR_HEADER = ["query-id", "corpus-id", "score"]
+_HEADER = re.compile("(query|topic|q)([-_ ]?id)?"), re.compile("score|relevance|rel|grade|label|judge?ment")
+"""Names of the first and the last column of judgments, where a line says them."""
+
+_UNUSABLE_ID = re.compile(r"[ \t\n\r\v\f]|^#?$")
 
 
 def read_qrels(path: str | Path) -> Qrels:
@@ -24,18 +31,24 @@ def read_qrels(path: str | Path) -> Qrels:
 
     Args:
         path: four columns ``query 0 document grade`` (TREC; the second is not used), or three without it,
-            separated by spaces or tabs, the same number in every line. Grades are integers.
+            separated by spaces or tabs, the same number in every line, plain or compressed. Grades are integers.
+            Comments (``# ...``) and the header of BEIR's files are passed over, another header with a warning.
 
     Returns:
         Query id -> document id -> grade, in the order of the file.
 
     Raises:
-        InputError: with file and line: a missing column, a grade that is no integer, a (query, document) that
-            appears twice, invalid UTF-8, an empty file.
+        InputError: with file and line: a missing column, a grade that is no integer of 32 bits, a (query, document)
+            that appears twice, invalid UTF-8, an empty file.
     """
     qrels: Qrels = {}
     width = 0
-    for line, columns in read_columns(path, _QRELS_LINE):
+    for line, columns in _rows(path, _QRELS_LINE, lambda row: len(row) in (3, 4) and bool(_INTEGER.fullmatch(row[-1]))):
+        if not width and _HEADER[0].fullmatch(columns[0].lower()) and _HEADER[1].fullmatch(columns[-1].lower()):
+            width = len(columns)
+            if columns != _BEIR_HEADER:
+                warnings.warn(f"{path}: line {line} is a header ({' '.join(columns)}) and is passed over", stacklevel=2)
+            continue
         width = width or len(columns)
         if len(columns) not in (3, 4) or len(columns) != width:
             expected = f"{width} columns like the lines before" if width in (3, 4) and line > 1 else _QRELS_LINE
@@ -44,10 +57,14 @@ def read_qrels(path: str | Path) -> Qrels:
         query, document, grade = columns[0], columns[-2], columns[-1]
         if not _INTEGER.fullmatch(grade):
             raise InputError(f"the grade is {grade!r}, expected an integer (in {_QRELS_LINE})", path, line)
+        if abs(int(grade)) > _LARGEST_GRADE:
+            raise InputError(f"the grade is {grade}, expected at most {_LARGEST_GRADE}", path, line)
         judged = qrels.setdefault(query, {})
         if document in judged:
             raise InputError(f"document {document!r} is judged twice for query {query!r}", path, line)
         judged[document] = int(grade)
+    if not qrels:
+        raise InputError(f"the file holds no judgment, expected lines of {_QRELS_LINE}", path)
     return qrels
 
 
@@ -55,8 +72,8 @@ def read_run(path: str | Path) -> Run:
     """A run from a file in the TREC format.
 
     Args:
-        path: six columns ``query Q0 document rank score tag``. As in trec_eval, the score ranks the documents;
-            the rank column must be an integer and is not used.
+        path: six columns ``query Q0 document rank score tag``, plain or compressed. As in trec_eval, the score ranks
+            the documents; the rank column must be an integer and is not used. Comments (``# ...``) are passed over.
 
     Returns:
         Query id -> document id -> score, in the order of the file.
@@ -66,7 +83,8 @@ def read_run(path: str | Path) -> Run:
             not finite, a (query, document) that appears twice, invalid UTF-8, an empty file.
     """
     run: Run = {}
-    for line, columns in read_columns(path, _RUN_LINE, 6):
+    for line, columns in _rows(path, _RUN_LINE, lambda row: len(row) == 6 and bool(_INTEGER.fullmatch(row[3]))):
+        check_width(columns, 6, _RUN_LINE, path, line)
         query, _, document, rank, score, _ = columns
         if not _INTEGER.fullmatch(rank):
             raise InputError(f"the rank is {rank!r}, expected an integer (in {_RUN_LINE})", path, line)
@@ -74,7 +92,27 @@ def read_run(path: str | Path) -> Run:
         if document in retrieved:
             raise InputError(f"document {document!r} appears twice for query {query!r}", path, line)
         retrieved[document] = _score(score, path, line)
+    if not run:
+        raise InputError(f"the file holds no result, expected lines of {_RUN_LINE}", path)
     return run
+
+
+def _rows(path: str | Path, expected: str, is_data: Callable[[list[str]], bool]) -> Iterator[tuple[int, list[str]]]:
+    """Number and columns of each line that is no comment: ids may begin with # as well, but none is # alone."""
+    for line, columns in read_columns(path, expected):
+        if not columns[0].startswith("#") or (columns[0] != "#" and is_data(columns)):
+            yield line, columns
+
+
+def check_queries(run: Run, qrels: Qrels, name: str) -> None:
+    """Warn where a run lacks judged queries, or has none of them; the name is that of the run, for the message."""
+    missing = [query for query in qrels if query not in run]
+    if len(missing) == len(qrels):
+        message = f"none of its {len(run):,} queries is in the qrels: are these the right qrels?"
+    else:
+        message = f"{len(missing):,} of the {len(qrels):,} judged queries are not in the run and count as 0"
+    if missing:
+        warnings.warn(f"{name}: {message} (judged is {missing[0]!r}, for example)", stacklevel=2)
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
@@ -144,7 +182,8 @@ def _score(text: str, path: str | Path, line: int) -> float:
 def _usable(identifier: str) -> str:
     """The id, if a file with columns can hold it."""
     if _UNUSABLE_ID.search(identifier):
-        raise ValueError(f"the id {identifier!r} is empty or holds white space: the TREC formats cannot hold it")
+        problem = "is the sign of a comment" if identifier == "#" else "is empty or holds white space"
+        raise ValueError(f"the id {identifier!r} {problem}: the TREC formats cannot hold it")
     return identifier
 
 

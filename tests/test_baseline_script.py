@@ -1,10 +1,12 @@
 """baseline.py: runs of BM25, fused runs, reranked runs; and its messages."""
 
+import gzip
 import json
+import warnings
 
 import pytest
 
-from retrieval.trec import read_qrels, read_run, write_run
+from retrieval.trec import read_qrels, read_run, write_qrels, write_run
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,59 @@ def test_fusing_a_run_with_itself_keeps_its_order(script, tmp_path, english):
         assert {query: list(scores) for query, scores in before.items()} == {
             query: list(scores) for query, scores in after.items()
         }
+
+
+def test_fusing_runs_that_share_no_query_warns(script, tmp_path):
+    paths = [tmp_path / "a.run", tmp_path / "b.run"]
+    for path in paths:
+        write_run(path, {path.stem: {"d": 1.0}})
+    with pytest.warns(UserWarning, match="no query is in all of the runs"):
+        assert script("baseline.py", "fuse", *paths, "--output", tmp_path / "fused.run").status == 0
+    assert set(read_run(tmp_path / "fused.run")) == {"a", "b"}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_bm25_reads_json_lines(script, tmp_path, english, pack):
+    texts = dict(zip(english[::2], english[1::2], strict=True))
+    words = []
+    for option, path in texts.items():
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        content = "".join(json.dumps({"_id": name, "title": None, "text": text}) + "\n" for name, text in rows)
+        copy = tmp_path / f"{option.strip('-')}.jsonl"
+        copy.write_bytes(pack(content.encode()))
+        words += [option, copy]
+    runs = [tmp_path / "tsv.run", tmp_path / "json.run"]
+    for run, arguments in zip(runs, (english, words), strict=True):
+        done = script("baseline.py", "bm25", *arguments, "--output", run)
+        assert done.status == 0, done.err
+    assert runs[0].read_text() == runs[1].read_text()
+
+
+def test_what_evaluate_says_of_the_queries(script, tmp_path):
+    run, qrels = tmp_path / "a.run", tmp_path / "qrels"
+    write_run(run, {"q1": {"d": 1.0}, "q2": {"e": 1.0}, "extra": {"d": 1.0}})
+    for judged, message, said in (
+        ({"q1": 1, "q2": 2}, None, "2 of 2 judged queries scored; 1 queries of the run have no judgments"),
+        ({"q1": 1, "q2": 2, "q3": 1, "q4": 1}, "2 of the 4 judged queries are not in the run and count as 0", "2 of 4"),
+        ({"other": 1}, "none of its 3 queries is in the qrels: are these the right qrels?", "0 of 1 judged queries"),
+    ):
+        write_qrels(qrels, {query: {"d": grade} for query, grade in judged.items()})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            names = ["map", "AP(rel=2)", "Judged@10", "ndcg_cut_10"]
+            done = script("evaluate.py", "--run", run, "--qrels", qrels, "--metrics", *names)
+        assert done.status == 0, done.err
+        assert said in done.out
+        assert all(name in done.out for name in ("map(rel=2)", "judged@10", "ndcg@10"))
+        ours = [str(each.message) for each in caught if "a.run" in str(each.message)]
+        assert ours == ([] if message is None else ours[:1])
+        assert message is None or message in ours[0]
+    qrels.write_text("q1 0 d 99999999999999999999\n")
+    done = script("evaluate.py", "--run", run, "--qrels", qrels)
+    assert (done.status, done.err) == (
+        2,
+        f"evaluate.py: error: {qrels}:1: the grade is {'9' * 20}, expected at most {2**31 - 1}\n",
+    )
 
 
 @pytest.mark.parametrize("score", ["pooled", "maxsim"])

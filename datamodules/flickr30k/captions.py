@@ -27,7 +27,7 @@ from pathlib import Path
 
 from datamodules.flickr30k.files import FlickrImage, numbered_lines
 from datamodules.text import normalise
-from datamodules.tsv import read_rows
+from datamodules.text_files import read_rows
 from foundations.errors import InputError
 from foundations.files import json_line, require_file
 

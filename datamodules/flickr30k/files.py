@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.text import normalise
-from datamodules.tsv import read_rows
-from foundations.cache import unpacked
+from datamodules.text_files import read_rows
 from foundations.errors import InputError
-from foundations.files import decode, read_json
+from foundations.files import decode, read_json, scan_lines
 
 Split = Literal["train", "val", "test"]
 _SIZES = (29_000, 1_014, 1_000)
@@ -138,14 +137,12 @@ def require_images(folder: Path, names: Iterable[str]) -> None:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number from 1 and normalised text of each line, of a file where line numbers count; it may be compressed (.gz).
+    """Number from 1 and normalised text of each line, of a file where line numbers count; it may be compressed.
 
     InputError where there is no file, or it is damaged, not in UTF-8, or has an empty line. The last line may end
     without a newline.
     """
-    content = unpacked(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    lines = content.removesuffix(b"\n").split(b"\n")
-    for number, raw in enumerate(lines, start=1):
+    for number, _, raw in scan_lines(path, "a text on every line", blank=True):
         if not (text := normalise(decode(raw, "a text on every line", path, number))):
             raise InputError("the line is empty, expected a text on every line", path, number)
         yield number, text

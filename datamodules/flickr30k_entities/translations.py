@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.text import fold, normalise
-from datamodules.tsv import read_rows
+from datamodules.text_files import read_rows
 from foundations.errors import InputError
 
 _KEY = re.compile(r"([^\s#]+?)(?:\.jpg)?#(\d+)(?:#(\d+))?")

@@ -35,9 +35,9 @@ from datamodules.mixture import Mixture
 from datamodules.mmarco.files import IrFiles, LocalFiles, MMarcoFiles, translated_language
 from datamodules.mmarco.lists import ListTexts, scored_lists, triples
 from datamodules.mmarco.texts import TranslatedPairs, marco_texts
+from datamodules.published.judged import Judged, known
 from datamodules.sources import PairSource, check_bounds, sampled_documents
 from datamodules.text import hash_share
-from datamodules.tsv import check_judgments
 from foundations.checks import check_choice
 from foundations.errors import InputError
 from retrieval.collection import Collection, Qrels, Side
@@ -172,6 +172,6 @@ class MMarcoDataModule(PairsDataModule):
         query_code, document_code = ("en" if side == "teacher" else self.language for side in sides)
         split: Literal["dev", "dev.small"] = "dev" if name == "dev" else "dev.small"
         queries, passages = marco_texts(files.queries(query_code, split)), marco_texts(files.collection(document_code))
-        check_judgments(qrels, files.qrels(split), queries, passages)
-        asked = {query: queries[query] for query in qrels}
-        return Collection(name, asked, sampled_documents(passages, qrels, documents), qrels, *sides)
+        judged = known(Judged(str(files.qrels(split)), queries, passages, qrels))
+        some = sampled_documents(passages, judged.qrels, documents)
+        return Collection(name, judged.queries, some, judged.qrels, *sides)

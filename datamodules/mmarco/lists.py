@@ -12,7 +12,6 @@ from datamodules.pairs import Candidate, Pair
 from datamodules.scored_lists import ScoredList, scores_line
 from datamodules.sources import LineSource
 from datamodules.text import text_id
-from foundations.cache import unpacked
 from foundations.errors import InputError
 from foundations.files import columns
 
@@ -61,7 +60,7 @@ class PassageLists(LineSource):
     ) -> None:
         self.path, self.texts, self.first = path, texts, first or None
         self._parse_line = parse_line
-        super().__init__(LineIndex.open(unpacked(path), parse_line, chunk_rows, form))
+        super().__init__(LineIndex.open(path, parse_line, chunk_rows, form))
 
     def read_chunk(self, number: int) -> list[NumberedLine]:
         """The lines of a chunk with their numbers."""

@@ -7,7 +7,7 @@ AfriCLIRMatrix (Ogundepo et al. 2022) is mined from Wikipedia, with grades from 
     africlirmatrix-v1.0-swahili/corpus.jsonl              {"id": ..., "contents": ...}
 
 The first two are at github.com/castorini/africlirmatrix, the corpus at huggingface.co/datasets under the same name; a
-copy of the former in the folder ``africlirmatrix`` will do as well. The corpus may be compressed (.gz). There is no
+copy of the former in the folder ``africlirmatrix`` will do as well. Any of them may be compressed. There is no
 training split: give bitext with ``pairs``. There is no dev split either: by default a quarter of the queries, by a
 hash of their ids, is ``dev``. Published figures are on all queries: use ``dev_share`` 0 to compare with them.
 """

@@ -6,8 +6,9 @@ CIRAL (Adeyemi et al. 2024), judged by native speakers, 0 or 1. The folder holds
     ciral-swahili/qrels/qrels.ciral-v1.0-sw-test-a.tsv      TREC qrels
     passages-v1.0/swahili_passages.jsonl                    {"docid": ..., "title": ..., "text": ..., "url": ...}
 
-and the same for ``dev`` and ``test-b``: the repositories CIRAL/ciral and CIRAL/ciral-corpus at
-huggingface.co/datasets, merged or copied into the folder. Passages may be compressed (.gz).
+and the same for ``dev`` and ``test-b``, and topics in the language itself (``topics.ciral-v1.0-sw-dev-native.tsv``):
+the repositories CIRAL/ciral and CIRAL/ciral-corpus at huggingface.co/datasets, merged or copied into the folder. Any
+of them may be compressed.
 Test set A is judged twice: few judgments a query, and deep pools (``test-a-pools``, the same queries). ``dev`` has 10
 queries only, so the best epoch by it is a matter of luck: look at the intervals. There is no training split: give
 bitext with ``pairs``.
@@ -21,6 +22,8 @@ from typing import Any, Literal
 
 from datamodules.published.judged import Judged, JudgedDataModule
 from datamodules.published.passages import Folder, judged_files, language_code, open_passages
+from foundations.checks import check_choice
+from retrieval.collection import Side
 
 LANGUAGES = {"hau": "hausa", "som": "somali", "swa": "swahili", "yor": "yoruba"}
 """Code -> name in the paths of the files."""
@@ -33,6 +36,8 @@ class CIRALDataModule(JudgedDataModule):
         root: the folder with the published files.
         language: ``hau``, ``som``, ``swa`` or ``yor``; the two letters of the file names and the names do as well.
         test: which set to test on; ``test-a-pools`` are the queries of ``test-a`` with their deep judgments.
+        queries: ``english``, or ``native``: the same questions in the language of the passages, for the student.
+        query_side: which encoder reads the queries; by default the teacher English ones, the student native ones.
         **options: those of `JudgedDataModule`.
     """
 
@@ -41,12 +46,15 @@ class CIRALDataModule(JudgedDataModule):
         root: str,
         language: str = "swa",
         test: Literal["test-a", "test-a-pools", "test-b"] = "test-a-pools",
+        queries: Literal["english", "native"] = "english",
+        query_side: Side | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(query_side=query_side or ("student" if queries == "native" else "teacher"), **options)
+        check_choice("queries", queries, ("english", "native"))
         two_letters = {code[:2]: code for code in LANGUAGES}
         self.language = language_code(two_letters.get(language, language), LANGUAGES, "CIRAL")
-        self.root, self.test = root, test
+        self.root, self.test, self.queries = root, test, queries
 
     def test_split(self) -> Judged:
         """The chosen test set."""
@@ -67,7 +75,8 @@ class CIRALDataModule(JudgedDataModule):
 
     def _split(self, split: str) -> Judged:
         base = f"ciral-{LANGUAGES[self.language]}"
-        topics = f"topics.ciral-v1.0-{self.language[:2]}-{split.removesuffix('-pools')}.tsv"
+        native = "-native" if self.queries == "native" else ""
+        topics = f"topics.ciral-v1.0-{self.language[:2]}-{split.removesuffix('-pools')}{native}.tsv"
         qrels = f"qrels.ciral-v1.0-{self.language[:2]}-{split}.tsv"
         return judged_files(
             self._folder.file(f"{base}/topics/{topics}", topics),

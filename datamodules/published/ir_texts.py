@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from datamodules.lines import LazyTexts
 from datamodules.text import normalise
-from foundations.cache import locked, unpacked
+from foundations.cache import locked
 from foundations.checks import nearest
 from foundations.errors import InputError
 from foundations.files import scan_lines
@@ -214,7 +214,7 @@ def _text_of(record_class: Any, field: str | None, whose: str) -> Callable[[Any]
     if not names or (unknown := [name for name in names if name not in record_class._fields]):
         wrong = f"no field {unknown[0]!r}" if names else "no field without a name"
         raise ValueError(f"{whose} have {wrong}, expected one of {', '.join(record_class._fields)}")
-    return lambda record: normalise(" ".join(str(getattr(record, name)) for name in names))
+    return lambda record: normalise(" ".join(str(getattr(record, name) or "") for name in names))
 
 
 @contextmanager
@@ -330,7 +330,7 @@ def _faulty_line(path: Path, kind: str) -> int | None:
         if kind == "qrels":
             read_qrels(path)
         elif ".jsonl" in path.suffixes:
-            for number, _, line in scan_lines(unpacked(path)):
+            for number, _, line in scan_lines(path):
                 try:
                     json.loads(line)
                 except ValueError:

@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from datamodules.base import PairsDataModule
+from datamodules.bitext.reading import located, open_pairs
 from datamodules.pairs import Pair
 from datamodules.sources import Pairs, RowsSource, check_bounds
 from datamodules.text import hash_share, text_id
-from datamodules.tsv import open_pairs
 from foundations.checks import check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
@@ -50,10 +49,10 @@ class Judged:
 
 
 def known(judged: Judged) -> Judged:
-    """The split without queries that have no judgments, or no text.
+    """The split without queries that have no judgments, or no text, with a warning that counts the latter.
 
-    Judgments of documents that are not in the collection are kept, as trec_eval does (no system can find them),
-    with a warning.
+    Judgments of documents that are not in the collection are kept, as trec_eval does (no system can find them), with
+    a warning as well.
 
     Raises:
         InputError: no judged query has a text, or no relevant document is in the collection.
@@ -61,24 +60,30 @@ def known(judged: Judged) -> Judged:
     queries = [query for query in judged.qrels if query in judged.queries]
     if not queries:
         raise InputError(f"{judged.name}: none of the {len(judged.qrels)} judged queries is among the queries")
-    if without_text := len(judged.qrels) - len(queries):
-        warnings.warn(f"{judged.name}: {without_text} judged queries have no text and are left out", stacklevel=2)
+    if without_text := [query for query in judged.qrels if query not in judged.queries]:
+        lost = [grade for query in without_text for grade in judged.qrels[query].values()]
+        warnings.warn(
+            f"{judged.name}: {len(without_text)} judged queries, such as {without_text[0]!r}, have no text and are left"
+            f" out ({len(lost)} judgments, {sum(grade > 0 for grade in lost)} of them relevant)",
+            stacklevel=2,
+        )
     judged = judged.only(queries)
-    known_documents, unknown_documents = 0, dict[str, None]()
+    known_documents, unknown_documents = 0, dict[str, bool]()
     with delayed_progress(f"look up judged documents of {judged.name}", len(judged.qrels)) as advance:
         for grades in judged.qrels.values():
             for document, grade in grades.items():
-                if grade > 0 and document in judged.documents:
-                    known_documents += 1
-                elif grade > 0:
-                    unknown_documents[document] = None
+                is_known = document in judged.documents
+                known_documents += is_known and grade > 0
+                if not is_known:
+                    unknown_documents[document] = grade > 0 or unknown_documents.get(document, False)
             advance(1)
     if not known_documents:
         raise InputError(f"{judged.name}: none of the relevant documents is in the collection")
     if unknown_documents:
+        relevant = sum(unknown_documents.values())
         warnings.warn(
-            f"{judged.name}: {len(unknown_documents)} relevant documents, such as {next(iter(unknown_documents))!r}, "
-            "are not in the collection; no system can find them",
+            f"{judged.name}: {len(unknown_documents)} judged documents, {relevant} of them relevant, such as "
+            f"{next(iter(unknown_documents))!r}, are not in the collection; no system can find them",
             stacklevel=2,
         )
     return judged
@@ -179,9 +184,9 @@ class JudgedDataModule(PairsDataModule):
     A dataset is a subclass with `test_split` and, where it has them, `dev_split`, `train_split` and `english`.
 
     Args:
-        pairs: file of bitext, lines of source<TAB>target: what the teacher reads, and the same for the student;
-            ``{language}`` in its name stands for the language, for a mixture of several. None trains on judged
-            (query, document) pairs, where the dataset has a split for training.
+        pairs: bitext, in any of the formats of `datamodules.bitext.reading`: what the teacher reads, and the same for
+            the student; ``{language}`` in its name stands for the language, for a mixture of several. None trains on
+            judged (query, document) pairs, where the dataset has a split for training.
         min_grade: least grade of a judged pair to train on.
         dev_share: share of the test queries, by a hash of their ids, that become ``dev`` where the dataset has no
             dev split. 0 tests on all queries, as published figures do; ``dev`` is then a part of ``test``.
@@ -189,6 +194,9 @@ class JudgedDataModule(PairsDataModule):
         dev_documents: most documents in ``dev``: the judged ones and others at random; 0 for all.
         query_side: which encoder reads the queries.
         document_side: which encoder reads the documents.
+        pair_languages: codes of source and target, such as ``en,sw``, where pairs are TMX or JSON with more than the
+            English text and one other.
+        min_score: of pairs with scores, leave out those that score lower.
         **options: those of `PairsDataModule`.
     """
 
@@ -206,6 +214,8 @@ class JudgedDataModule(PairsDataModule):
         dev_documents: int = 20_000,
         query_side: Side = "teacher",
         document_side: Side = "student",
+        pair_languages: str | None = None,
+        min_score: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -213,7 +223,7 @@ class JudgedDataModule(PairsDataModule):
         check_bounds(dev_queries=dev_queries, dev_documents=dev_documents)
         if (query_side, document_side) == ("teacher", "teacher"):
             raise ValueError("query_side and document_side are both 'teacher': set one of them to 'student'")
-        self.pairs_file = None if pairs is None else Path(pairs).expanduser()
+        self.pairs_spec, self.pair_languages, self.min_score = pairs, pair_languages, min_score
         self.min_grade, self.dev_share = min_grade, dev_share
         self.dev_queries, self.dev_documents = dev_queries, dev_documents
         self.query_side, self.document_side = query_side, document_side
@@ -245,8 +255,9 @@ class JudgedDataModule(PairsDataModule):
 
     def load_pairs(self) -> Pairs:
         """Pairs of the bitext, or judged pairs."""
-        if self.pairs_file is not None:
-            return open_pairs(Path(str(self.pairs_file).replace("{language}", self.language)))
+        if self.pairs_spec is not None:
+            spec = located(self.pairs_spec.replace("{language}", self.language))
+            return open_pairs(spec, None, self.pair_languages, self.min_score)
         train = self.train_split()
         if train is None:
             raise InputError(

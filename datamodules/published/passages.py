@@ -5,41 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.lines import LazyTexts, ParseLine, TextStore
+from datamodules.lines import LazyTexts, TextStore
 from datamodules.published.judged import Judged
-from datamodules.text import normalise
-from datamodules.tsv import read_texts
-from foundations.cache import unpacked
+from datamodules.text_files import json_text_line, open_texts, read_texts
 from foundations.checks import nearest
 from foundations.errors import InputError
-from foundations.files import json_line, read_columns
+from foundations.files import PACKED_SUFFIXES
 from retrieval.trec import read_qrels
-
-_UNUSABLE_ID = re.compile(r"^$|[ \t\n\v\f\r]")
-
-
-def check_id(identifier: str, expected: str, path: Path, number: int) -> None:
-    """Raise InputError for an id that is empty or holds white space, as files of judgments and runs cannot hold it."""
-    if _UNUSABLE_ID.search(identifier):
-        raise InputError(f"the id {identifier!r} is empty or holds white space, expected {expected}", path, number)
-
-
-def _parse_json(path: Path, identifier: str, texts: tuple[str, ...], line: bytes, number: int) -> tuple[str, str]:
-    """Id and text of a line that is a JSON object; see `open_passages`."""
-    expected = f"a JSON object with {', '.join((identifier, *texts))}"
-    record = json_line(line, expected, path, number)
-    if not isinstance(record, dict):
-        raise InputError(f"found a JSON {type(record).__name__}, expected {expected}", path, number)
-    for name in (identifier, *texts):
-        if not isinstance(record.get(name), str):
-            problem = "is no string" if name in record else "is missing"
-            raise InputError(f"the field {name!r} {problem}, expected {expected}", path, number)
-    check_id(record[identifier], expected, path, number)
-    return record[identifier], normalise(" ".join(record[name] for name in texts))
 
 
 class Parts(LazyTexts):
@@ -75,45 +50,21 @@ def open_passages(paths: Sequence[Path], identifier: str, texts: tuple[str, ...]
     """The passages of JSONL files, which stay on disk.
 
     Args:
-        paths: the file, or the parts of it; .jsonl, or compressed (see `open_texts`).
+        paths: the file, or the parts of it, plain or compressed.
         identifier: name of the field with the id.
-        texts: names of the fields that make up the text, joined by a space. Texts may be empty.
+        texts: names of the fields that make up the text, joined by a space; see `json_text_line`.
 
     Raises:
         InputError: a file that is missing, empty or damaged; with its number, a line that is no JSON object, lacks a
             field or has one that is no string, or whose id is empty, holds white space or is there twice.
     """
-    form = f"jsonl {identifier} {' '.join(texts)}"
-    stores = [open_texts(path, partial(_parse_json, path, identifier, texts), form) for path in paths]
+    stores = [open_texts(path, *json_text_line(path, identifier, texts)) for path in paths]
     return stores[0] if len(stores) == 1 else Parts(stores)
 
 
-def open_texts(path: Path, parse: ParseLine, form: str) -> TextStore:
-    """The texts of a file, see `TextStore.open`; a compressed one (.gz, .bz2) is unpacked into the cache folder once.
-
-    An error in the unpacked copy names the file that the user gave.
-    """
-    copy = unpacked(path)
-    try:
-        return TextStore.open(copy, parse, form)
-    except InputError as error:
-        if copy == path or error.path is None or Path(error.path) not in (copy, copy.resolve()):
-            raise
-        message = str(error).split(": ", 1)[1]
-        raise InputError(message, path, error.line) from None
-
-
 def judged_files(topics: Path, qrels: Path, documents: Mapping[str, str]) -> Judged:
-    """A split from a file of topics (``id<TAB>query``) and one of TREC judgments.
-
-    InputError, with the line, for a malformed line of either, or a judged query that is not among the topics.
-    """
-    queries, judgments = read_texts(topics), read_qrels(qrels)
-    if unknown := judgments.keys() - queries.keys():
-        for line, columns in read_columns(qrels, "judgments"):
-            if columns[0] in unknown:
-                raise InputError(f"query {columns[0]!r} is not in {topics.name}", qrels, line)
-    return Judged(str(qrels), queries, documents, judgments)
+    """A split from a file of topics (see `read_texts`) and one of TREC judgments; InputError for a malformed line."""
+    return Judged(str(qrels), read_texts(topics), documents, read_qrels(qrels))
 
 
 class Folder:
@@ -133,7 +84,7 @@ class Folder:
         """The first of some paths with a file, or its compressed form, here or in a repository; else InputError."""
         for name in names:
             for base in self._bases:
-                for path in (base / name, base / f"{name}.gz", base / f"{name}.bz2"):
+                for path in (base / f"{name}{suffix}" for suffix in ("", *PACKED_SUFFIXES)):
                     if path.is_file():
                         return path
         raise InputError(f"no such file; it is part of {self.source}", self.root / names[0])

@@ -28,11 +28,12 @@ from typing import Any
 from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore, tsv_line
 from datamodules.published.judgments import JudgmentFormat, JudgmentTable
-from datamodules.published.passages import open_texts
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
-from foundations.cache import OPENERS, unpacked
+from datamodules.text_files import open_texts
+from foundations.cache import unpacked
 from foundations.checks import check_choice
 from foundations.errors import InputError
+from foundations.files import PACKED_SUFFIXES
 from retrieval.collection import Collection
 
 GRADES = (2, 3)
@@ -52,7 +53,7 @@ class SchamoniDataModule(PairsDataModule):
         dev_queries: search this many of the dev queries; 0 takes all.
         dev_documents: search this many articles for dev: the relevant ones and others by a hash; 0 takes all.
         test_queries: search this many of the test queries; 0 takes all. Always among all articles of ``test``.
-        skip_unknown: leave judgments of unknown queries and articles out, with a warning, instead of refusing them.
+        skip_unknown: leave judgments of unknown queries and articles out, with a warning; else the file is refused.
         **options: those of `PairsDataModule`.
     """
 
@@ -63,7 +64,7 @@ class SchamoniDataModule(PairsDataModule):
         dev_queries: int = 1000,
         dev_documents: int = 20_000,
         test_queries: int = 0,
-        skip_unknown: bool = False,
+        skip_unknown: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -110,7 +111,7 @@ def find_file(root: Path, split: str, kind: str) -> Path:
     word = re.compile(f"(?<![a-z])({SPLITS[split]})(?![a-z])")
     files: dict[Path, Path] = {}
     for path in sorted(root.rglob("*")):
-        plain = path.with_suffix("") if path.suffix in OPENERS else path
+        plain = path.with_suffix("") if path.suffix in PACKED_SUFFIXES else path
         if plain.suffix == f".{kind}" and path.is_file() and word.search(str(plain.relative_to(root)).lower()):
             files.setdefault(plain, path)  # the plain name comes first
     if len(files) == 1:

@@ -39,9 +39,10 @@ from datamodules.base import PairsDataModule
 from datamodules.lines import TextStore
 from datamodules.published.ir_texts import official_file
 from datamodules.published.judgments import BoolArray, JudgmentFormat, JudgmentTable, below
-from datamodules.published.passages import check_id, language_code
+from datamodules.published.passages import language_code
 from datamodules.sources import ArticlePairs, check_bounds, sampled_documents
 from datamodules.text import normalise
+from datamodules.text_files import check_id
 from foundations.checks import check_choice
 from foundations.errors import InputError
 from foundations.files import columns
@@ -74,7 +75,7 @@ class WikiCLIRDataModule(PairsDataModule):
         dev_queries: search this many of the dev queries; 0 takes all.
         dev_documents: search this many articles for dev: the relevant ones and others by a hash; 0 takes all.
         test_queries: search this many of the test queries; 0 takes all. Always among all articles.
-        skip_unknown: leave judgments of unknown queries and articles out, with a warning, instead of refusing them.
+        skip_unknown: leave judgments of unknown queries and articles out, with a warning; else the file is refused.
         **options: those of `PairsDataModule`.
     """
 
@@ -88,7 +89,7 @@ class WikiCLIRDataModule(PairsDataModule):
         dev_queries: int = 1000,
         dev_documents: int = 20_000,
         test_queries: int = 10_000,
-        skip_unknown: bool = False,
+        skip_unknown: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)

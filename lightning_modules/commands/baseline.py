@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.tsv import read_rows, read_texts
+from datamodules.text_files import read_rows, read_texts
 from foundations.errors import InputError
 from retrieval.collection import Collection
 from retrieval.fusion import linear_fusion, reciprocal_rank_fusion
@@ -58,6 +59,8 @@ def fuse(options: Namespace) -> None:
         raise InputError(f"there are {len(weights)} weights for {len(options.runs)} runs, expected one for each")
     _check_output(options)
     runs = [read_run(path) for path in options.runs]
+    if not set(runs[0]).intersection(*runs[1:]):
+        warnings.warn("no query is in all of the runs: are they of the same queries?", stacklevel=2)
     if options.method == "rrf":
         fused = reciprocal_rank_fusion(runs, options.k, options.rrf_k, weights)
     else:

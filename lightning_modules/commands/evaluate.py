@@ -18,7 +18,7 @@ from lightning_modules.names import moved
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
 from retrieval.results import Rows, averages, by_language, to_json
 from retrieval.table import print_table, results_table
-from retrieval.trec import read_qrels, read_run
+from retrieval.trec import check_queries, read_qrels, read_run
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
@@ -124,9 +124,13 @@ def score_trec_run(options: Namespace) -> None:
     metrics: Sequence[str] = options.metrics or DEFAULT_METRICS
     if unfit := [name for name in metrics if name in SUMMARIES]:
         raise InputError(f"{unfit[0]} is not a metric of one ranked list, expected metrics such as success@1")
-    per_query = evaluate_run(read_run(options.run), read_qrels(options.qrels), metrics)
+    run, qrels = read_run(options.run), read_qrels(options.qrels)
+    check_queries(run, qrels, options.run)
+    per_query = evaluate_run(run, qrels, metrics)
     title, label = f"{options.run} against {options.qrels}", Path(options.run).name
     print_table(results_table({"": {"test": per_query}}, title, labels={"test": label}))
+    scored, unjudged = sum(query in run for query in qrels), sum(query not in qrels for query in run)
+    print(f"{scored:,} of {len(qrels):,} judged queries scored; {unjudged:,} queries of the run have no judgments")
     _write({"": {"test": per_query}}, {"": {"test": mean_over_queries(per_query)}}, options.json)
 
 

@@ -12,10 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from datamodules.lines import TextStore, tsv_line
-from datamodules.published.passages import open_passages
+from datamodules.text_files import open_texts
 from foundations.errors import InputError, as_input_error
-from foundations.files import require_file
 from lightning_modules.commands.evaluate import load_weights, open_run
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.encoding import EncodedTexts, encode, encode_into, encoder_of
@@ -38,7 +36,7 @@ def build(options: Namespace) -> None:
         shards = encode_into(
             Path(options.output),
             _encoder(module, options.side),
-            open_texts(options.documents),
+            open_texts(Path(options.documents)),
             tokens=options.tokens,
             dtype="float16" if options.dtype == "fp16" else "float32",
             block=options.block,
@@ -54,7 +52,9 @@ def query(options: Namespace) -> None:
     if options.index != "exact":
         require_faiss()
     shards = Shards(options.folder)
-    texts: Mapping[str, str] = {"query": options.text} if options.text is not None else open_texts(options.queries)
+    texts: Mapping[str, str] = (
+        {"query": options.text} if options.text is not None else open_texts(Path(options.queries))
+    )
     module = _load(options.run, options.checkpoint, options.device, 0)
     shards = _in_space(shards, module, options)
     about = shards.manifest["about"] or {}
@@ -72,24 +72,9 @@ def query(options: Namespace) -> None:
         print(f"{options.output}: {len(run)} queries, {scores.shape[1]} documents each")
     if options.text is not None:
         documents = about.get("documents")
-        found = open_texts(documents) if documents and Path(documents).is_file() else {}
+        found = open_texts(Path(documents)) if documents and Path(documents).is_file() else {}
         for name, score in next(iter(run.values())).items():
             print(f"{score:8.4f}  {name}  {found.get(name, '')}".rstrip())
-
-
-def open_texts(path: str) -> Mapping[str, str]:
-    """Texts by id, which stay on disk: of a TSV file, or of JSONL with ``text`` and ``id``, ``_id`` or ``docid``.
-
-    A ``title`` in the first line of a JSONL file says that all lines have one; it goes before the text.
-    """
-    file = require_file(path)
-    if ".jsonl" not in file.name:
-        return TextStore.open(file, tsv_line(file), "tsv")
-    with file.open("rb") as lines:
-        first = lines.readline() if file.suffix == ".jsonl" else b""
-    identifier = next((name for name in ("_id", "docid", "id") if f'"{name}"'.encode() in first), "id")
-    fields = ("title", "text") if b'"title"' in first else ("text",)
-    return open_passages([file], identifier, fields)
 
 
 def _in_space(shards: Shards, module: DistillationModule, options: Namespace) -> Shards:

@@ -59,10 +59,8 @@ class RetrievalEvaluation(Callback):
         shard_texts: int = 200_000,
         undistilled: bool = True,
     ) -> None:
-        self.metrics, self.k, self.undistilled = list(metrics), k, undistilled
+        self.metrics, self.k, self.undistilled = [str(parse_metric(metric)) for metric in metrics], k, undistilled
         self.large = LargeCollections(shard_texts)
-        for metric in self.metrics:
-            parse_metric(metric)
         if not self.metrics:
             raise ValueError("metrics is empty, expected at least one: the best checkpoint is chosen by the first")
         if "rsum" in self.metrics and k < 10:

@@ -3,6 +3,7 @@
 import bz2
 import errno
 import gzip
+import lzma
 import os
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def test_a_file_that_changes_while_it_is_read_gives_no_array(tmp_path):
     assert not list(cache_folder().glob("index/*.npy"))
 
 
-@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".bz2", bz2.open)])
+@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".bz2", bz2.open), (".xz", lzma.open)])
 def test_a_compressed_file_is_unpacked_once(tmp_path, suffix, opener):
     path = tmp_path / f"x.tsv{suffix}"
     with opener(path, "wb") as file:
@@ -182,11 +183,11 @@ def test_a_compressed_file_is_unpacked_once(tmp_path, suffix, opener):
     assert unpacked(copy) == copy
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
 @pytest.mark.parametrize("content", [b"not compressed", "cut"])
 def test_a_damaged_compressed_file_is_refused(tmp_path, suffix, content):
     path = tmp_path / f"x.tsv{suffix}"
-    whole = {".gz": gzip, ".bz2": bz2}[suffix].compress(os.urandom(1000))
+    whole = {".gz": gzip, ".bz2": bz2, ".xz": lzma}[suffix].compress(os.urandom(1000))
     path.write_bytes(whole[:500] if content == "cut" else content)
     with pytest.raises(InputError, match=r"x\.tsv.*: the file is damaged or not compressed as its name says"):
         unpacked(path)

@@ -1,5 +1,8 @@
 """Lines with their errors, and files and folders that are whole or not there."""
 
+import bz2
+import gzip
+import lzma
 import os
 import stat
 
@@ -29,6 +32,29 @@ def test_lines_come_with_numbers_and_offsets(tmp_path):
     assert list(scan_lines(path)) == [(1, 0, b"a\tb"), (4, 12, b"c\xc3\xa9\td")]
     assert list(lines(path, "text")) == [(1, "a\tb"), (4, "cé\td")]
     assert list(read_columns(path, "a<TAB>b", 2, b"\t")) == [(1, ["a", "b"]), (4, ["cé", "d"])]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_files_are_read_like_plain_ones_whatever_their_name(tmp_path, pack):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(pack(b"\xef\xbb\xbfa\tb\n\nc\td\n"))
+    assert list(scan_lines(path)) == [(1, 0, b"a\tb"), (3, 8, b"c\td")]
+    assert list(scan_lines(path, blank=True)) == [(1, 0, b"a\tb"), (2, 7, b""), (3, 8, b"c\td")]
+    assert read_text(path, "text") == "a\tb\n\nc\td\n"
+    whole = pack(os.urandom(1000).hex().encode())
+    path.write_bytes(whole[:500])
+    for read in (lambda: list(scan_lines(path)), lambda: read_text(path, "text")):
+        with pytest.raises(InputError, match=r"x\.tsv: the file is damaged"):
+            read()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_called_by_its_name(tmp_path, encoding):
+    path = tmp_path / "x.tsv"
+    path.write_text("maji\twater\n", encoding=encoding)
+    for read in (lambda: list(scan_lines(path)), lambda: read_text(path, "text"), lambda: read_yaml(path)):
+        with pytest.raises(InputError, match=r"x\.tsv: this (is|looks like) UTF-16.*, expected UTF-8: convert it"):
+            read()
 
 
 def test_columns_split_at_ascii_white_space_alone(tmp_path):

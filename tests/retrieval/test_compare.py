@@ -207,6 +207,18 @@ def test_wrong_paths(compare, folders, tmp_path):
     assert_refused(result, "none of its 1 queries is in the qrels")
 
 
+def test_missing_queries_are_said_and_metrics_may_have_other_names(compare, tmp_path):
+    for name in ("a.run", "b.run"):
+        write_run(tmp_path / name, {"q0": {"d": 1.0}, "q1": {"d": 1.0}})
+    write_qrels(tmp_path / "qrels", {f"q{i}": {"d": 2} for i in range(3)})
+    options = ("--qrels", tmp_path / "qrels", "--metrics", "ndcg_cut_10", "P(rel=2)@1")
+    with pytest.warns(UserWarning, match="1 of the 3 judged queries are not in the run and count as 0"):
+        result = compare(tmp_path / "a.run", tmp_path / "b.run", *options)
+    assert result.returncode == 0
+    assert "ndcg@10" in result.stdout
+    assert "precision(rel=2)@1" in result.stdout
+
+
 def test_the_script_exits_with_2_and_one_line_or_with_a_table(folders):
     script = [sys.executable, "compare.py", str(folders["mse"])]
     good = subprocess.run([*script, str(folders["ot"])], capture_output=True, text=True, check=False, cwd=ROOT)

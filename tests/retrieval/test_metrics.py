@@ -37,6 +37,12 @@ NAMES = {
     "success@1": "Success@1",
     "success@5": "Success@5",
     "success@10": "Success@10",
+    "map(rel=2)": "AP(rel=2)",
+    "map(rel=3)@5": "AP(rel=3)@5",
+    "mrr(rel=2)": "RR(rel=2)",
+    "recall(rel=2)@5": "R(rel=2)@5",
+    "precision(rel=2)@10": "P(rel=2)@10",
+    "success(rel=3)@5": "Success(rel=3)@5",
 }
 IDS = [*(f"d{i}" for i in range(18)), "D1", "d", "10", "9", "é", "ｚ", "\U0001f600"]
 
@@ -89,6 +95,35 @@ def random_case(seed):
 def test_run_equals_ir_measures(seed):
     run, qrels = random_case(seed)
     assert_equal(evaluate_run(run, qrels, list(NAMES)), oracle(run, qrels))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_judged_equals_ir_measures(seed):
+    run, qrels = random_case(seed)
+    names = {f"judged@{k}": f"Judged@{k}" for k in (1, 3, 10, 100)}
+    # ir_measures has no value for a query that is not in the run, or not judged, and fails where nothing is retrieved.
+    given = {query: scores for query, scores in run.items() if scores}
+    ours, theirs = evaluate_run(run, qrels, list(names)), oracle(given, qrels, names)
+    for name, values in theirs.items():
+        assert ours[name] == pytest.approx(dict.fromkeys(qrels, 0.0) | values, abs=1e-9), name
+    assert evaluate_run(run, qrels, ["map", "judged@3", "ndcg"])["judged@3"] == ours["judged@3"]
+    with pytest.raises(ValueError, match="judged@3 needs a run"):
+        evaluate_relevance(
+            relevance_of_rankings(IndexedQrels.of(qrels, [], IDS), np.zeros((0, 1), int)), ["q"], ["judged@3"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    {
+        **{theirs: ours for ours, theirs in NAMES.items()},
+        "Judged@10": "judged@10", "MAP": "map", "NDCG@5": "ndcg@5", "MRR@10": "mrr@10", "AP(rel=1)": "map",
+        "ndcg_cut_10": "ndcg@10", "map_cut_100": "map@100", "P_10": "precision@10", "recip_rank": "mrr",
+        "recall_1000": "recall@1000", "success_5": "success@5", "map": "map", "ndcg": "ndcg",
+    }.items(),
+)  # fmt: skip
+def test_names_of_ir_measures_and_trec_eval(name, ours):
+    assert str(parse_metric(name)) == ours
 
 
 def test_negative_grades_are_not_relevant():
@@ -166,10 +201,15 @@ def test_parse_metric():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nDCG@10", "unknown metric 'nDCG@10', did you mean 'ndcg@10'?"),
+        ("ndcg(rel=2)@10", "metric 'ndcg(rel=2)@10': ndcg takes no level of relevance"),
+        ("map(rel=0)", "unknown metric 'map(rel=0)'"),
+        ("map(rel=2", "unknown metric 'map(rel=2'"),
+        ("judged", "it needs a cutoff, for example judged@10"),
+        ("P", "it needs a cutoff, for example precision@10"),
+        ("ndcg_cut_0", "the cutoff after @ must be"),
         ("ncdg@5", "did you mean 'ndcg@5'?"),
-        ("rr@10", "did you mean 'mrr@10'?"),
-        ("p@5", "did you mean 'precision@5'?"),
+        ("dcg@10", "did you mean 'ndcg@10'?"),
+        ("prec@5", "did you mean 'precision@5'?"),
         ("recal", "did you mean 'recall@10'?"),
         ("xyzzy", "unknown metric 'xyzzy'; the metrics are map"),
         ("recall", "it needs a cutoff, for example recall@10"),

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
 import subprocess
 import sys
+import warnings
 
 import ir_measures
 import numpy as np
@@ -62,6 +66,8 @@ def test_ranks_are_those_of_trec_eval():
         "q1\t0\td1\t1\r\nq1\t0\td2\t0\r\n\r\nq2\t0\td1\t3",
         "q1\td1\t1\nq1\td2\t0\nq2\td1\t+3\n",
         "\ufeffq1 Q0 d1 1\n  q1   Q0  d2 0 \nq2 Q0 d1 3\n\n",
+        "# who judged this 3\n#\nq1 0 d1 1\n#x\nq1 0 d2 0\n# q1 0 d9 1\nq2 0 d1 3\n#end",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td1\t3\n",
     ],
 )
 def test_qrels_with_spaces_tabs_three_columns_and_blank_lines(tmp_path, text):
@@ -83,6 +89,10 @@ def test_qrels_with_spaces_tabs_three_columns_and_blank_lines(tmp_path, text):
         (b"q1 0 d1 1\nq1 0 d\xff 1\n", ":2: ", "invalid UTF-8 (invalid start byte), expected 'query 0 document"),
         (b"", ": ", "the file is empty, expected lines of 'query 0 document grade'"),
         (b"\n \n", ": ", "the file is empty"),
+        (b"# nothing\n", ": ", "the file holds no judgment"),
+        (b"q1 0 d1 2147483648\n", ":1: ", "the grade is 2147483648, expected at most 2147483647"),
+        (b"q1 0 d1 -99999999999999999999\n", ":1: ", "the grade is -99999999999999999999, expected at most"),
+        (b"q1 0 d1 1\nquery-id corpus-id 0 score\n", ":2: ", "the grade is 'score', expected an integer"),
     ],
 )
 def test_wrong_qrels_are_named_by_line(tmp_path, text, where, message):
@@ -105,7 +115,8 @@ def test_wrong_qrels_are_named_by_line(tmp_path, text, where, message):
         (b"q Q0 d 1 -inf tag\n", ":1: ", "the score is '-inf', expected a finite number"),
         (b"q Q0 d 1 1e999 tag\n", ":1: ", "the score is '1e999', expected a finite number"),
         (b"q Q0 d 1 2 t\nr Q0 d 1 2 t\nq Q0 d 3 0 t\n", ":3: ", "document 'd' appears twice for query 'q'"),
-        ("q Q0 d 1 2 t\n".encode("utf-16"), ":1: ", "invalid UTF-8"),
+        ("q Q0 d 1 2 t\n".encode("utf-16"), ": ", "this is UTF-16, expected UTF-8"),
+        (b"# nothing\n", ": ", "the file holds no result"),
         (b"", ": ", "the file is empty, expected lines of 'query Q0 document rank score tag'"),
     ],
 )
@@ -118,6 +129,37 @@ def check_message(read, path, text, where, message):
     with pytest.raises(InputError, match=re.escape(f"{path}{where}{message}")) as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_of_judgments_is_said_unless_it_is_that_of_beir(tmp_path):
+    (tmp_path / "qrels").write_text("qid 0 docid relevance\nq1 0 d1 1\n")
+    with pytest.warns(UserWarning, match=r"qrels: line 1 is a header \(qid 0 docid relevance\) and is passed over"):
+        assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1}}
+    (tmp_path / "qrels").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1}}
+
+
+def test_comments_in_runs_and_ids_that_look_like_comments(tmp_path):
+    run, qrels = {"#q": {"#d": 1.5, "d": 0.5}}, {"#q": {"#d": 1}}
+    write_run(tmp_path / "run", run)
+    write_qrels(tmp_path / "qrels", qrels)
+    for name in ("run", "qrels"):
+        content = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"# made today\n#\n{content}# q Q0 d 1 0.5 tag\n#end")
+    assert read_run(tmp_path / "run") == run
+    assert read_qrels(tmp_path / "qrels") == qrels
+    with pytest.raises(ValueError, match="the id '#' is the sign of a comment"):
+        write_run(tmp_path / "run", {"#": {"d": 1.0}})
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_runs_and_qrels(tmp_path, pack):
+    (tmp_path / "x").write_bytes(pack(b"q Q0 d 1 0.5 tag\n"))
+    assert read_run(tmp_path / "x") == {"q": {"d": 0.5}}
+    (tmp_path / "x").write_bytes(pack(b"q 0 d 1\n"))
+    assert read_qrels(tmp_path / "x") == {"q": {"d": 1}}
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -28,8 +28,6 @@ def hindi(kind: str, split: str = "train") -> str:
         (hindi("passages"), "0\ta", {"direction": "en-x"}, r"tion\.tsv:41: the id '0' is already that of line 1"),
         ("google/collections/english_collection.tsv", "0\ta", {}, r"tion\.tsv:41: the id '0' is already that of li"),
         ("google/collections/english_collection.tsv", "0 a", {}, r"english_collection\.tsv:41: found 1 column"),
-        ("qrels.dev.small.tsv", "1\t0\t1\t1", {}, r"qrels\.dev\.small\.tsv:6: unknown query '1'"),
-        ("qrels.dev.small.tsv", "{query}\t0\t99999\t1", {}, r"qrels\.dev\.small\.tsv:6: unknown document '99999'"),
         ("qrels.dev.tsv", "{query}\t0\t1\thigh", {}, r"qrels\.dev\.tsv:13: the grade is 'high'"),
         ("qrels.dev.tsv", "{query} 0", {}, r"qrels\.dev\.tsv:13: found 2 columns"),
         ("triples.train.ids.small.tsv", "1\t2", {"pairs": "triples"}, r"small\.tsv:41: found 2 columns, expected 3"),
@@ -46,6 +44,19 @@ def test_wrong_lines(folder: Path, name: str, line: str | bytes, options: dict, 
     with pytest.raises(InputError, match=message) as error:
         list(built(folder, **options).pairs)
     assert "\n" not in str(error.value)
+
+
+def test_judgments_of_unknown_ids_are_counted(folder: Path) -> None:
+    before = built(folder).collections["test"]
+    with (folder / "qrels.dev.small.tsv").open("a") as file:
+        file.write(f"1\t0\t1\t1\n{qids()['dev.small'][0]}\t0\t99999\t1\n")
+    with pytest.warns(UserWarning, match=r"dev\.small\.tsv: 1 judged") as caught:
+        after = built(folder).collections["test"]
+    messages = " ".join(str(each.message) for each in caught)
+    assert "queries, such as '1'" in messages
+    assert "such as '99999', are not in the collection" in messages
+    assert after.queries == before.queries
+    assert dict(after.documents) == dict(before.documents)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ def write_africlirmatrix(root: Path) -> None:
 
 def write_ciral(root: Path) -> None:
     for split, words in (("dev", ALL[:2]), ("test-a", ALL[2:6]), ("test-b", ALL[6:])):
-        write(root / f"ciral-swahili/topics/topics.ciral-v1.0-sw-{split}.tsv", topics(words).rstrip("\n"))
+        for suffix, swahili in (("", False), ("-native", True)):
+            name = f"ciral-swahili/topics/topics.ciral-v1.0-sw-{split}{suffix}.tsv"
+            write(root / name, topics(words, swahili).rstrip("\n"))
         write(root / f"ciral-swahili/qrels/qrels.ciral-v1.0-sw-{split}.tsv", qrels(words[:1]))
     write(root / "ciral-swahili/qrels/qrels.ciral-v1.0-sw-test-a-pools.tsv", qrels(ALL[2:6]))
     write(root / "passages-v1.0/swahili_passages.jsonl", lines(passages()))

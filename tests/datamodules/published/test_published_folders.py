@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,43 @@ def test_ciral(tmp_path: Path, bitext: str) -> None:
     assert dict(pools.collections["test"].documents) == TEXTS
     assert words_of(loaded(CIRALDataModule(str(tmp_path), test="test-a", pairs=bitext)).collections["test"]) == ALL[2:3]
     assert words_of(loaded(CIRALDataModule(str(tmp_path), test="test-b", pairs=bitext)).collections["test"]) == ALL[6:7]
+
+
+def test_native_queries_of_ciral_are_for_the_student(tmp_path: Path, bitext: str) -> None:
+    write_ciral(tmp_path)
+    data = loaded(CIRALDataModule(str(tmp_path), "sw", queries="native", pairs=bitext))
+    test, english = data.collections["test"], loaded(CIRALDataModule(str(tmp_path), pairs=bitext)).collections["test"]
+    assert words_of(test) == SWAHILI[2:6]
+    assert test.queries.keys() == english.queries.keys()
+    assert (test.query_side, test.document_side) == ("student", "student")
+    assert (english.query_side, english.document_side) == ("teacher", "student")
+    chosen = CIRALDataModule(str(tmp_path), queries="native", query_side="teacher", pairs=bitext)
+    assert loaded(chosen).collections["dev"].query_side == "teacher"
+
+
+@pytest.mark.parametrize("grade", [0, 1])
+def test_a_stray_judgment_does_not_stop_a_published_set(tmp_path: Path, bitext: str, grade: int) -> None:
+    write_ciral(tmp_path)
+    before = loaded(CIRALDataModule(str(tmp_path), pairs=bitext)).collections["test"]
+    qrels = tmp_path / "ciral-swahili/qrels/qrels.ciral-v1.0-sw-test-a-pools.tsv"
+    qrels.write_text(f"{qrels.read_text()}999 Q0 0#0 {grade}\n")
+    with pytest.warns(
+        UserWarning, match=rf"1 judged queries, such as '999', .* \(1 judgments, {grade} of them relevant"
+    ):
+        after = loaded(CIRALDataModule(str(tmp_path), pairs=bitext)).collections["test"]
+    assert after.qrels == before.qrels
+    assert after.queries == before.queries
+
+
+def test_a_passage_without_a_title(tmp_path: Path, bitext: str) -> None:
+    write_ciral(tmp_path)
+    passages = tmp_path / "passages-v1.0/swahili_passages.jsonl"
+    title, missing, *others = passages.read_text().splitlines()
+    records = [json.loads(title) | {"title": None}, {k: v for k, v in json.loads(missing).items() if k != "title"}]
+    passages.write_text("\n".join([*map(json.dumps, records), *others]))
+    documents = loaded(CIRALDataModule(str(tmp_path), pairs=bitext)).collections["test"].documents
+    without = {key: TEXTS[key].split(" ", 2)[2] for key in list(TEXTS)[:2]}
+    assert dict(documents) == TEXTS | without
 
 
 def test_the_bitext_of_each_language_of_a_mixture(tmp_path: Path) -> None:
@@ -173,7 +211,7 @@ MALFORMED = [
     (QRELS, 2, "100 Q0 2#0", "found 3 columns, expected 4"),
     (QRELS, 3, "100 Q0 2#0 yes", "the grade is 'yes'"),
     (QRELS, 4, "100 Q0 0#0 6", "judged twice"),
-    (QRELS, 5, "999 Q0 0#0 6", "query '999' is not in topics.africlirmatrix"),
+    (QRELS, 5, "100 Q0 2#0 99999999999999999999", "the grade is 99999999999999999999, expected at most"),
 ]
 
 
@@ -197,7 +235,7 @@ def test_malformed_compressed_parts(tmp_path: Path) -> None:
     good = part.read_bytes()
     record = b'{"docid": "x", "title": "t", "text": "t"}\n'
     for content, where, reason in [
-        (gzip.compress(record + b'{"docid": "y", "text": "t"}\n'), ":2: ", "the field 'title' is missing"),
+        (gzip.compress(record + b'{"docid": "y", "title": "t"}\n'), ":2: ", "the field 'text' is missing"),
         (gzip.compress(record + b"\n" + record), ":3: ", "already that of line 1"),
         (good[:-10], ": ", "damaged"),
         (b"not compressed", ": ", "damaged"),
@@ -233,7 +271,7 @@ def test_judgments_that_fit_no_document(tmp_path: Path, bitext: str) -> None:
     write_ciral(tmp_path)
     qrels = tmp_path / "ciral-swahili/qrels/qrels.ciral-v1.0-sw-test-b.tsv"
     qrels.write_text(qrels.read_text() + "106 Q0 VOA#1#1 1\n")
-    with pytest.warns(UserWarning, match="1 relevant documents, such as 'VOA#1#1', are not in the collection"):
+    with pytest.warns(UserWarning, match="1 judged documents, 1 of them relevant, such as 'VOA#1#1', are not"):
         data = loaded(CIRALDataModule(str(tmp_path), test="test-b", pairs=bitext))
     assert "VOA#1#1" in data.collections["test"].qrels["106"]
     qrels.write_text("106 Q0 VOA#1#1 1\n")

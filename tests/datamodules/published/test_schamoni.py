@@ -156,7 +156,7 @@ def test_a_bad_line_is_named(copy: Path, kind: str) -> None:
     with (copy / name).open("ab") as file:
         file.write(line)
     with pytest.raises(InputError) as error:
-        load(copy)
+        load(copy, skip_unknown=False)
     assert str(error.value).startswith(f"{copy / name}:{number}: ")
     assert message in str(error.value)
 

@@ -331,7 +331,7 @@ def test_a_bad_line_is_named(copy: Path, kind: str) -> None:
     with (copy / name).open("ab") as file:
         file.write(line)
     with pytest.raises(InputError) as error:
-        load(copy)
+        load(copy, skip_unknown=False)
     assert str(error.value).startswith(f"{copy / name}:{number}: ")
     assert message in str(error.value)
 
@@ -364,9 +364,9 @@ def test_unknown_ids_can_be_skipped(official: Path, copy: Path) -> None:
     with (copy / REL).open("a") as file:
         file.write("1000 7 1\n1000 8 1\n7 9000 2\n")
     with pytest.raises(InputError, match=r"unknown query '7'.*--data.skip_unknown true"):
-        load(copy)
+        load(copy, skip_unknown=False)
     with pytest.warns(UserWarning, match=r"unknown (query '7'|document '7': .* \(and 1 more\))"):
-        skipped = load(copy, skip_unknown=True)
+        skipped = load(copy)
     assert everything(skipped) == everything(load(official))
 
 
@@ -390,7 +390,7 @@ def test_an_index_is_made_again_when_the_file_that_it_was_checked_against_change
     lines = (copy / QUERY).read_text(encoding="utf-8").splitlines(keepends=True)
     (copy / QUERY).write_text("".join(lines[1:]), encoding="utf-8")
     with pytest.raises(InputError, match=r"en2sw.rel:1: unknown query '1000'"):
-        load(copy)
+        load(copy, skip_unknown=False)
 
 
 def test_line_ends_empty_lines_and_byte_order_marks_do_not_matter(official: Path, copy: Path) -> None:

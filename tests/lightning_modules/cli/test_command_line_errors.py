@@ -118,8 +118,8 @@ DATA = [
     ("pairs.tsv", b"", None, "the file is empty"),
     ("queries.tsv", b"cat\tpaka\ncat\tpaka\n", 2, "the id 'cat' is already that of line 1"),
     ("queries.tsv", b"cat\tpaka\nsun\tjua \xff\n", 2, "invalid UTF-8"),
-    ("qrels", b"cat 0 cat-sun 1\ncat 0 cat-dog 1\n", 2, "unknown document 'cat-dog'"),
-    ("qrels", b"cat 0 cat-sun 1\ndog 0 cat-sun 1\n", 2, "unknown query 'dog'"),
+    ("qrels", b"cat 0 cat-sun 1\ncat 0 cat-dog 99999999999999999999\n", 2, "the grade is 99999999999999999999"),
+    ("qrels", b"dog 0 cat-sun 1\n", None, "none of the 1 judged queries is among the queries"),
     ("qrels", b"\n", None, ""),
     ("documents.tsv", None, None, "no such file"),
 ]
