@@ -1,0 +1,1 @@
+"""Bitext from other people's files."""
