@@ -6,6 +6,7 @@ module imports nothing heavy; any other class path works on the command line as 
 
 DATAMODULES: dict[str, str] = {
     "africlirmatrix": "datamodules.published.africlirmatrix.AfriCLIRMatrixDataModule",
+    "afriqa": "datamodules.published.afriqa.AfriQADataModule",
     "ciral": "datamodules.published.ciral.CIRALDataModule",
     "flickr30k": "datamodules.flickr30k.datamodule.Flickr30kDataModule",
     "flickr30k_entities": "datamodules.flickr30k_entities.datamodule.Flickr30kEntitiesDataModule",
