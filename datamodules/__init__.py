@@ -17,7 +17,6 @@ DATAMODULES: dict[str, str] = {
     "schamoni": "datamodules.published.schamoni.SchamoniDataModule",
     "starter": "datamodules.starter.emoji.StarterDataModule",
     "starter_english": "datamodules.starter.english.StarterEnglishDataModule",
-    "starter_help": "datamodules.starter.help.StarterHelpDataModule",
     "starter_images": "datamodules.starter.images.StarterImagesDataModule",
     "tsv": "datamodules.tsv.TSVDataModule",
     "wikiclir": "datamodules.published.wikiclir.WikiCLIRDataModule",

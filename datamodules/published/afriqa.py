@@ -92,7 +92,7 @@ class AfriQADataModule(JudgedDataModule):
             return dev
         return split(train, _DEV_SHARE)[0] if (train := self._judged("train")).queries else None
 
-    def english(self, test: Collection) -> Collection:
+    def english_twin(self, test: Collection) -> Collection:
         """The translations of the test questions."""
         translated = {
             query: self._records[self._language, "test"][query]["question_translated"] for query in test.queries
