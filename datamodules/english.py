@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -33,19 +33,19 @@ class EnglishReport:
     """What was added to the training pairs.
 
     Args:
-        sources: sources of other pairs.
-        documents: documents of ``test`` that are none of these.
+        pairs: how many.
+        documents: how many documents of ``test`` are among them, or were pairs with themselves before.
         searched: how many documents ``test`` has; 0 where they were not asked for.
     """
 
-    sources: int
+    pairs: int
     documents: int
     searched: int
 
     @classmethod
     def of_parts(cls, parts: Sequence[EnglishReport]) -> EnglishReport:
         """What was added to several datasets together."""
-        return cls(*(sum(getattr(part, name) for part in parts) for name in ("sources", "documents", "searched")))
+        return cls(*(sum(getattr(part, name) for part in parts) for name in ("pairs", "documents", "searched")))
 
 
 def default_english(pairs: Pairs, collections: Mapping[str, Collection]) -> EnglishPairs:
@@ -83,20 +83,18 @@ def with_english(
     ids = {fold(pair.source): pair.id for pair in some if not is_image(pair.source)}
     known = {fold(pair.source) for pair in some if pair.source == pair.target}
     next_id, noisy = max((pair.id for pair in some), default=-1) + 1, None if some[0].noisy is None else False
-    asked, added, counts = Asked(collections), list[Pair](), list[int]()
-    documents = _documents(collections, sample, seed) if english == "documents" else iter(())
-    for texts in ((pair.source for pair in some), documents):
-        before = len(added)
-        for text in texts:
-            if is_image(text) or (key := fold(text)) in known or asked.has(text, "student", "teacher"):
-                continue
-            known.add(key)
-            identifier = ids.get(key, text_id(text) if streamed else next_id + len(added))
-            added.append(Pair(normalise(text), normalise(text), identifier, noisy=noisy))
-        counts.append(len(added) - before)
+    asked, added = Asked(collections), list[Pair]()
+    documents = list(_documents(collections, sample, seed)) if english == "documents" else []
+    for text in chain((pair.source for pair in some), documents):
+        if is_image(text) or (key := fold(text)) in known or asked.has(text, "student", "teacher"):
+            continue
+        known.add(key)
+        identifier = ids.get(key, text_id(text) if streamed else next_id + len(added))
+        added.append(Pair(normalise(text), normalise(text), identifier, noisy=noisy))
+    read = sum(fold(text) in known for text in documents)
     searched = sum(len(each.documents) for each in _searched(collections)) if english == "documents" else 0
     joined = Joined(pairs, added) if isinstance(pairs, PairSource) else pairs + added
-    return joined, EnglishReport(counts[0], counts[1], searched)
+    return joined, EnglishReport(len(added), read, searched)
 
 
 def _searched(collections: Mapping[str, Collection]) -> list[Collection]:

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -32,8 +31,6 @@ Scoring = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
 
 Schedule = Literal["linear", "cosine", "constant"]
-_MANY = 0.01
-"""Share of truncated texts above which a warning is due."""
 
 
 class DistillationModule(LightningModule):
@@ -224,9 +221,6 @@ class DistillationModule(LightningModule):
         """Report how many texts were longer than the student reads."""
         share = self.student.texts_truncated / max(1, self.student.texts_seen)
         self.log("train/info/truncated", share)
-        if share > _MANY and self.current_epoch == 0:
-            longest = self.student.max_length
-            rank_zero_warn(f"{share:.1%} of the student's texts were cut at max_length={longest} tokens")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: a callback encodes the collections; one empty batch makes Lightning call it."""

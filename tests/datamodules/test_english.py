@@ -76,10 +76,10 @@ def test_each_source_and_document_once_behind_the_pairs() -> None:
     found, report = with_english(pairs, searched, "sources", 10)
     assert found[: len(pairs)] == pairs
     assert english_of(found) == ["Water", "fire", "sun", "radio"]
-    assert report == EnglishReport(sources=4, documents=0, searched=0)
+    assert report == EnglishReport(pairs=4, documents=0, searched=0)
     found, report = with_english(pairs, searched, "documents", 10)
     assert english_of(found) == ["Water", "fire", "sun", "radio", "water and fire", "the radio"]
-    assert report == EnglishReport(sources=4, documents=2, searched=4)
+    assert report == EnglishReport(pairs=6, documents=4, searched=4)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -104,7 +104,7 @@ def test_queries_are_never_read_whatever_remove_leaks_says() -> None:
         data = Data(test=["RADIO!", "the radio"], english="documents", remove_leaks=remove)
         data.setup("fit")
         assert english_of(data.pairs) == ["Water", "fire", "sun", "water and fire"]
-        assert data.english_report == EnglishReport(3, 1, 4)
+        assert data.english_report == EnglishReport(4, 2, 4)
 
 
 def test_queries_of_the_teacher_are_not_read_either() -> None:
@@ -155,7 +155,7 @@ def test_of_streams_a_sample_is_read() -> None:
     found, report = with_english(source, collections(test=["x"]), "documents", 40, seed=1)
     assert source.parsed == 40
     assert report is not None
-    assert (report.sources, report.documents) == (40, 4)
+    assert (report.pairs, report.documents) == (44, 4)
     assert len(found) == int(found.chunk_sizes().sum()) == 50_044
     everything = list(found)
     assert [(pair.source, pair.target) for pair in everything[:50_000]] == texts
@@ -171,7 +171,7 @@ def test_of_large_collections_a_sample_is_read() -> None:
     documents = {str(row): f"document {row}" for row in range(1000)}
     large = {"test": Collection("test", {"q": "x"}, documents, {"q": {"1": 1}})}
     found, report = with_english(make_pairs(TEXTS), large, "documents", 30, seed=2)
-    assert report == EnglishReport(4, 30, 1000)
+    assert report == EnglishReport(34, 30, 1000)
     chosen = english_of(found)[4:]
     assert len(set(chosen)) == 30
     assert max(int(text.split()[1]) for text in chosen) > 500
@@ -188,7 +188,7 @@ def test_each_part_of_a_mixture_reads_its_own_documents_and_no_query_of_another(
     data.setup("fit")
     assert english_of(data.mixture.parts["sw"]) == ["Water", "sun", "radio", "water and fire"]
     assert english_of(data.mixture.parts["so"]) == ["moon", "sun", "fire engine"]
-    assert data.english_report == EnglishReport(4, 3, 6)
+    assert data.english_report == EnglishReport(7, 5, 6)
     assert data.collections["test/so"].documents == {"z": "sun", "y": "fire engine"}
     none = MixtureDataModule({"sw": Data(english="documents"), "so": Other(TEXTS)}, english="none", batch_size=2)
     none.setup("fit")
