@@ -183,6 +183,7 @@ def run(cell: Cell) -> dict[str, Any]:
         f"--trainer.callbacks.steps={cell['steps']}",
         *("--strategy", cell["strategy"], "--data.root", f"{inputs}/long"),
         *(f"--data.batch_size={cell['batch']}", f"--data.limit_pairs={cell['batch'] * cell['steps']}"),
+        "--data.english=none",
         *("--student", "transformer", "--student.model", f"{inputs}/{cell['model']}"),
         *("--student.random_init", "true", "--student.vocabulary", "keep", "--student.max_length", "128"),
         *("--model.lr=0.0001", f"--trainer.max_steps={2 * cell['steps'] + PROFILED + WATCHED}"),

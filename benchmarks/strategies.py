@@ -121,7 +121,7 @@ def run_cell(cell: StrategyCell) -> dict[str, Any]:
         embedding_lr=cell.embedding_lr,
         score="both",
     )
-    data = StarterDataModule(language=cell.language, english=cell.english, seed=cell.seed)  # type: ignore[arg-type]
+    data = StarterDataModule(language=cell.language, english=cell.english, remove_leaks=False, seed=cell.seed)
     evaluation = RetrievalEvaluation(metrics=["map"])
     with tempfile.TemporaryDirectory() as folder:
         best = {

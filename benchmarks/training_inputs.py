@@ -57,10 +57,9 @@ def prepare(folder: Path, settings: dict[str, Any]) -> None:
 
 def _write_data(folder: Path, settings: dict[str, Any]) -> list[str]:
     """The files of ``--data tsv``; gives the target texts of the pairs."""
-    data = StarterDataModule(
-        language=settings["language"], english="sources", remove_leaks=True, limit_pairs=settings["pairs"]
-    )
+    data = StarterDataModule(language=settings["language"], english="sources")
     data.setup("fit")
+    data.pairs, _, _ = data.with_attributes(limit_pairs=settings["pairs"]).limit(data.pairs, {})
     assert isinstance(data.pairs, list)
     folder.mkdir(parents=True, exist_ok=True)
     _write_rows(folder / "pairs.tsv", ((pair.source, pair.target) for pair in data.pairs))

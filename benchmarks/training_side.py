@@ -124,7 +124,7 @@ def sentence_transformers(settings: dict[str, Any]) -> Result:
     from datamodules.tsv import TSVDataModule
 
     inputs = settings["inputs"]
-    data = TSVDataModule(f"{inputs}/data")
+    data = TSVDataModule(f"{inputs}/data", english="none", remove_leaks=False)
     data.setup("fit")
     teacher = SentenceTransformer(modules=_mean_pooled(modules, f"{inputs}/teacher", 128, unit=True))
     labels = teacher.encode([pair.source for pair in data.pairs], batch_size=64, show_progress_bar=False)

@@ -6,6 +6,7 @@ module imports nothing heavy; any other class path works on the command line as 
 
 DATAMODULES: dict[str, str] = {
     "africlirmatrix": "datamodules.published.africlirmatrix.AfriCLIRMatrixDataModule",
+    "afriqa": "datamodules.published.afriqa.AfriQADataModule",
     "ciral": "datamodules.published.ciral.CIRALDataModule",
     "flickr30k": "datamodules.flickr30k.datamodule.Flickr30kDataModule",
     "flickr30k_entities": "datamodules.flickr30k_entities.datamodule.Flickr30kEntitiesDataModule",
@@ -16,7 +17,6 @@ DATAMODULES: dict[str, str] = {
     "schamoni": "datamodules.published.schamoni.SchamoniDataModule",
     "starter": "datamodules.starter.emoji.StarterDataModule",
     "starter_english": "datamodules.starter.english.StarterEnglishDataModule",
-    "starter_help": "datamodules.starter.help.StarterHelpDataModule",
     "starter_images": "datamodules.starter.images.StarterImagesDataModule",
     "tsv": "datamodules.tsv.TSVDataModule",
     "wikiclir": "datamodules.published.wikiclir.WikiCLIRDataModule",

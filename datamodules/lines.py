@@ -232,6 +232,14 @@ class TextStore(LazyTexts):
         return f"TextStore({str(self.path)!r}, {len(self)} texts)"
 
 
+def items_at(texts: Mapping[str, str], rows: list[int]) -> Iterator[tuple[str, str]]:
+    """Ids and texts by their positions, in the given order."""
+    if hasattr(texts, "item_at"):
+        return map(texts.item_at, rows)
+    identifiers = list(texts)
+    return ((identifiers[row], texts[identifiers[row]]) for row in rows)
+
+
 def _hash(identifier: str) -> int:
     digest = hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)

@@ -42,6 +42,8 @@ from foundations.errors import InputError
 from retrieval.collection import Collection
 
 _RESERVED = ("average", "maxsim")
+_LOOK_FOR_QUERIES = ("leaks", "english")
+"""Steps that see the queries of all parts: a word that two languages share teaches the same student the same string."""
 
 
 class MixtureDataModule(PairsDataModule):
@@ -112,13 +114,10 @@ class MixtureDataModule(PairsDataModule):
         return Mixture(pairs, self.temperature, of_images), collections
 
     def steps(self, stage: str | None) -> dict[str, Step]:
-        """The steps of the parts, each over all of them.
-
-        Leaks are queries of any language: a word that two languages share teaches the same student the same string.
-        """
+        """The steps of the parts, each over all of them."""
         by_part = {name: part.steps(stage) for name, part in self._parts().items()}
         return {
-            step: partial(_over_parts, {name: steps[step] for name, steps in by_part.items()}, step == "leaks")
+            step: partial(_over_parts, {name: each[step] for name, each in by_part.items()}, step in _LOOK_FOR_QUERIES)
             for step in super().steps(stage)
         }
 
@@ -141,6 +140,7 @@ class MixtureDataModule(PairsDataModule):
             name: part.with_attributes(
                 seed=self.seed,
                 remove_leaks=part.remove_leaks or self.remove_leaks,
+                english=part.english if self.english is None else self.english,
                 noise=self.noise or part.noise,
                 test_noise=self.test_noise or part.test_noise,
             )
@@ -149,14 +149,16 @@ class MixtureDataModule(PairsDataModule):
 
 
 def _over_parts(
-    steps: Mapping[str, Step], sees_all: bool, pairs: Mixture, collections: Collections
+    steps: Mapping[str, Step], sees_queries: bool, pairs: Mixture, collections: Collections
 ) -> tuple[Mixture, Collections, Any]:
-    """Take each part through its step, with its own collections or with those of all parts."""
+    """Take each part through its step, with its own collections, and perhaps the queries of the other parts."""
     changed, reports = {}, []
     for name, step in steps.items():
-        seen = collections if sees_all else _collections_of(name, collections)
+        seen = _collections_of(name, collections)
+        if sees_queries:
+            seen = {key: replace(each, documents={}) for key, each in collections.items()} | seen
         changed[name], seen, report = step(pairs.parts[name], seen)
-        collections = collections | seen
+        collections = collections | _collections_of(name, seen)
         reports += [] if report is None else [report]
     report = type(reports[0]).of_parts(reports) if reports else None
     return pairs.with_parts(changed), collections, report

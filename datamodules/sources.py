@@ -134,26 +134,6 @@ class WrappedSource(PairSource):
         return self.source.epoch_chunks(epoch, seed)
 
 
-class WithoutRows(WrappedSource):
-    """A source without some of its rows, whose positions are in ascending order."""
-
-    def __init__(self, source: PairSource, rows: Sequence[int]) -> None:
-        super().__init__(source)
-        self.rows = np.asarray(rows, dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(source.chunk_sizes())])
-
-    def chunk_sizes(self) -> IntArray:
-        """Number of rows of each chunk that are left; (C,)."""
-        return np.asarray(self.source.chunk_sizes() - np.diff(np.searchsorted(self.rows, self._starts)))
-
-    def read_chunk(self, number: int) -> Sequence[Row]:
-        """The rows of a chunk that are left."""
-        rows = self.source.read_chunk(number)
-        start, end = np.searchsorted(self.rows, self._starts[number : number + 2])
-        dropped = set((self.rows[start:end] - self._starts[number]).tolist())
-        return [row for position, row in enumerate(rows) if position not in dropped] if dropped else rows
-
-
 class SampledSource(WrappedSource):
     """`rows` pairs of a source, which must have as many: random rows of random chunks, the same for a seed.
 
@@ -191,6 +171,37 @@ class SampledSource(WrappedSource):
         positions = {int(chunk): position for position, chunk in enumerate(self._chunks)}
         order = [positions[chunk] for chunk in self.source.epoch_chunks(epoch, seed) if chunk in positions]
         return order or PairSource.epoch_chunks(self, epoch, seed)
+
+
+class Joined(WrappedSource):
+    """A source whose rows are no `Pair`, and pairs in memory behind it; an epoch mixes both."""
+
+    def __init__(self, source: PairSource, pairs: Sequence[Pair]) -> None:
+        super().__init__(source)
+        self._added, self._first = ListSource(pairs), len(source.chunk_sizes())
+
+    def chunk_sizes(self) -> IntArray:
+        """Number of rows of each chunk, those of the source first; (C,)."""
+        return np.concatenate([self.source.chunk_sizes(), self._added.chunk_sizes()])
+
+    def read_chunk(self, number: int) -> Sequence[Row]:
+        """The rows of a chunk."""
+        added: Sequence[Row] = self._added.read_chunk(number - self._first)
+        return self.source.read_chunk(number) if number < self._first else added
+
+    def parse(self, row: Row) -> Pair:
+        """The pair of a row."""
+        return row if isinstance(row, Pair) else self.source.parse(row)
+
+    def row_length(self, row: Row) -> int:
+        """Length of a row: bytes of the longer side, or in the source's unit."""
+        return pair_length(row) if isinstance(row, Pair) else self.source.row_length(row)
+
+    def epoch_chunks(self, epoch: int, seed: int) -> Sequence[int]:
+        """The chunks of the source's epoch and all others, in a random order."""
+        chunks = [*self.source.epoch_chunks(epoch, seed), *range(self._first, len(self.chunk_sizes()))]
+        order: list[int] = np.random.default_rng([seed, epoch]).permutation(chunks).tolist()
+        return order
 
 
 def limited(pairs: Pairs, count: int | None, seed: int) -> Pairs:

@@ -58,6 +58,32 @@ def text_id(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(fold(text).encode(), digest_size=8).digest(), "big") >> 1
 
 
+_TWO_LETTERS = {"af": "afr", "am": "amh", "ar": "ara", "bn": "ben", "es": "spa", "fa": "fas", "ff": "ful",
+                "fr": "fra", "ha": "hau", "hi": "hin", "id": "ind", "ig": "ibo", "km": "khm", "ku": "kur",
+                "lg": "lug", "ln": "lin", "mr": "mar", "ms": "msa", "my": "mya", "ne": "nep", "om": "orm",
+                "pa": "pan", "ps": "pus", "pt": "por", "ru": "rus", "rw": "kin", "sn": "sna", "so": "som",
+                "ss": "ssw", "st": "sot", "sw": "swa", "ta": "tam", "ti": "tir", "tl": "fil", "tn": "tsn",
+                "ts": "tso", "tw": "twi", "ur": "urd", "ve": "ven", "wo": "wol", "xh": "xho", "yo": "yor",
+                "zh": "zho", "zu": "zul"}  # fmt: skip
+"""ISO 639-1 -> 639-2 or 639-3, of the languages of public bitext for Africa and Asia."""
+
+
+def match_language(language: str, codes: Iterable[str]) -> str | None:
+    """The code of a language among some codes; None where it is not among them.
+
+    Args:
+        language: ISO 639 code, of two or three letters, in any case.
+        codes: such codes, perhaps with a script or region (``sna-Latn``); one without comes before one with.
+
+    >>> match_language("sw", ["hau", "swa"]), match_language("SNA", ["sna-Latn"]), match_language("so", ["sot"])
+    ('swa', 'sna-Latn', None)
+    """
+    names = {language.casefold()}
+    names |= {other for pair in _TWO_LETTERS.items() for other in pair if not names.isdisjoint(pair)}
+    matching = [code for code in codes if code.casefold().replace("_", "-").partition("-")[0] in names]
+    return min(matching, key=len, default=None)
+
+
 _SHARED = ("DIGIT", "FULLWIDTH", "HALFWIDTH", "MODIFIER", "SUPERSCRIPT", "FEMININE", "MASCULINE", "COMBINING")
 
 

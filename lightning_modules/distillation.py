@@ -33,8 +33,6 @@ Scoring = Literal["pooled", "maxsim", "both"]
 Projection = Literal["auto", "linear"]
 Space = Literal["plain", "whitened"]
 Schedule = Literal["linear", "cosine", "constant"]
-_MANY = 0.01
-"""Share of truncated texts above which a warning is due."""
 
 
 class DistillationModule(LightningModule):
@@ -251,9 +249,6 @@ class DistillationModule(LightningModule):
         """Report how many texts were longer than the student reads."""
         share = self.student.texts_truncated / max(1, self.student.texts_seen)
         self.log("train/info/truncated", share)
-        if share > _MANY and self.current_epoch == 0:
-            longest = self.student.max_length
-            rank_zero_warn(f"{share:.1%} of the student's texts were cut at max_length={longest} tokens")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: a callback encodes the collections; one empty batch makes Lightning call it."""

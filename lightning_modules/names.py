@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from datamodules import DATAMODULES
+from foundations.errors import InputError
 from strategies import STRATEGIES
 
 STUDENTS: dict[str, str] = {
@@ -41,7 +42,6 @@ MOVED = {
     "datamodules.starter.StarterDataModule": "datamodules.starter.emoji.StarterDataModule",
     "datamodules.starter_english.StarterEnglishDataModule": "datamodules.starter.english.StarterEnglishDataModule",
     "datamodules.starter_images.StarterImagesDataModule": "datamodules.starter.images.StarterImagesDataModule",
-    "datamodules.starter_help.StarterHelpDataModule": "datamodules.starter.help.StarterHelpDataModule",
     "lightning_modules.encoder.TransformerEncoder": "lightning_modules.students.transformer.TransformerEncoder",
     "lightning_modules.static_encoder.StaticEncoder": "lightning_modules.students.static.StaticEncoder",
     "lightning_modules.teacher.OnlineTeacher": "lightning_modules.teachers.online.OnlineTeacher",
@@ -55,16 +55,38 @@ MOVED = {
 }
 """Class path of before the modules had folders -> that of today. Old configurations and checkpoints have the former."""
 
+GONE = {
+    "starter_help": "afriqa",
+    "datamodules.starter_help.StarterHelpDataModule": "afriqa",
+    "datamodules.starter.help.StarterHelpDataModule": "afriqa",
+}
+"""Short name or class path of a dataset that was taken out -> the short name of what to use in its place."""
+
+_GONE = re.compile(rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in GONE if '.' in name)})(?![\w.])")
 _MOVED = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, MOVED))})(?![\w.])")
+
+
+def was_taken_out(name: str) -> InputError:
+    """The error for a name in `GONE`.
+
+    >>> was_taken_out("starter_help")
+    InputError("the dataset 'starter_help' was taken out: use --data afriqa in its place")
+    """
+    return InputError(f"the dataset {name!r} was taken out: use --data {GONE[name]} in its place")
 
 
 def moved(value: Any) -> Any:
     """A class path, a configuration, or one as text, with today's class path for each that `MOVED` has.
 
+    Raises:
+        InputError: it names a class that was taken out.
+
     >>> moved("class_path: lightning_modules.encoder.TransformerEncoder")
     'class_path: lightning_modules.students.transformer.TransformerEncoder'
     """
     if isinstance(value, str):
+        if gone := _GONE.search(value):
+            raise was_taken_out(gone[0])
         return _MOVED.sub(lambda match: MOVED[match[0]], value)
     if isinstance(value, dict):
         return {key: moved(each) for key, each in value.items()}

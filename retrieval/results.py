@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+from foundations.files import read_json
 from retrieval.collection import Run
 from retrieval.metrics import PerQuery
 
@@ -29,6 +30,18 @@ Rows = dict[str, PerQuery]
 def is_finished(folder: Path) -> bool:
     """Whether the run in a folder came to its end: its metrics are written last."""
     return (folder / "metrics.json").is_file()
+
+
+def english_note(folder: Path) -> str | None:
+    """A line for below the table of a run whose student has read documents in English, by its diagnostics.json."""
+    path = folder / "diagnostics.json"
+    english = read_json(path).get("english") if path.is_file() else None
+    if not english or not english["searched"]:
+        return None
+    return (
+        f"in training, the student has read {english['documents']:,} of the {english['searched']:,} documents in "
+        "English (no queries, no judgments); --data.english sources leaves them out"
+    )
 
 
 def named(row: str, language: str) -> str:

@@ -177,7 +177,7 @@ model:
   warmup_steps: 2
 data:
   class_path: datamodules.tsv.TSVDataModule
-  init_args: {{root: {tsv_folder}, batch_size: 10}}
+  init_args: {{root: {tsv_folder}, batch_size: 10, english: none, remove_leaks: false}}
 trainer:
   max_epochs: 2
   accelerator: cpu

@@ -99,7 +99,7 @@ class IrDatasetsDataModule(JudgedDataModule):
         """The dataset of `train_id`."""
         return None if self.train_id is None else self._split(self.train_id)
 
-    def english(self, test: Collection) -> Collection | None:
+    def english_twin(self, test: Collection) -> Collection | None:
         """The texts of `english_id` for what the student reads of ``test``."""
         if self.english_id is None:
             return None

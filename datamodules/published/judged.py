@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 
 from datamodules.base import PairsDataModule
 from datamodules.bitext.reading import located, open_pairs
+from datamodules.lines import items_at
 from datamodules.pairs import Pair
 from datamodules.sources import Pairs, RowsSource, check_bounds
 from datamodules.text import hash_share, text_id
@@ -126,21 +127,13 @@ def _sample(documents: Mapping[str, str], size: int, without: Any, seed: int) ->
     order = np.random.default_rng(seed).choice(count, size=min(count, size + len(without)), replace=False).tolist()
     chosen: dict[str, str] = {}
     with delayed_progress("choose documents for dev", size) as advance:
-        for document, text in _items_at(documents, order):
+        for document, text in items_at(documents, order):
             if len(chosen) >= size:
                 break
             if document not in without:
                 chosen[document] = text
                 advance(1)
     return chosen
-
-
-def _items_at(documents: Mapping[str, str], rows: list[int]) -> Iterator[tuple[str, str]]:
-    """Ids and texts by their positions, in the given order."""
-    if hasattr(documents, "item_at"):
-        return map(documents.item_at, rows)
-    identifiers = list(documents)
-    return ((identifiers[row], documents[identifiers[row]]) for row in rows)
 
 
 class GradedPairs(RowsSource):
@@ -181,7 +174,7 @@ class GradedPairs(RowsSource):
 class JudgedDataModule(PairsDataModule):
     """Test and dev collections from judged splits; training pairs from bitext or from a judged split.
 
-    A dataset is a subclass with `test_split` and, where it has them, `dev_split`, `train_split` and `english`.
+    A dataset is a subclass with `test_split` and, where it has them, `dev_split`, `train_split` and `english_twin`.
 
     Args:
         pairs: bitext, in any of the formats of `datamodules.bitext.reading`: what the teacher reads, and the same for
@@ -240,7 +233,7 @@ class JudgedDataModule(PairsDataModule):
         """Hook: judgments to train on; None where the dataset has none, so that `pairs` must be given."""
         return None
 
-    def english(self, test: Collection) -> Collection | None:  # noqa: ARG002
+    def english_twin(self, test: Collection) -> Collection | None:  # noqa: ARG002
         """Hook: the English twin of ``test``, where there is one."""
         return None
 
@@ -286,7 +279,7 @@ class JudgedDataModule(PairsDataModule):
             "dev": self._collection("dev", bounded(dev, self.dev_queries, self.dev_documents, self.seed)),
             "test": self._collection("test", test),
         }
-        english = self.english(collections["test"])
+        english = self.english_twin(collections["test"])
         return collections | ({} if english is None else {"english": english})
 
     @cached_property

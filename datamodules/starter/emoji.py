@@ -12,11 +12,8 @@ random: near twins (man, woman and person running) would flatter. A quarter of t
 ``dev``, the others ``test``. The queries do not depend on the options for training pairs.
 
 Traps: (1) a string is compared without case and in NFC; without that, "Simba" in the pairs gives "simba" away. (2) One
-keyword belongs to many emoji, so judgments are many-to-many. (3) Without English pairs the student forgets loanwords.
-(4) English keywords may be added to the pairs (they are in the index anyhow), but never one that is a query too. (5)
-With ``english="documents"`` the whole English documents are pairs with themselves: whoever has the index has its texts,
-no query equals one of them, and no judgment is used. It keeps what the teacher knows of loanwords, which matters most
-for Filipino.
+keyword belongs to many emoji, so judgments are many-to-many. (3) Without English pairs (`datamodules.english`) the
+student forgets loanwords, which matters most for Filipino.
 
 Sources and licences: see `datamodules.starter.cldr`, `datamodules.starter.udhr` and `datamodules.packages`.
 """
@@ -42,7 +39,6 @@ _UNSEEN_SHARE = 0.25
 
 Annotations = dict[str, Annotation]
 KeywordSplit = Literal["keyword", "family"]
-EnglishPairs = Literal["none", "sources", "keywords", "documents"]
 
 
 class StarterDataModule(PairsDataModule):
@@ -51,9 +47,6 @@ class StarterDataModule(PairsDataModule):
     Args:
         language: a CLDR locale (sw, so, fil, mr, ...), an alias of one, or the English name of its language.
         split: ``keyword`` asks words that are no training string; ``family`` asks emoji of unseen subgroups.
-        english: English texts that are pairs with themselves: ``none``; ``sources``, the English side of the
-            other pairs; ``keywords``, also the English keywords that are no query; ``documents``, in addition to the
-            sources the English documents, whole, as the index holds them.
         derived: train on the names of skin tones, flags and sequences as well ("woman: dark skin tone").
         **options: those of `PairsDataModule`.
     """
@@ -62,14 +55,12 @@ class StarterDataModule(PairsDataModule):
         self,
         language: str = "sw",
         split: KeywordSplit = "keyword",
-        english: EnglishPairs = "sources",
         derived: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         check_choice("split", split, get_args(KeywordSplit))
-        check_choice("english", english, get_args(EnglishPairs))
-        self.language, self.split, self.english, self.derived = language, split, english, derived
+        self.language, self.split, self.derived = language, split, derived
 
     def prepare_data(self) -> None:
         """Fetch the packages."""
@@ -77,7 +68,7 @@ class StarterDataModule(PairsDataModule):
 
     def load_pairs(self) -> list[Pair]:
         """The training pairs in the chosen language."""
-        return make_pairs(self._data.training_texts(self.english, self.derived))
+        return make_pairs(self._data.training_texts(self.derived))
 
     def load_collections(self) -> dict[str, Collection]:
         """``dev`` and ``test`` in the chosen language, and ``english``, which asks in English as ``test`` does."""
@@ -122,17 +113,9 @@ class EmojiSearch:
             other_pairs=locale_name_pairs(locale) + udhr_pairs(locale, (entry.name for entry in foreign.values())),
         )
 
-    def training_texts(self, english: str, derived: bool) -> Iterator[tuple[str, str]]:
-        """The (source, target) texts to train on, each once; see `StarterDataModule` for the options."""
-        texts = self.names + (self.derived_names if derived else []) + self.other_pairs
-        same = [source for source, _ in texts] if english != "none" else []
-        if english == "keywords":
-            unasked = set(self.documents) - set(self.asked) or set(self.documents)
-            same += [word for emoji in self.documents if emoji in unasked for word in self.english[emoji].keywords]
-        if english == "documents":
-            same += [emoji_document(self.english[emoji]) for emoji in self.documents]
-        queries = self._foreign_queries()
-        return without_repeats(texts + [(text, text) for text in same if fold(text) not in queries])
+    def training_texts(self, derived: bool) -> Iterator[tuple[str, str]]:
+        """The (source, target) texts to train on, each once; see `StarterDataModule` for the option."""
+        return without_repeats(self.names + (self.derived_names if derived else []) + self.other_pairs)
 
     def collections(self) -> dict[str, Collection]:
         """The collections ``dev``, ``test`` and ``english``."""

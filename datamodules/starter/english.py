@@ -20,8 +20,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 from datamodules.base import PairsDataModule
+from datamodules.english import EnglishPairs
 from datamodules.fetch import fetch_data
 from datamodules.pairs import Pair
 from datamodules.starter.cldr import read_locale_names
@@ -34,7 +36,15 @@ _CLAUSE_WORDS = 4
 
 
 class StarterEnglishDataModule(PairsDataModule):
-    """English queries and documents out of the starter's texts, for a late-interaction teacher."""
+    """English queries and documents out of the starter's texts, for a late-interaction teacher.
+
+    Args:
+        english: as in `PairsDataModule`; all pairs are English here, so none are added by default.
+        **options: those of `PairsDataModule`.
+    """
+
+    def __init__(self, english: EnglishPairs | None = "none", **options: Any) -> None:
+        super().__init__(english=english, **options)
 
     def prepare_data(self) -> None:
         """Fetch the packages."""

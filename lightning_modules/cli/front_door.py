@@ -15,7 +15,7 @@ from pathlib import Path
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from lightning_modules.models.starter import STARTER_MODELS, is_model, resolve_model
-from lightning_modules.names import SHELLS, SHORT_NAMES, TEACHERS, moved
+from lightning_modules.names import GONE, SHELLS, SHORT_NAMES, TEACHERS, moved, was_taken_out
 
 _ROOT = Path(__file__).parents[2]
 CONFIGS = next((path for path in (_ROOT / "potstill" / "configs", _ROOT / "configs") if path.is_dir()), _ROOT)
@@ -105,6 +105,8 @@ def class_path(kind: str, name: str) -> str:
         return names[name]
     if "." in name:
         return name
+    if kind == "data" and name in GONE:
+        raise was_taken_out(name)
     if kind == "strategy" and name in _TRAINER_STRATEGIES:
         raise InputError(f"{name!r} is a strategy of the trainer: use --trainer.strategy {name}{choices(kind)}")
     raise InputError(f"unknown {_KIND[kind]} {name!r}{did_you_mean(name, names)}{choices(kind)}")

@@ -16,7 +16,7 @@ from foundations.files import read_yaml, write_json
 from lightning_modules.cli.front_door import Arguments, run_config
 from lightning_modules.names import moved
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
-from retrieval.results import Rows, averages, by_language, to_json
+from retrieval.results import Rows, averages, by_language, english_note, to_json
 from retrieval.table import print_table, results_table
 from retrieval.trec import check_queries, read_qrels, read_run
 
@@ -51,6 +51,8 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
         grouped = by_language({name: result.per_query for name, result in results.items()})
         means = by_language({name: result.means for name, result in results.items()})
         print_table(results_table(grouped, f"{path}: test queries{_with(noise)}", means))
+        if note := english_note(Path(options.folder)):
+            print(note)
         _write(grouped, means, options.json)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,10 +21,14 @@ from lightning_modules.run.plots import plot_lengths
 from lightning_modules.run.text_statistics import BIN_EDGES, TextStatistics, flat, text_statistics
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.tokens import Tokenization
+from lightning_modules.teachers.base import Teacher
 from retrieval.collection import Collection, Side
 from retrieval.table import plain_table, print_table
 
 _MOST_TEXTS = 20_000
+_MANY_CUT = 0.01
+"""Share of truncated texts above which a warning line is printed."""
+
 _HARD_TO_READ = 0.02
 """Share of unknown tokens above which a warning line is printed."""
 
@@ -46,7 +51,8 @@ class Diagnostics(Callback):
         data = data_of(trainer)
         rows = statistics(data, pl_module.student.tokenization(), pl_module.teacher.tokenization(), pl_module.reader_of)
         print_table(statistics_table(rows))
-        for line in remarks(rows, data.leaks):
+        options = {"student": length_option(pl_module.student), "teacher": length_option(pl_module.teacher)}
+        for line in remarks(rows, data.leaks, options):
             print(line)
         if data.noise_report is not None:
             print(f"train noise: {data.noise_report}")
@@ -57,6 +63,8 @@ class Diagnostics(Callback):
         if data.leaks is not None:
             content["leaks"] = asdict(data.leaks)
             values["diagnostics/leaks"] = float(data.leaks.pairs)
+        if data.english_report is not None:
+            content["english"] = asdict(data.english_report)
         if data.noise_report is not None:
             content["noise"] = asdict(data.noise_report) | {"rates": data.noise_report.rates}
             values |= {f"noise/{name}": rate for name, rate in data.noise_report.rates.items()}
@@ -77,21 +85,22 @@ def statistics(
     """
     sample = data.sample_pairs()
     sample = sample[:: -(-len(sample) // _MOST_TEXTS)]
-    texts = {
-        "train source": ([pair.source for pair in sample], teacher),
-        "train target": ([pair.target for pair in sample], student),
+    texts: dict[str, tuple[list[str], Side]] = {
+        "train source": ([pair.source for pair in sample], "teacher"),
+        "train target": ([pair.target for pair in sample], "student"),
     }
+    tokenizations = {"student": student, "teacher": teacher}
     dev = [collection for collection in data.collections.values() if collection.split == "dev"]
     for side in get_args(TextSide):
-        for reader, tokenization in (("student", student), ("teacher", teacher)):
+        for reader in get_args(Side):
             read = (collection.texts(side).values() for collection in dev if reader_of(collection, side) == reader)
             if first := list(itertools.islice(itertools.chain.from_iterable(read), _MOST_TEXTS)):
-                texts[f"dev {side}"] = (first, tokenization)
+                texts[f"dev {side}"] = (first, reader)
     written = {name: [text for text in group if not is_image(text)] for name, (group, _) in texts.items()}
     return {
-        name: text_statistics(written[name], tokenization)
-        for name, (_, tokenization) in texts.items()
-        if tokenization is not None and written[name]
+        name: text_statistics(written[name], tokenization, reader)
+        for name, (_, reader) in texts.items()
+        if (tokenization := tokenizations[reader]) is not None and written[name]
     }
 
 
@@ -107,9 +116,37 @@ def statistics_table(rows: dict[str, TextStatistics]) -> Any:
     return plain_table(["", "texts", *columns], lines, title)
 
 
-def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None) -> list[str]:
-    """Sentences on what is wrong with the data, if anything is; ``leaks`` is None where they were not looked for."""
+def length_option(reader: Any) -> str:
+    """The option with the longest text that a student or teacher reads, and twice its value; empty where it has none.
+
+    >>> from lightning_modules.teachers.cached import CachedTeacher
+    >>> from lightning_modules.teachers.online import OnlineTeacher
+    >>> length_option(CachedTeacher(OnlineTeacher(max_length=128)))
+    '--model.teacher.teacher.max_length 256'
+    """
+    name = "--model.teacher" if isinstance(reader, Teacher) else "--student"
+    while isinstance(inner := getattr(reader, "teacher", None), Teacher):
+        reader, name = inner, f"{name}.teacher"
+    if "max_length" not in signature(type(reader)).parameters:
+        return ""
+    return f"{name}.max_length {2 * reader.max_length}"
+
+
+def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None, options: Mapping[str, str]) -> list[str]:
+    """Sentences on what is wrong with the data, if anything is.
+
+    Args:
+        rows: the figures.
+        leaks: None where they were not looked for.
+        options: reader -> the option that lets it read longer texts; empty where it has none.
+    """
     lines = [
+        f"warning: the {row.reader} cuts {row.truncated:.1%} of {name}"
+        + (f"; {options[row.reader]} lets it read more" if options.get(row.reader) else "")
+        for name, row in rows.items()
+        if row.truncated > _MANY_CUT
+    ]
+    lines += [
         f"warning: {row.unknown:.1%} of the tokens of {name} are unknown to the model that reads them"
         for name, row in rows.items()
         if row.unknown > _HARD_TO_READ

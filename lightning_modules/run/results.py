@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from foundations.files import read_json
-from retrieval.results import Rows, from_json, groups, is_finished
+from retrieval.results import Rows, english_note, from_json, groups, is_finished
 from retrieval.statistics import macro_mean, macro_permutation_test, macro_t_test, paired_differences
 from retrieval.table import Means, format_p, print_table, results_table
 
@@ -40,6 +40,8 @@ def print_results(folder: Path) -> None:
     title = f"{folder.name}: test queries, mean [95 % bootstrap interval over queries]"
     print_table(results_table(grouped, title, means))
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    if note := english_note(folder):
+        console.print(note)
     if all("undistilled" in rows for rows in grouped.values()):
         console.print(f"{verdict(grouped)}\n")
     console.print(f"run folder  {folder}")

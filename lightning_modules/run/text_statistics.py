@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.text import script_shares
 from lightning_modules.students.tokens import Tokenization
+from retrieval.collection import Side
 
 BIN_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Lower ends of the bins of the length histograms, in tokens; the last bin has no end."""
@@ -30,6 +31,7 @@ class TextStatistics:
     longest: int  # tokens of the longest text
     scripts: dict[str, float]  # share of each script among the letters
     histogram: list[int] = field(repr=False)  # number of texts in each bin of lengths; see `BIN_EDGES`
+    reader: Side = "student"  # who reads them
 
     @property
     def sparkline(self) -> str:
@@ -43,8 +45,8 @@ class TextStatistics:
         return ", ".join(f"{name} {share:.0%}" for name, share in self.scripts.items() if share >= 0.05) or "-"
 
 
-def text_statistics(texts: Sequence[str], tokenization: Tokenization) -> TextStatistics:
-    """The figures of at least one text, as a model tokenizes them.
+def text_statistics(texts: Sequence[str], tokenization: Tokenization, reader: Side = "student") -> TextStatistics:
+    """The figures of at least one text, as a model, which is named by `reader`, tokenizes them.
 
     Words are counted by white space, so the fertility says nothing about scripts that have none between words.
     """
@@ -71,6 +73,7 @@ def text_statistics(texts: Sequence[str], tokenization: Tokenization) -> TextSta
         longest=int(sizes.max()),
         scripts=script_shares(texts),
         histogram=np.histogram(sizes, [*BIN_EDGES, np.inf])[0].tolist(),
+        reader=reader,
     )
 
 

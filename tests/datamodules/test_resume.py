@@ -21,12 +21,15 @@ PER_EPOCH = PAIRS // BATCH
 
 
 class ToyData(PairsDataModule):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(english="none", **options)
+
     def load_pairs(self) -> list[Pair]:
         return make_pairs((f"source {i}", f"target {i}") for i in range(PAIRS))
 
     def load_collections(self) -> dict[str, Collection]:
         return {
-            name: Collection(name, {"q": "target 1"}, {"d": "source 1", "e": "source 2"}, {"q": {"d": 1}})
+            name: Collection(name, {"q": "which 1?"}, {"d": "source 1", "e": "source 2"}, {"q": {"d": 1}})
             for name in ("dev", "test")
         }
 

@@ -248,7 +248,7 @@ class StreamData(PairsDataModule):
 
     def load_collections(self) -> dict[str, Collection]:
         return {
-            name: Collection(name, {"q": "t 1"}, {"d": "s 1", "e": f"{name} text"}, {"q": {"d": 1}})
+            name: Collection(name, {"q": "which 1?"}, {"d": "s 1", "e": f"{name} text"}, {"q": {"d": 1}})
             for name in ("dev", "test")
         }
 
@@ -277,7 +277,7 @@ def test_the_datamodule_streams() -> None:
 
 
 def test_the_teacher_reads_streamed_sources_only_on_demand() -> None:
-    collections = ["s 1", "dev text", "s 1", "test text", "t 1"]
+    collections = ["s 1", "dev text", "s 1", "test text", "which 1?"]
     data = built()
     assert not data.caches_pairs
     assert list(teacher_texts(data, RetrievalEvaluation().teacher_sides(data.collections))) == collections

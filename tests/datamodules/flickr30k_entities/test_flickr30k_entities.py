@@ -265,10 +265,10 @@ def test_captions_of_the_other_split_beside_phrases(folder: Path) -> None:
 
     def mixture(**options) -> MixtureDataModule:
         parts = {
-            "captions": Flickr30kDataModule(str(folder), source="both", **options),
+            "captions": Flickr30kDataModule(str(folder), source="both", remove_leaks=False, **options),
             "phrases": Flickr30kEntitiesDataModule(str(folder), remove_overlap=True),
         }
-        return MixtureDataModule(parts, batch_size=2)
+        return MixtureDataModule(parts, batch_size=2, remove_leaks=False)
 
     with pytest.raises(InputError, match="1 of the 3 dev and test images of phrases are training images of captions"):
         mixture().setup("fit")
@@ -370,6 +370,7 @@ def test_a_student_of_captions_is_evaluated_on_phrases(folder: Path, config: Pat
     file.write_text(file.read_text().replace('"101.jpg", "split": "test"', '"101.jpg", "split": "train"'))
     file.write_text(file.read_text().replace('"103.jpg", "split": "train"', '"103.jpg", "split": "test"'))
     common = ["--config", config, "--data", "flickr30k", "--data.root", folder, "--strategy", "mse", "--logger", "none"]
+    common += ["--data.remove_leaks", "false"]
     done = script(
         "train.py", *common, "--data.batch_size", "2", "--output", tmp_path, "--name", "run",
         "--trainer.max_epochs", "1", "--evaluation.metrics", "[success@1, rsum]",

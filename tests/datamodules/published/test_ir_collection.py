@@ -25,7 +25,7 @@ def home(ir_home: Path) -> Path:
 
 
 def loaded(**options: object) -> IrDatasetsDataModule:
-    data = IrDatasetsDataModule(**options)
+    data = IrDatasetsDataModule(**{"remove_leaks": False} | options)
     data.setup()
     return data
 

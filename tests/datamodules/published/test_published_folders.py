@@ -34,6 +34,7 @@ def bitext(tmp_path: Path) -> str:
 
 
 def loaded(data: PairsDataModule) -> PairsDataModule:
+    data.remove_leaks = False
     data.setup()
     return data
 

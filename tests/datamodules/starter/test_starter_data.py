@@ -74,7 +74,7 @@ def test_english_twin(tiny) -> None:
         assert english.qrels["hot"] == {"1F525": 1, "2600": 1}
 
 
-@pytest.mark.parametrize("english", ["none", "sources", "keywords", "documents"])
+@pytest.mark.parametrize("english", ["none", "sources", "documents"])
 @pytest.mark.parametrize("derived", [True, False])
 def test_queries_do_not_depend_on_the_options_and_are_never_trained_on(tiny, english, derived: bool) -> None:
     data = built(english=english, derived=derived)
@@ -83,17 +83,13 @@ def test_queries_do_not_depend_on_the_options_and_are_never_trained_on(tiny, eng
 
 
 def test_english_pairs(tiny) -> None:
-    """ "pet" is a keyword of both languages: a query, so it is not trained on."""
-    same = {option: {s for s, t in texts(built(english=option)) if s == t} for option in ("sources", "keywords")}
-    assert {"lion", "French", "All are free."} <= same["sources"]
-    assert "zoo" not in same["sources"]
-    assert {"lion", "zoo", "sky"} <= same["keywords"]
-    assert "pet" not in same["keywords"]
-    data = built(english="documents")
-    assert {(text, text) for text in data.collections["test"].documents.values()} <= texts(data)
-    assert {text for text, target in texts(data) if text == target} - same["sources"] <= set(
-        data.collections["test"].documents.values()
-    )
+    sources = {source for source, target in texts(built(english="sources")) if source == target}
+    assert {"lion", "French", "All are free."} <= sources
+    assert "zoo" not in sources
+    data = built()
+    documents = set(data.collections["test"].documents.values())
+    assert {(text, text) for text in documents} <= texts(data)
+    assert {text for text, target in texts(data) if text == target} == sources | documents
 
 
 def test_equal_sources_share_an_id_with_their_english_pair(tiny) -> None:
@@ -105,7 +101,7 @@ def test_equal_sources_share_an_id_with_their_english_pair(tiny) -> None:
 
 def test_families_that_are_asked_are_in_no_pair(tiny, monkeypatch) -> None:
     monkeypatch.setattr("datamodules.starter.emoji.is_unseen", lambda family: family == "animal-mammal")
-    data = built(split="family", english="keywords")
+    data = built(split="family", english="sources")
     sources = {source for source, _ in texts(data)}
     assert sources.isdisjoint({"lion", "cat", "dog", "dog: dark", "zoo"})
     assert {"fire", "sun", "plus sign"} <= sources
@@ -154,7 +150,7 @@ def test_real_sizes(starter, language: str, names: int, tests: int) -> None:
 def test_real_families(starter) -> None:
     search = EmojiSearch.read("sw", "family")
     assert 0.15 < len(search.asked) / len(search.documents) < 0.35
-    targets = {fold(target) for _, target in search.training_texts("keywords", derived=True)}
+    targets = {fold(target) for _, target in search.training_texts(derived=True)}
     foreign = search.collections()
     assert targets.isdisjoint(fold(q) for name in ("dev", "test") for q in foreign[name].queries.values())
     names = {fold(search.english[emoji].name) for emoji in search.asked}

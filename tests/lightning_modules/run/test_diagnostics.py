@@ -75,4 +75,25 @@ def test_unknown_tokens_are_remarked_on():
 
     rows = {"train target": figures(0.5), "dev queries": figures(0.01)}
     expected = "warning: 50.0% of the tokens of train target are unknown to the model that reads them"
-    assert remarks(rows, None) == [expected]
+    assert remarks(rows, None, {}) == [expected]
+
+
+def test_the_option_that_cures_cut_texts_is_named(script, tiny_config, tmp_path):
+    cut = ("--student.max_length", "3", "--model.teacher.max_length", "3")
+    out, _ = run(script, tiny_config, tmp_path, *cut)
+    assert "warning: the student cuts 81.8% of train target; --student.max_length 6 lets it read more" in out
+    assert "of dev documents; --model.teacher.max_length 6 lets it read more" in out
+    done = script("train.py", "--config", tiny_config, "--student.max_length", "6", "--model.teacher.max_length", "6",
+                  "--print_config")  # fmt: skip
+    assert done.status == 0, done.err
+
+
+def test_the_table_says_that_documents_were_read(script, tiny_config, tmp_path, tsv_folder):
+    out, content = run(script, tiny_config, tmp_path, "--data.english", "documents")
+    documents = len((tsv_folder / "documents.tsv").read_text().splitlines())
+    assert content["english"] == {"pairs": 100 + documents, "documents": documents, "searched": documents}
+    note = f"the student has read {documents} of the {documents} documents in English (no queries, no judgments)"
+    assert note in out
+    assert note in script("evaluate.py", tmp_path / "run").out
+    out, content = run(script, tiny_config, tmp_path / "sources", "--data.english", "sources")
+    assert "has read" not in out

@@ -44,9 +44,9 @@ def test_metrics_are_the_means_of_the_queries(finished_run):
 
 def test_truncation_is_reported(script, tiny_config, tmp_path):
     words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "csv"]
-    with pytest.warns(UserWarning, match=r"% of the student's texts were cut at max_length=3 tokens"):
-        done = script("train.py", *words, "--student.max_length", "3", "--trainer.max_epochs", "1")
+    done = script("train.py", *words, "--student.max_length", "3", "--trainer.max_epochs", "1")
     assert done.status == 0, done.err
+    assert "--student.max_length 6 lets it read more" in done.out
     lines = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("train/info/truncated")
     assert any(0 < float(line.split(",")[column]) <= 1 for line in lines[1:] if line.split(",")[column])
