@@ -8,18 +8,22 @@ from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, Trainer
 
+from foundations.checks import check_choice
 from foundations.errors import InputError
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.encoding import EncodedTexts, StudentEncoder, encode
+from lightning_modules.evaluation.hybrid import Hybrid, is_of_texts, stored_weights
 from lightning_modules.evaluation.large import LargeCollections
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.lightning_private import data_of
 from lightning_modules.students.base import TextSide
 from retrieval.collection import Collection, Side
+from retrieval.index.bm25 import BM25
 from retrieval.index.shards import Shards
 from retrieval.metrics import DEFAULT_METRICS, parse_metric
 from retrieval.results import Result, named
 from retrieval.views import check_metrics, with_plain
+from strategies.functional import Marginals
 
 _SIDES: tuple[TextSide, ...] = get_args(TextSide)
 
@@ -44,6 +48,9 @@ class RetrievalEvaluation(Callback):
             files, spread over the ranks, and searched in blocks.
         undistilled: let the teacher read the student's side of the test as well, for the row to compare with. For
             millions of foreign documents that takes as long as encoding them with the student.
+        token_weights: how much each token of a query counts in MaxSim: all the same (``uniform``), by the norm of its
+            vector (``norm``), or by its inverse document frequency in the training texts (``idf``). None is ``norm``
+            in the hybrid score, and ``uniform`` elsewhere.
 
     Raises:
         ValueError: no such metric, or a number is out of range.
@@ -55,8 +62,11 @@ class RetrievalEvaluation(Callback):
         k: int = 100,
         shard_texts: int = 200_000,
         undistilled: bool = True,
+        token_weights: Marginals | None = None,
     ) -> None:
         self.metrics, self.k, self.undistilled = list(metrics), k, undistilled
+        self.token_weights = token_weights
+        check_choice("token_weights", token_weights or "uniform", get_args(Marginals))
         self.large = LargeCollections(shard_texts)
         for metric in self.metrics:
             parse_metric(metric)
@@ -65,6 +75,7 @@ class RetrievalEvaluation(Callback):
         if "rsum" in self.metrics and k < 10:
             raise ValueError(f"k is {k}, but rsum needs the first 10 of each query")
         self.results: dict[str, Result] = {}
+        self._engine: tuple[Mapping[str, str], BM25] | None = None
         self._by_teacher: dict[tuple[str, TextSide], tuple[Mapping[str, str], EncodedTexts | Shards]] = {}
 
     @property
@@ -72,20 +83,30 @@ class RetrievalEvaluation(Callback):
         """Whether the best checkpoint has the smallest or the largest value of the first metric."""
         return "min" if self.metrics[0] == "median_rank" else "max"
 
-    def check(self, collections: Mapping[str, Collection]) -> None:
+    def query_weights(self, score: str) -> Marginals:
+        """How much each token of a query counts under a score: see ``token_weights``."""
+        stored = stored_weights(self.large.folder)[1] or "norm" if score == "hybrid" else "uniform"
+        return self.token_weights or stored
+
+    def check(self, collections: Mapping[str, Collection], score: str = "pooled") -> None:
         """Look whether all collections can be scored.
 
         Raises:
-            InputError: a metric does not fit one of them, or one with views is too large.
+            InputError: a metric or the score does not fit one of them, or one with views is too large.
         """
         for collection in collections.values():
             check_metrics(self.metrics, collection)
-            needs_all = collection.views or "median_rank" in self.metrics
-            if needs_all and self.large.has(collection):
+            if score == "hybrid" and not is_of_texts(collection):
                 raise InputError(
-                    f"the collection {collection.name!r} has {len(collection.documents):,} documents, and "
-                    f"{'its views need' if collection.views else 'median_rank needs'} all of them in memory: raise "
-                    f"evaluation.shard_texts above {self.large.most:,}"
+                    f"score is hybrid, but the collection {collection.name!r} has images, which BM25 cannot read"
+                )
+            reasons = {"its views need": collection.views, "median_rank needs": "median_rank" in self.metrics}
+            reasons["score hybrid needs"] = score == "hybrid"
+            reason = next((reason for reason, holds in reasons.items() if holds), None)
+            if reason is not None and self.large.has(collection):
+                raise InputError(
+                    f"the collection {collection.name!r} has {len(collection.documents):,} documents, and {reason} all "
+                    f"of them in memory: raise evaluation.shard_texts above {self.large.most:,}"
                 )
 
     def teacher_sides(self, collections: Mapping[str, Collection]) -> Iterator[tuple[TextSide, Mapping[str, str]]]:
@@ -105,7 +126,7 @@ class RetrievalEvaluation(Callback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Look whether the metrics fit the collections."""
-        self.check(data_of(trainer).collections)
+        self.check(data_of(trainer).collections, pl_module.score)
         # A loop over the one empty batch has no half of it; see `PairsDataModule.val_dataloader`.
         for limit in ("limit_val_batches", "limit_test_batches"):
             if 0 < getattr(trainer, limit) < 1:
@@ -149,7 +170,14 @@ class RetrievalEvaluation(Callback):
     ) -> Result:
         queries, documents = (self._encoded(trainer, module, collection, side, readers[side]) for side in _SIDES)
         assert isinstance(queries, EncodedTexts)
-        return rank(queries, documents, collection, self.metrics, module.score, self.k)
+        hybrid = self._hybrid(collection) if module.score == "hybrid" else None
+        return rank(queries, documents, collection, self.metrics, module.score, self.k, hybrid)
+
+    def _hybrid(self, collection: Collection) -> Hybrid:
+        """The hybrid score of a collection; BM25 of its documents is kept, as dev and test often have the same."""
+        if self._engine is None or self._engine[0] is not collection.documents:
+            self._engine = collection.documents, BM25(collection.documents)
+        return Hybrid(self._engine[1], collection.queries, stored_weights(self.large.folder)[0])
 
     def _encoded(
         self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, reader: Side
@@ -164,7 +192,9 @@ class RetrievalEvaluation(Callback):
         if side == "documents" and self.large.has(collection):
             encoded = self.large.encode(encoder, collection, tokens=tokens, batch_size=batch_size)
         else:
-            encoded = encode(encoder, texts, side, tokens=tokens, batch_size=batch_size)
+            asks = side == "queries" or any(view.transposed for view in collection.views)
+            kind = self.query_weights(module.score) if asks else "uniform"
+            encoded = encode(encoder, texts, side, tokens=tokens, batch_size=batch_size, token_weights=kind)
         if reader == "teacher":
             self._by_teacher[key] = texts, encoded
         return encoded
