@@ -35,7 +35,7 @@ OPTIONS: dict[str, str] = {
     "--score NAME": "compare texts by one vector (pooled), by tokens (maxsim), report both, or add BM25 (hybrid)",
     "--model.OPTION VALUE": "lr, embedding_lr, schedule, siamese, teacher, ...",
     "--trainer.OPTION VALUE": "of Lightning's Trainer: max_epochs, devices, precision, strategy (ddp, fsdp), ...",
-    "--evaluation.OPTION VALUE": "metrics, k, shard_texts, undistilled, token_weights",
+    "--evaluation.OPTION VALUE": "metrics, k, shard_texts, undistilled, bm25, token_weights",
     "--seed_everything N": "seed (default: 0)",
     "--config FILE": "YAML with any of these; several are laid over each other; options win",
     "--logger NAMES": f"one or more of {', '.join(LOGGERS)}, with commas (default: wandb, offline if not logged in)",

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from foundations.checks import check_choice
 from foundations.errors import InputError
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.encoding import EncodedTexts, StudentEncoder, encode
-from lightning_modules.evaluation.hybrid import Hybrid, is_of_texts, stored_weights
+from lightning_modules.evaluation.hybrid import Hybrid, is_of_texts, lexical_runs, stored_weights
 from lightning_modules.evaluation.large import LargeCollections
 from lightning_modules.evaluation.ranking import rank
 from lightning_modules.lightning_private import data_of
 from lightning_modules.students.base import TextSide
-from retrieval.collection import Collection, Side
+from retrieval.collection import Collection, Run, Side
 from retrieval.index.bm25 import BM25
 from retrieval.index.shards import Shards
-from retrieval.metrics import DEFAULT_METRICS, parse_metric
+from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, parse_metric
 from retrieval.results import Result, named
-from retrieval.views import check_metrics, with_plain
+from retrieval.views import check_metrics, score_views, with_plain
 from strategies.functional import Marginals
 
 _SIDES: tuple[TextSide, ...] = get_args(TextSide)
@@ -36,7 +37,8 @@ class RetrievalEvaluation(Callback):
     no difference, unless it is none.
 
     After a test, `results` also has the two rows to compare with: ``undistilled``, the teacher reading both sides
-    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one. With several
+    of the test collection, and ``teacher``, the teacher on the English twin of it, where there is one; of texts also
+    ``bm25``, which reads the queries as they are, ``bm25_english``, and ``hybrid``, the student and BM25. With several
     languages, the logs have ``dev/sw/map``, ``dev/so/map`` and their mean ``dev/map``; `results` has ``test/sw``, ...
     With views, metrics have the view's name before them: ``dev/text_to_image/success@1``; the first metric is logged
     without it as well, ``dev/success@1``, the mean over the views.
@@ -51,6 +53,7 @@ class RetrievalEvaluation(Callback):
         token_weights: how much each token of a query counts in MaxSim: all the same (``uniform``), by the norm of its
             vector (``norm``), or by its inverse document frequency in the training texts (``idf``). None is ``norm``
             in the hybrid score, and ``uniform`` elsewhere.
+        bm25: let BM25 search the test as well, for the rows to compare with; not of more than shard_texts documents.
 
     Raises:
         ValueError: no such metric, or a number is out of range.
@@ -63,9 +66,10 @@ class RetrievalEvaluation(Callback):
         shard_texts: int = 200_000,
         undistilled: bool = True,
         token_weights: Marginals | None = None,
+        bm25: bool = True,
     ) -> None:
         self.metrics, self.k, self.undistilled = list(metrics), k, undistilled
-        self.token_weights = token_weights
+        self.token_weights, self.bm25 = token_weights, bm25
         check_choice("token_weights", token_weights or "uniform", get_args(Marginals))
         self.large = LargeCollections(shard_texts)
         for metric in self.metrics:
@@ -137,7 +141,7 @@ class RetrievalEvaluation(Callback):
         self._evaluate(trainer, pl_module, "dev")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Encode, rank and log ``test``, and the two rows to compare with."""
+        """Encode, rank and log ``test``, and the rows to compare with."""
         self._evaluate(trainer, pl_module, "test")
         rows = {"test": "undistilled", "english": "teacher"} if self.undistilled else {"english": "teacher"}
         for collection in data_of(trainer).collections.values():
@@ -145,6 +149,8 @@ class RetrievalEvaluation(Callback):
                 readers: dict[TextSide, Side] = dict.fromkeys(_SIDES, "teacher")
                 row = named(rows[collection.split], collection.language)
                 self.results[row] = self._result(trainer, pl_module, collection, readers)
+            if collection.split == "english":
+                self._add_lexical(collection, lambda hybrid: {"bm25_english": hybrid.search_words(self.k)})
 
     def _evaluate(self, trainer: Trainer, module: DistillationModule, split: str) -> None:
         by_language: list[dict[str, float]] = []
@@ -170,14 +176,37 @@ class RetrievalEvaluation(Callback):
     ) -> Result:
         queries, documents = (self._encoded(trainer, module, collection, side, readers[side]) for side in _SIDES)
         assert isinstance(queries, EncodedTexts)
+        if collection.split == "test" and "student" in readers.values():
+            self._add_lexical(collection, lambda hybrid: lexical_runs(hybrid, queries, documents, module.score, self.k))
         hybrid = self._hybrid(collection) if module.score == "hybrid" else None
         return rank(queries, documents, collection, self.metrics, module.score, self.k, hybrid)
 
     def _hybrid(self, collection: Collection) -> Hybrid:
-        """The hybrid score of a collection; BM25 of its documents is kept, as dev and test often have the same."""
+        """BM25 beside vectors; that of the last documents is kept, as dev and test often have the same."""
         if self._engine is None or self._engine[0] is not collection.documents:
             self._engine = collection.documents, BM25(collection.documents)
         return Hybrid(self._engine[1], collection.queries, stored_weights(self.large.folder)[0])
+
+    def _add_lexical(self, collection: Collection, search: Callable[[Hybrid], dict[str, Run]]) -> None:
+        """Add the rows that BM25 has a part in, where there are texts that it can hold in memory."""
+        metrics = [metric for metric in self.metrics if metric not in SUMMARIES]
+        if not self.bm25 or not metrics or not is_of_texts(collection):
+            return
+        if self.large.has(collection):
+            rank_zero_warn(
+                f"no rows of BM25: the collection {collection.name!r} has {len(collection.documents):,} documents, "
+                f"more than evaluation.shard_texts, {self.large.most:,}"
+            )
+            return
+        try:
+            hybrid = self._hybrid(collection)
+        except ValueError as error:
+            rank_zero_warn(f"no rows of BM25: {error}")
+            return
+        for row, run in search(hybrid).items():
+            scores = score_views(collection, {"": run}, metrics, lambda _: {})
+            result = Result(scores.means, scores.per_query, {row: run})
+            self.results[named(row, collection.language)] = result
 
     def _encoded(
         self, trainer: Trainer, module: DistillationModule, collection: Collection, side: TextSide, reader: Side

@@ -77,6 +77,10 @@ class Hybrid:
             top.add(rows, weighted_sum(parts, self.weights), everything)
         return top.result()
 
+    def search_words(self, k: int) -> Run:
+        """The first k documents of each query by BM25 alone; see `BM25.search`."""
+        return self.engine.search(self.texts, k)
+
     def parts(
         self, queries: EncodedTexts, documents: EncodedTexts | Shards, used: Sequence[str], memory_mb: int = 256
     ) -> Iterator[tuple[slice, dict[str, Array]]]:
@@ -97,6 +101,16 @@ class Hybrid:
                     scores["bm25"] = self.engine.score_all([self.texts[name] for name in block.ids])[:, columns]
                 yield rows, {name: standardised(each) for name, each in scores.items()}
                 advance(len(block.ids))
+
+
+def lexical_runs(
+    hybrid: Hybrid, queries: EncodedTexts, documents: EncodedTexts | Shards, score: str, k: int
+) -> dict[str, Run]:
+    """The lists of the rows ``bm25`` and, unless that is the student's own score, ``hybrid``."""
+    runs = {"bm25": hybrid.search_words(k)}
+    if score != "hybrid":
+        runs["hybrid"] = to_run(*hybrid.search(queries, documents, k), queries.ids, documents.ids)
+    return runs
 
 
 def is_of_texts(collection: Collection) -> bool:

@@ -152,3 +152,42 @@ def test_weights_that_nobody_counted(module, evaluate):
     module.student.idf = torch.empty(0)
     with pytest.raises(InputError, match="token_weights is idf, but the checkpoint holds no IDF"):
         evaluate(RetrievalEvaluation(token_weights="idf"), module, TEST)
+
+
+def test_rows_of_bm25_and_of_both(module, evaluate):
+    english = Collection("english", dict.fromkeys(QUERIES, "the cat"), DOCUMENTS, QRELS, "teacher")
+    module.score = "pooled"
+    callback = RetrievalEvaluation(["map", "success@1", "median_rank"], k=4)
+    evaluate(callback, module, TEST, english)
+    results = callback.results
+    assert set(results) == {"test", "undistilled", "teacher", "bm25", "hybrid", "bm25_english"}
+    for row, texts in (("bm25", QUERIES), ("bm25_english", english.queries)):
+        run = BM25(DOCUMENTS).search(texts, 4)
+        assert results[row].runs == {row: run}
+        assert results[row].per_query == evaluate_run(run, QRELS, ["map", "success@1"])
+    queries = encode(StudentEncoder(module), QUERIES, "queries", tokens=False)
+    documents = encode(module.teacher, DOCUMENTS, "documents", tokens=False)
+    cosines = (queries.pooled @ documents.pooled.T).double().numpy()
+    words = BM25(DOCUMENTS).score_all([QUERIES[name] for name in queries.ids]).double().numpy()
+    total = zscore(cosines, axis=1) + 0.15 * np.nan_to_num(zscore(words, axis=1))
+    for row, name in enumerate(queries.ids):
+        best = np.argsort(-total[row])[:4]
+        expected = {documents.ids[i]: total[row][i] for i in best}
+        assert results["hybrid"].runs["hybrid"][name] == pytest.approx(expected, abs=1e-4)
+    assert results["hybrid"].per_query != results["test"].per_query
+
+
+def test_where_there_are_no_rows_of_bm25(module, evaluate):
+    module.score = "pooled"
+    silent = [RetrievalEvaluation(["map"], bm25=False), RetrievalEvaluation(["median_rank"])]
+    for callback in silent:
+        evaluate(callback, module, TEST)
+        assert set(callback.results) == {"test", "undistilled"}
+    callback = RetrievalEvaluation(["map"])
+    with pytest.warns(UserWarning, match="no rows of BM25: the documents hold no word"):
+        evaluate(callback, module, Collection("test", QUERIES, {"d0": "!", "d1": "?"}, {"q1": {"d0": 1}}))
+    assert set(callback.results) == {"test", "undistilled"}
+    module.score = "hybrid"
+    callback = RetrievalEvaluation(["map"])
+    evaluate(callback, module, TEST)
+    assert set(callback.results) == {"test", "undistilled", "bm25"}, "the student's own row is the hybrid"
