@@ -29,7 +29,7 @@ from lightning_modules.vectors import projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 
-Scoring = Literal["pooled", "maxsim", "both"]
+Scoring = Literal["pooled", "maxsim", "both", "hybrid"]
 Projection = Literal["auto", "linear"]
 Space = Literal["plain", "whitened"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -53,7 +53,7 @@ class DistillationModule(LightningModule):
         projection: ``auto`` puts a linear layer after the student where its width is not the teacher's;
             ``linear`` always does.
         score: how evaluation compares texts: ``pooled`` is the cosine of pooled vectors, ``maxsim`` is late
-            interaction over tokens, ``both`` reports both.
+            interaction over tokens, ``both`` reports both, ``hybrid`` is a weighted sum of the two and BM25.
         siamese: the student reads the source side too, with gradient, in place of the teacher: one tower for both
             sides, as a bi-encoder or a late-interaction model (ColBERT) is trained. The student then reads both
             sides of the dev and test collections as well; the teacher is only a row to compare with.
@@ -140,14 +140,28 @@ class DistillationModule(LightningModule):
             self.matrices = ids_of_matrices(self)
         self.trainer.strategy.barrier("student")
         self.teacher.stores_new = data.caches_pairs
-        if self.trainer.is_global_zero:
-            trainer: Any = self.trainer
+        trainer: Any = self.trainer
+        if trainer.is_global_zero:
             callbacks = [each for each in trainer.callbacks if hasattr(each, "teacher_sides")]
             self.prepare_teacher(data, fits, chain(*(each.teacher_sides(data.collections) for each in callbacks)))
         self.trainer.strategy.barrier("teacher")
-        if fits and self.distillation.needs_weights:
+        if fits:
             self.student.fit_idf([pair.target for pair in sample], self.target_side)
-            self.teacher.fit_idf([pair.source for pair in sample], self.source_side)
+        evaluated = any(getattr(each, "token_weights", None) == "idf" for each in trainer.callbacks)
+        if (fits and self.distillation.needs_weights) or (evaluated and len(self.teacher.uncached.idf) == 0):
+            self.teacher.fit_idf([pair.source for pair in sample or data.sample_pairs()], self.source_side)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Add the teacher's IDF, if something needed it, for those who search with the checkpoint."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if len(idf := self.teacher.uncached.idf):
+            destination[f"{prefix}teacher_idf"] = torch.from_numpy(idf)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Give the teacher its IDF, if there is one."""
+        if (idf := state_dict.pop(f"{prefix}teacher_idf", None)) is not None:
+            self.teacher.uncached.idf = idf.cpu().numpy()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def on_fit_start(self) -> None:
         """Fit the whitened space, on the first rank for all, unless a checkpoint has brought it."""

@@ -20,7 +20,7 @@ LOSS = "train/loss"
 
 LOGGERS = ("wandb", "csv", "tensorboard", "none")
 SHELLS = ("bash", "zsh", "tcsh")
-SCORES = ("pooled", "maxsim", "both")
+SCORES = ("pooled", "maxsim", "both", "hybrid")
 
 SHORT_NAMES = {"strategy": STRATEGIES, "data": DATAMODULES, "student": STUDENTS}
 

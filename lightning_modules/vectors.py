@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foundations.errors import InputError
 from retrieval.index.tokens import TokenMatrix
 from strategies.base import Embeddings
+from strategies.functional import Marginals, token_weights
 
 PROJECTION = "projection.safetensors"
 """The projection's file in a folder that an encoder saved."""
@@ -137,17 +138,25 @@ def on_device(embeddings: Embeddings, device: torch.device | str) -> Embeddings:
     return Embeddings(**columns)
 
 
-def unit_token_matrix(embeddings: Embeddings) -> TokenMatrix:
+def unit_token_matrix(embeddings: Embeddings, kind: Marginals = "uniform") -> TokenMatrix:
     """The real tokens of some texts for MaxSim: unit vectors in half precision, on the CPU.
 
     Args:
         embeddings: with tokens (B, T, D) and their mask.
+        kind: what each token counts where these are queries, see `strategies.functional.token_weights`.
 
     Raises:
+        InputError: IDF weights of an encoder without them.
         ValueError: there are no token states.
     """
     states, mask = embeddings.require_tokens()
-    return TokenMatrix.from_padded(F.normalize(states.detach().float(), dim=-1).half().cpu(), mask.cpu())
+    if kind == "idf" and embeddings.weights is None:
+        raise InputError(
+            "token_weights is idf, but the checkpoint holds no IDF of the tokens: it is older than this option, or of "
+            "a teacher that cannot count; expected norm or uniform"
+        )
+    weights = None if kind == "uniform" else token_weights(embeddings, kind).detach().cpu()
+    return TokenMatrix.from_padded(F.normalize(states.detach().float(), dim=-1).half().cpu(), mask.cpu(), weights)
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:

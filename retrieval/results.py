@@ -1,7 +1,8 @@
-"""The rows of a run's results: three systems, on one language or on several.
+"""The rows of a run's results: the student and what it is compared with, on one language or on several.
 
-Results are kept by name: ``test``, ``undistilled`` and ``teacher``; with several languages ``test/sw`` and so on. Files
-hold ``{row: ...}`` for one language and ``{"languages": {language: {row: ...}}}`` for several.
+Results are kept by name: ``test``, ``undistilled``, ``teacher`` and, of texts, ``bm25`` (the queries as they are),
+``hybrid`` (the student and that) and ``bm25_english``; with several languages ``test/sw`` and so on. Files hold
+``{row: ...}`` for one language and ``{"languages": {language: {row: ...}}}`` for several.
 """
 
 from __future__ import annotations
@@ -16,12 +17,24 @@ from foundations.files import read_json
 from retrieval.collection import Run
 from retrieval.metrics import PerQuery
 
-LABELS = {"undistilled": "undistilled teacher", "test": "distilled student", "teacher": "teacher on English"}
+LABELS = {
+    "undistilled": "undistilled teacher",
+    "bm25": "BM25 as it is",
+    "test": "distilled student",
+    "hybrid": "student + BM25",
+    "bm25_english": "BM25 on English",
+    "teacher": "teacher on English",
+}
 """Row -> what people read, in the order of tables."""
+
+OF_STUDENT = ("test", "hybrid")
+PLAIN = ("undistilled", "bm25")
+"""Rows of the same queries that need no training."""
+LEXICAL = ("bm25", "hybrid", "bm25_english")
 
 AVERAGE = "average"
 LANGUAGES = "languages"
-_ORDER_IN_FILES = ("test", "undistilled", "teacher")
+_ORDER_IN_FILES = ("test", "undistilled", "teacher", *LEXICAL)
 T = TypeVar("T")
 Rows = dict[str, PerQuery]
 """Row -> metric -> query id -> value."""
@@ -123,7 +136,7 @@ class Result:
     Args:
         means: metric -> mean over the queries; also median ranks, which are no means.
         per_query: metric -> query id -> value.
-        runs: ``pooled`` or ``maxsim`` -> the ranked lists; with views ``text_to_image.pooled`` and so on.
+        runs: ``pooled``, ``maxsim`` or ``bm25`` -> the ranked lists; with views ``text_to_image.pooled`` and so on.
     """
 
     means: dict[str, float]

@@ -14,12 +14,14 @@ from foundations.checks import check_choice, check_number
 from strategies.base import DistillationStrategy, Embeddings, ListEmbeddings
 from strategies.distributed import gather, gather_embeddings, gather_tokens, own_rows, pad_over_ranks, same_source
 from strategies.functional import (
+    Marginals,
     Score,
     all_scores,
     at_least_float32,
     check_widths,
     masked,
     maxsim,
+    token_weights,
     unit_tokens,
     without_autocast,
 )
@@ -69,6 +71,8 @@ class Contrastive(DistillationStrategy):
         query: the side that asks: ``target``, which the student reads, or ``source``.
         listed: what listed passages are: ``ranked``, the first is relevant and the others are not; ``negatives``, none
             is; ``off``, they are not looked at.
+        token_weights: how much each token of the query counts under ``maxsim``: ``uniform``, or by the ``norm`` of its
+            vector, with gradient, or by its ``idf`` (`strategies.functional.token_weights`). Evaluate with the same.
 
     Inputs: pooled vectors, or for ``maxsim`` tokens and masks; ``ids`` of either side where sources repeat (the
     student's are used if both have them); candidates with ids, and keys, where there are any.
@@ -98,12 +102,14 @@ class Contrastive(DistillationStrategy):
         score: Score = "pooled",
         query: Query = "target",
         listed: Listed = "ranked",
+        token_weights: Marginals = "uniform",
     ) -> None:
         super().__init__()
         check_number("temperature", temperature, above=0)
         check_choice("score", score, get_args(Score))
         check_choice("query", query, get_args(Query))
         check_choice("listed", listed, get_args(Listed))
+        check_choice("token_weights", token_weights, get_args(Marginals) if score == "maxsim" else ("uniform",))
         if learnable and not 1 / LARGEST_SCALE <= temperature <= 1:
             raise ValueError(
                 f"temperature is {temperature!r}, expected {1 / LARGEST_SCALE:g} to 1 where it is learnable"
@@ -111,8 +117,9 @@ class Contrastive(DistillationStrategy):
         self.temperature = temperature
         self.symmetric, self.score, self.query = symmetric, score, query
         self.listed, self.uses_candidates = listed, listed != "off"
-        self.needs_tokens = score == "maxsim"
+        self.needs_tokens, self.needs_weights = score == "maxsim", token_weights == "idf"
         self.sees_pooled = score == "pooled"
+        self.token_weights: Marginals = token_weights
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable else None
 
     def forward(self, student: Embeddings, teacher: Embeddings) -> dict[str, Tensor]:
@@ -141,7 +148,7 @@ class Contrastive(DistillationStrategy):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss with the listed passages among the negatives, and the term of the relevant ones."""
         passages = gather_passages(student, self.needs_tokens)
-        scores = all_scores(queries, passages.texts, self.score) * scale
+        scores = all_scores(queries, passages.texts, self.score, self._weights(queries)) * scale
         excluded, ranked = passages.is_source, self.listed == "ranked"
         if ranked:  # the relevant passage is no negative, neither in a list nor as a source
             excluded = excluded | passages.is_first
@@ -157,9 +164,16 @@ class Contrastive(DistillationStrategy):
             return at_least_float32(rows.pooled) @ gather(at_least_float32(choices.pooled))[0].mT
         query, document = (unit_tokens(side) for side in (queries, documents))
         query_mask, document_mask = queries.require_tokens()[1], documents.require_tokens()[1]
+        weights = self._weights(queries)
         if backwards:
-            return maxsim(*gather_tokens(query, query_mask), document, document_mask).mT
-        return maxsim(query, query_mask, *gather_tokens(document, document_mask))
+            if weights is not None:
+                weights = gather_tokens(weights[..., None], query_mask)[0][..., 0]
+            return maxsim(*gather_tokens(query, query_mask), document, document_mask, weights=weights).mT
+        return maxsim(query, query_mask, *gather_tokens(document, document_mask), weights=weights)
+
+    def _weights(self, queries: Embeddings) -> Tensor | None:
+        """How much each token of a query counts; (B, S), or None where all count the same, or there are none."""
+        return None if self.token_weights == "uniform" else token_weights(queries, self.token_weights)
 
     def _scale(self) -> Tensor | float:
         if self.log_scale is None:

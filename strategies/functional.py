@@ -71,11 +71,7 @@ def pooled_cost(teacher: Embeddings, student: Embeddings, weights: Tensor | None
 
 
 def token_marginals(embeddings: Embeddings, kind: Marginals) -> Tensor:
-    """The mass of each token of a text (B, T): exact zeros at padding, rows sum to one, without gradient.
-
-    ``uniform``: all tokens alike, as also in a text whose masses are all zero. ``norm``: in proportion to the norm of
-    the token vector before normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv
-    2004.15003). ``idf``: in proportion to the inverse document frequency in ``embeddings.weights``.
+    """The mass of each token of a text (B, T), without gradient: its `token_weights`.
 
     Example:
         >>> import torch
@@ -84,22 +80,33 @@ def token_marginals(embeddings: Embeddings, kind: Marginals) -> Tensor:
         tensor([[0.5000, 0.5000, 0.0000]])
     """
     check_choice("marginals", kind, get_args(Marginals))
-    tokens, mask = embeddings.require_tokens()
     with torch.no_grad():
-        if kind == "idf":
-            if embeddings.weights is None:
-                raise ValueError(
-                    'marginals "idf" need a weight for each token, but the encoder gave none: encode with weights '
-                    "(a strategy declares this with needs_weights = True)"
-                )
-            mass = at_least_float32(embeddings.weights)
-        elif kind == "norm":
-            mass = at_least_float32(tokens).norm(dim=-1)
-        else:
-            mass = torch.ones_like(mask, dtype=at_least_float32(tokens[:0]).dtype)
-        mass = torch.where(mask, mass, 0.0)
-        mass = torch.where(mass.sum(1, keepdim=True) > 0, mass, mask.to(mass))
-        return mass / mass.sum(1, keepdim=True)
+        return token_weights(embeddings, kind)
+
+
+def token_weights(embeddings: Embeddings, kind: Marginals) -> Tensor:
+    """How much each token of a text counts (B, T), in float32 at least: exact zeros at padding, rows sum to one.
+
+    ``uniform``: all tokens alike, as also in a text whose masses are all zero. ``norm``: in proportion to the norm of
+    the token vector before normalisation, which is small for words that say little (Yokoi et al. 2020, arXiv
+    2004.15003). ``idf``: in proportion to the inverse document frequency in ``embeddings.weights``; ValueError where
+    there is none.
+    """
+    tokens, mask = embeddings.require_tokens()
+    if kind == "idf":
+        if embeddings.weights is None:
+            raise ValueError(
+                'marginals "idf" need a weight for each token, but the encoder gave none: encode with weights '
+                "(a strategy declares this with needs_weights = True)"
+            )
+        mass = at_least_float32(embeddings.weights)
+    elif kind == "norm":
+        mass = at_least_float32(tokens).masked_fill(~mask[..., None], 0.0).norm(dim=-1)
+    else:
+        mass = torch.ones_like(mask, dtype=at_least_float32(tokens[:0]).dtype)
+    mass = torch.where(mask, mass, 0.0)
+    mass = torch.where(mass.sum(1, keepdim=True) > 0, mass, mask.to(mass))
+    return mass / mass.sum(1, keepdim=True)
 
 
 def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> Tensor:
@@ -136,11 +143,11 @@ def greedy_alignment(cost: Tensor, source_mask: Tensor, target_mask: Tensor) -> 
     return plan
 
 
-def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tensor:
+def all_scores(queries: Embeddings, passages: Embeddings, score: Score, weights: Tensor | None = None) -> Tensor:
     """The score of each of B queries with each of M passages, -1 to 1; (B, M), in float32 at least.
 
     ``pooled``: the cosine of the pooled vectors. ``maxsim``: late interaction, the mean over the query's tokens of the
-    largest cosine with a token of the passage; see `maxsim`.
+    largest cosine with a token of the passage; see `maxsim`, which has the weights (B, S).
 
     Example:
         >>> import torch
@@ -153,16 +160,22 @@ def all_scores(queries: Embeddings, passages: Embeddings, score: Score) -> Tenso
     if score == "pooled":
         return at_least_float32(queries.pooled) @ at_least_float32(passages.pooled).mT
     masks = queries.require_tokens()[1], passages.require_tokens()[1]
-    return maxsim(unit_tokens(queries), masks[0], unit_tokens(passages), masks[1])
+    return maxsim(unit_tokens(queries), masks[0], unit_tokens(passages), masks[1], weights=weights)
 
 
 def maxsim(
-    queries: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor, memory_mb: float = MEMORY_MB
+    queries: Tensor,
+    query_mask: Tensor,
+    documents: Tensor,
+    document_mask: Tensor,
+    memory_mb: float = MEMORY_MB,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """The mean, over the tokens of a query, of the largest cosine with a token of the document.
 
     This is ColBERT's score (Khattab & Zaharia 2020, arXiv 2004.12832, eq. 3) divided by the number of query tokens, so
-    it is from -1 to 1 for queries of any length. Where the similarities of all tokens exceed the memory, they are
+    it is from -1 to 1 for queries of any length. With weights (B, S), which sum to one in each query (`token_weights`),
+    it is the weighted mean. Where the similarities of all tokens exceed the memory, they are
     computed in blocks of documents, and once more in the backward pass.
 
     Queries (B, S, D) and documents (N, T, D) are unit vectors, zero at padding, each with at least one token that is
@@ -180,8 +193,10 @@ def maxsim(
             for block in blocks
         ]
         best = torch.cat(parts, dim=1)
+    if weights is not None:
+        best = best * weights[query_mask][:, None].to(best)
     sums = best.new_zeros(len(queries), len(documents)).index_add(0, query_mask.nonzero()[:, 0], best)
-    return sums / query_mask.sum(1, keepdim=True)
+    return sums / query_mask.sum(1, keepdim=True) if weights is None else sums
 
 
 def _best(tokens: Tensor, documents: Tensor, mask: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ def measure_under_noise(folder: Path, labels: Mapping[str, str], path: Path) -> 
     from lightning_modules.commands.evaluate import load_weights, open_run
 
     checkpoint = folder / "checkpoints" / "best.ckpt"
-    cli = open_run(str(folder), ["--evaluation.undistilled=false", "--trainer.enable_progress_bar=false"], checkpoint)
+    lean = ["--evaluation.undistilled=false", "--evaluation.bm25=false", "--trainer.enable_progress_bar=false"]
+    cli = open_run(str(folder), lean, checkpoint)
     load_weights(cli.model, checkpoint)
     data: Any = cli.datamodule
     data.setup("test")

@@ -13,7 +13,7 @@ from foundations.commands import Parser
 from foundations.errors import InputError
 from foundations.files import write_whole
 from foundations.progress import delayed_progress
-from retrieval.results import AVERAGE, LABELS, is_finished
+from retrieval.results import AVERAGE, LABELS, OF_STUDENT, is_finished
 from studies.curves import kind_curves, language_curves, save
 from studies.figures import NO_NOISE, Difference, Series, Study, title
 from studies.page import Section, render_page, scaled
@@ -121,7 +121,7 @@ def references(runs: Sequence[FinishedRun], study: Study) -> dict[tuple[str, str
     """Rows to compare with: (``undistilled teacher``, language) -> value, where every run has them."""
     found: dict[tuple[str, str], float] = {}
     for row, label in LABELS.items():
-        if row == "test":
+        if row in OF_STUDENT:
             continue
         values: dict[str, float] = {}
         for run in runs:

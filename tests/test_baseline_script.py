@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import warnings
 
 import pytest
@@ -132,6 +133,29 @@ def test_reranking_leaves_out_what_is_below_the_depth(script, finished_run, tmp_
     assert done.status == 0, done.err
     before, after = read_run(run), read_run(output)
     assert {query: dict(list(scores.items())[:3]) for query, scores in before.items()} == after
+
+
+def test_tuned_weights_stay_with_the_run(script, finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    done = script("baseline.py", "tune", run)
+    assert done.status == 0, done.err
+    tuned = json.loads((run / "hybrid.json").read_text())
+    assert (len(tuned["tried"]), tuned["metric"], tuned["token_weights"]) == (30, "map", "norm")
+    assert tuned["weights"] == tuned["tried"][0]["weights"]
+    assert f"dev map {tuned['tried'][0]['value']:.3f}, pooled alone" in done.out
+
+    def means(*words):
+        done = script("evaluate.py", run, "--metrics", "map", "--json", tmp_path / "x.json", *words)
+        assert done.status == 0, done.err
+        return json.loads((tmp_path / "x.json").read_text())["test"]
+
+    for weights, words in (
+        ({"pooled": 0, "maxsim": 1, "bm25": 0}, ["--score", "maxsim", "--token_weights", "norm"]),
+        ({"pooled": 1, "maxsim": 0, "bm25": 0}, ["--score", "pooled"]),
+    ):
+        (run / "hybrid.json").write_text(json.dumps(tuned | {"weights": weights}))
+        assert means("--score", "hybrid") == means(*words)
 
 
 def test_messages(script, finished_run, tsv_folder, tmp_path, english):

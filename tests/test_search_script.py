@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,23 @@ def index(finished_run, texts, tmp_path_factory, script) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def weighted_run(tiny_config, tsv_folder, tmp_path_factory, script) -> Path:
+    """A run whose MaxSim weighs query tokens by their IDF; the words of a query are not equally frequent."""
+    output = tmp_path_factory.mktemp("weighted")
+    shutil.copytree(tsv_folder, output / "data")
+    with (output / "data" / "pairs.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"the water {number}\tmaji {number}\n" for number in range(200))
+    for name in ("queries.tsv", "dev.queries.tsv"):
+        lines = (tsv_folder / name).read_text(encoding="utf-8").splitlines()
+        (output / "data" / name).write_text("".join(f"{line} maji ya the sun\n" for line in lines), encoding="utf-8")
+    words = ["--config", tiny_config, "--strategy", "mse", "--score", "both", "--evaluation.token_weights", "idf"]
+    words += ["--data.root", output / "data"]
+    done = script("train.py", *words, "--output", output, "--name", "run", "--logger", "none")
+    assert done.status == 0, done.err
+    return output / "run"
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -72,6 +90,54 @@ def test_jsonl_and_the_student_side(finished_run, texts, script, tmp_path):
     assert all(documents[name] == text for _, name, text in (hit[-3:] for hit in hits))
     scores = [float(hit[-3]) for hit in hits]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("score", ["maxsim", "hybrid"])
+def test_scores_of_the_run_and_of_the_index_are_the_same(weighted_run, texts, script, tmp_path, score):
+    """Weights of tokens by the IDF that the checkpoint holds, and BM25 of the texts that were indexed."""
+    words = ["--output", tmp_path / "index", "--side", "teacher", "--tokens", "--block", 20]
+    assert script("search.py", "index", weighted_run, texts["tsv"], *words).status == 0
+    outputs: dict[str, dict] = {}
+    for side in ("student", "teacher"):
+        run = tmp_path / f"{side}.run"
+        words = ["--run", weighted_run, "--output", run, "--score", score, "--side", side]
+        done = script("search.py", "query", tmp_path / "index", weighted_run.parent / "data" / "queries.tsv", *words)
+        assert done.status == 0, done.err
+        words = [
+            "--run",
+            run,
+            "--qrels",
+            weighted_run / "test.qrels",
+            "--metrics",
+            "map",
+            "--json",
+            tmp_path / "x.json",
+        ]
+        assert script("evaluate.py", *words).status == 0
+        outputs[side] = json.loads((tmp_path / "x.json").read_text())["test"]["per_query"]
+    words = ["--score", score, "--metrics", "map", "--json", tmp_path / "x.json"]
+    done = script("evaluate.py", weighted_run, *words)
+    assert done.status == 0, done.err
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert rows["test"]["per_query"] == outputs["student"]
+    assert rows["undistilled"]["per_query"] == outputs["teacher"]
+    done = script("evaluate.py", weighted_run, *words, "--token_weights", "uniform")
+    assert json.loads((tmp_path / "x.json").read_text()) != rows
+
+
+def test_hybrid_reads_the_texts_that_were_indexed(finished_run, texts, script, tmp_path):
+    copy, index = tmp_path / "copy.tsv", tmp_path / "index"
+    copy.write_text(texts["tsv"].read_text(encoding="utf-8"), encoding="utf-8")
+    assert script("search.py", "index", finished_run, copy, "--output", index, "--tokens").status == 0
+    words = ["query", index, "--text", "the cat", "--run", finished_run, "--score", "hybrid", "--k", 8]
+    done = script("search.py", *words)
+    assert done.status == 0, done.err
+    assert all("the cat" in line for line in done.out.splitlines()[:3])
+    with copy.open("a", encoding="utf-8") as file:
+        file.write("new\ttext\n")
+    assert "this file has changed since" in script("search.py", *words).err
+    copy.unlink()
+    assert "are no longer there" in script("search.py", *words).err
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])

@@ -169,7 +169,7 @@ class PotstillCLI(LightningCLI):
         # On every rank, as there is no barrier yet: one makes what is missing, under a lock, and the others wait.
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self.evaluation.check(self.datamodule.collections)
+        self.evaluation.check(self.datamodule.collections, self.model.score)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self._read_images()
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())

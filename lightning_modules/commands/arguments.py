@@ -8,13 +8,17 @@ from foundations.commands import Parser
 from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import class_path, split_options
 
+TOKEN_WEIGHTS = ["uniform", "norm", "idf"]
+WEIGHTS_HELP = "how much each token of a query counts in MaxSim (default: as in training)"
+
 
 def evaluate(arguments: list[str]) -> None:
     """Score a run folder's checkpoint on its test collection, or a TREC run against judgments."""
     parser = Parser(evaluate.__doc__)
     parser.add_argument("folder", nargs="?", help="run folder that train.py wrote")
     parser.add_argument("--checkpoint", help="checkpoint file (default: checkpoints/best.ckpt of the folder)")
-    parser.add_argument("--score", choices=["pooled", "maxsim", "both"], help="default: as in training")
+    parser.add_argument("--score", choices=["pooled", "maxsim", "both", "hybrid"], help="default: as in training")
+    parser.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
     parser.add_argument("--run", help="TREC run to score instead of a checkpoint; needs --qrels")
     parser.add_argument("--qrels", help="TREC judgments")
     parser.add_argument("--metrics", nargs="+", help="such as map ndcg@10 (default: those of the run folder)")
@@ -73,6 +77,7 @@ def baseline(arguments: list[str]) -> None:
     python baseline.py bm25 --queries queries.tsv --documents documents.tsv --output bm25.run
     python baseline.py fuse bm25.run runs/wikiclir-sw-ot-seed0/test.pooled.run --output fused.run
     python baseline.py rerank runs/wikiclir-sw-ot-seed0 --run bm25.run --output reranked.run
+    python baseline.py tune runs/wikiclir-sw-ot-seed0
     """
     parser = Parser(baseline.__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -88,13 +93,18 @@ def baseline(arguments: list[str]) -> None:
     fuse.add_argument("runs", nargs="+", metavar="RUN", help="TREC run files, at least two")
     fuse.add_argument("--method", choices=["rrf", "linear"], default="rrf", help="default %(default)s")
     fuse.add_argument("--weights", nargs="+", type=float, metavar="W", help="one for each run (default 1)")
-    fuse.add_argument("--normalisation", choices=["min_max", "z", "none"], default="min_max", help="linear: of scores")
+    fuse.add_argument("--normalisation", choices=["min_max", "z", "none"], default="min_max", help="linear: of "
+                      "scores; what a run did not retrieve gets its lowest score of the query")  # fmt: skip
     fuse.add_argument("--rrf-k", type=int, default=60, help="rrf: weight / (k + rank) (default %(default)s)")
     rerank = commands.add_parser("rerank", help="score the documents of a run again with a run folder's student")
     rerank.add_argument("folder", help="run folder that train.py wrote")
     rerank.add_argument("--run", required=True, metavar="FILE", help="TREC run to rerank")
     rerank.add_argument("--depth", type=int, default=100, help="first documents to rerank (default %(default)s)")
     rerank.add_argument("--score", choices=["pooled", "maxsim"], help="default: as in training")
+    tune = commands.add_parser("tune", help="choose the weights of --score hybrid on dev, and keep them with the run")
+    tune.add_argument("folder", help="run folder that train.py wrote")
+    for command in (rerank, tune):
+        command.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
     for command in (bm25, rerank):
         command.add_argument("--collection", help="of the run folder's data (default: test)")
     for command in (bm25, fuse):
@@ -133,7 +143,9 @@ def search(arguments: list[str]) -> None:
     query.add_argument("--run", required=True, help="run folder whose student reads the queries")
     query.add_argument("--output", help="TREC run to write")
     query.add_argument("--k", type=int, help="documents for each query (1000; 10 with --text)")
-    query.add_argument("--score", choices=["pooled", "maxsim"], default="pooled", help="one vector a text, or tokens")
+    query.add_argument("--score", choices=["pooled", "maxsim", "hybrid"], default="pooled", help="one vector a text, "
+                       "tokens, or both with BM25")  # fmt: skip
+    query.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
     query.add_argument("--memory-mb", type=int, default=512, help="memory for the blocks of exact search (512)")
     query.add_argument("--index", choices=["exact", "flat", "ivf", "hnsw"], default="exact", help="others are FAISS")
     for name, what in (("nlist", "ivf: clusters"), ("nprobe", "ivf: clusters to search"), ("ef-search", "hnsw")):
@@ -150,8 +162,8 @@ def search(arguments: list[str]) -> None:
             parser.error("expected either a file of queries or --text")
         if options.output is None and options.text is None:
             parser.error("expected --output, the run to write")
-        if options.score == "maxsim" and options.index != "exact":
-            parser.error("--score maxsim needs --index exact")
+        if options.score != "pooled" and options.index != "exact":
+            parser.error(f"--score {options.score} needs --index exact")
         if options.k is None:
             options.k = 1000 if options.text is None else 10
     from lightning_modules.commands.search import COMMANDS

@@ -6,10 +6,11 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datamodules.text_files import read_rows, read_texts
 from foundations.errors import InputError
+from foundations.files import write_json
 from retrieval.collection import Collection
 from retrieval.fusion import linear_fusion, reciprocal_rank_fusion
 from retrieval.index.bm25 import BM25, WeightedWords, make_lexicon, translate
@@ -75,19 +76,46 @@ def rerank(options: Namespace) -> None:
     run = read_run(options.run)
     if options.depth < 1:
         raise InputError(f"--depth is {options.depth}, expected at least 1")
-    from lightning_modules.commands.evaluate import load_weights, open_run
+    from lightning_modules.commands.evaluate import load_weights, open_run, run_options
     from lightning_modules.evaluation.reranking import rerank_run
 
     path = Path(options.folder) / "checkpoints" / "best.ckpt"
-    cli = open_run(options.folder, [f"--model.score={options.score}"] if options.score else [], path)
+    cli = open_run(options.folder, run_options(options), path)
     collection = _collection(cli, options.collection)
     load_weights(cli.model, path)
-    reranked = rerank_run(cli.model, collection, run, options.depth, options.run)
+    kind = cli.evaluation.query_weights(cli.model.score)
+    reranked = rerank_run(cli.model, collection, run, options.depth, options.run, kind)
     write_run(options.output, reranked, "reranked")
     print(f"{options.output}: {len(reranked):,} queries, the first {options.depth} documents of each reranked")
 
 
-COMMANDS: dict[str, Callable[[Namespace], None]] = {"bm25": bm25, "fuse": fuse, "rerank": rerank}
+def tune(options: Namespace) -> None:
+    """Choose the weights of the hybrid score; see ``baseline.py tune --help``."""
+    from lightning_modules.commands.evaluate import load_weights, open_run, run_options
+    from lightning_modules.evaluation.hybrid import HYBRID_FILE, try_weights
+
+    path = Path(options.folder) / "checkpoints" / "best.ckpt"
+    options.score = "hybrid"
+    cli = open_run(options.folder, run_options(options), path)
+    data: Any = cli.datamodule
+    data.setup("test")
+    dev = {name: each for name, each in data.collections.items() if each.split == "dev"}
+    cli.evaluation.check(dev, "hybrid")
+    load_weights(cli.model, path)
+    metric, kind = cli.evaluation.metrics[0], cli.evaluation.query_weights("hybrid")
+    trials = try_weights(cli.model.eval(), list(dev.values()), metric, cli.evaluation.k, kind)
+    (weights, value), alone = (
+        trials[0],
+        next(one for each, one in trials if each == {"pooled": 1, "maxsim": 0, "bm25": 0}),
+    )
+    written = Path(options.folder) / HYBRID_FILE
+    tried = [{"weights": dict(each), "value": one} for each, one in trials]
+    write_json(written, {"weights": dict(weights), "token_weights": kind, "metric": metric, "tried": tried})
+    chosen = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    print(f"{written}: {chosen}: dev {metric} {value:.3f}, pooled alone {alone:.3f}, {len(trials)} weights tried")
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {"bm25": bm25, "fuse": fuse, "rerank": rerank, "tune": tune}
 
 
 def _check_output(options: Namespace) -> None:

@@ -36,7 +36,7 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
     path = Path(options.checkpoint) if options.checkpoint else Path(options.folder) / "checkpoints" / "best.ckpt"
     _check_metrics(options)
     noise = _noise_options(options)
-    extra = [*data, *([f"--model.score={options.score}"] if options.score else [])]
+    extra = [*data, *run_options(options)]
     if options.metrics:
         extra.append(f"--evaluation.metrics={json.dumps(options.metrics)}")
     if noise is not None:
@@ -54,6 +54,12 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
         if note := english_note(Path(options.folder)):
             print(note)
         _write(grouped, means, options.json)
+
+
+def run_options(options: Namespace) -> list[str]:
+    """``--score`` and ``--token_weights`` of a script, as options of a run's configuration."""
+    names = {"model.score": options.score, "evaluation.token_weights": options.token_weights}
+    return [f"--{name}={value}" for name, value in names.items() if value]
 
 
 def _check_metrics(options: Namespace) -> None:

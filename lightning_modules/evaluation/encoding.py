@@ -27,6 +27,7 @@ from retrieval.index.shards import ShardDtype, Shards, ShardSettings, prepare_sh
 from retrieval.index.tokens import TokenMatrix
 from strategies.base import Embeddings
 from strategies.distributed import rank_and_world_size
+from strategies.functional import Marginals
 
 T = TypeVar("T")
 _BATCH_SIZE = 256
@@ -51,9 +52,11 @@ class EncodedTexts:
     tokens: TokenMatrix | None
 
     @classmethod
-    def from_embeddings(cls, ids: Sequence[str], embeddings: Embeddings) -> EncodedTexts:
+    def from_embeddings(
+        cls, ids: Sequence[str], embeddings: Embeddings, token_weights: Marginals = "uniform"
+    ) -> EncodedTexts:
         """The vectors of a batch, moved to the CPU; tokens are kept in half precision."""
-        tokens = None if embeddings.tokens is None else unit_token_matrix(embeddings)
+        tokens = None if embeddings.tokens is None else unit_token_matrix(embeddings, token_weights)
         return cls(list(ids), embeddings.pooled.detach().float().cpu(), tokens)
 
     @classmethod
@@ -83,7 +86,13 @@ class EncodedTexts:
 
 
 def encode(
-    encoder: Encoder, texts: Mapping[str, str], side: TextSide, *, tokens: bool, batch_size: int = _BATCH_SIZE
+    encoder: Encoder,
+    texts: Mapping[str, str],
+    side: TextSide,
+    *,
+    tokens: bool,
+    batch_size: int = _BATCH_SIZE,
+    token_weights: Marginals = "uniform",
 ) -> EncodedTexts:
     """The vectors of all texts; every rank encodes a share, and gets them all.
 
@@ -97,6 +106,7 @@ def encode(
         side: what they are read as.
         tokens: whether to give token vectors as well.
         batch_size: texts that are encoded together.
+        token_weights: how much each token counts in MaxSim where these texts are the queries.
     """
     encoder.prepare(list(texts.values()), tokens, side)
     rank, world_size = rank_and_world_size()
@@ -108,7 +118,8 @@ def encode(
     with delayed_progress(f"encode {side}", sum(map(len, own))) as advance:
         for batch in own:
             ids, written = zip(*batch, strict=True)
-            parts.append(EncodedTexts.from_embeddings(ids, encoder.encode(list(written), tokens, side=side)))
+            embeddings = encoder.encode(list(written), tokens, side=side)
+            parts.append(EncodedTexts.from_embeddings(ids, embeddings, token_weights))
             advance(len(batch))
     return EncodedTexts.concatenate([part for share in gathered(parts) for part in share])
 

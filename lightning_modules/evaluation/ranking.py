@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foundations.progress import delayed_progress
 from lightning_modules.evaluation.encoding import EncodedTexts, gathered
+from lightning_modules.evaluation.hybrid import Hybrid
 from retrieval.collection import Collection, Run, View
 from retrieval.index.search import search, search_tokens, to_run
 from retrieval.index.shards import Shards
@@ -29,6 +30,7 @@ def rank(
     metrics: Sequence[str],
     score: str,
     k: int,
+    hybrid: Hybrid | None = None,
 ) -> Result:
     """Search and score, in each view of the collection.
 
@@ -39,8 +41,10 @@ def rank(
         documents: the encoded documents. Where they are shards, the ranks search together, each for some queries.
         collection: gives the judgments.
         metrics: names as in `retrieval.metrics.parse_metric`.
-        score: ``pooled``, ``maxsim`` or ``both``; with ``both`` the metrics of MaxSim are named ``maxsim/...``.
+        score: ``pooled``, ``maxsim``, ``hybrid`` or ``both``; with ``both`` the metrics of MaxSim are named
+            ``maxsim/...``.
         k: documents to retrieve for each query.
+        hybrid: what ``hybrid`` needs.
     """
     means: dict[str, float] = {}
     per_query: PerQuery = {}
@@ -49,8 +53,12 @@ def rank(
         by_view: dict[str, Run] = {}
         for view in (views := views_of(collection)):
             same = next((other for other in views[: len(by_view)] if _ranks_alike(other, view)), None)
-            by_view[view.name] = by_view[same.name] if same else _run(queries, documents, view, kind, k)
-        scores = score_views(collection, by_view, metrics, lambda view: _full_ranks(queries, documents, view, kind))  # noqa: B023
+            by_view[view.name] = by_view[same.name] if same else _run(queries, documents, view, kind, k, hybrid)
+
+        def full_ranks(view: View, kind: str = kind) -> Ranks:
+            return _full_ranks(queries, documents, view, kind, hybrid)
+
+        scores = score_views(collection, by_view, metrics, full_ranks)
         prefix = "maxsim/" if kind == "maxsim" and score == "both" else ""
         means |= {prefix + metric: value for metric, value in scores.means.items()}
         per_query |= {prefix + metric: values for metric, values in scores.per_query.items()}
@@ -66,16 +74,18 @@ def search_texts(
     *,
     progress: bool = True,
     memory_mb: int = 256,
+    hybrid: Hybrid | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The first k documents of each query.
 
     Args:
         queries: Q encoded queries.
         documents: the encoded documents.
-        kind: ``pooled`` or ``maxsim``.
+        kind: ``pooled``, ``maxsim`` or ``hybrid``.
         k: documents to retrieve for each query.
         progress: show a bar if it takes long.
         memory_mb: see `search`.
+        hybrid: what ``hybrid`` needs.
 
     Returns:
         Scores and positions, both (Q, k).
@@ -85,12 +95,16 @@ def search_texts(
     """
     if kind == "pooled":
         return search(queries.pooled, documents.pooled, k, documents.ids, memory_mb=memory_mb, progress=progress)
+    if hybrid is not None and kind == "hybrid":
+        return hybrid.search(queries, documents, k, memory_mb)
     if queries.tokens is None or documents.tokens is None:
         raise ValueError("MaxSim needs token states, but the texts were encoded without")
     return search_tokens(queries.tokens, documents.tokens, k, documents.ids, memory_mb=memory_mb, progress=progress)
 
 
-def _run(queries: EncodedTexts, documents: EncodedTexts | Shards, view: View, kind: str, k: int) -> Run:
+def _run(
+    queries: EncodedTexts, documents: EncodedTexts | Shards, view: View, kind: str, k: int, hybrid: Hybrid | None
+) -> Run:
     """The first k of each query of a view."""
     if isinstance(documents, Shards):
         assert not view.transposed
@@ -103,7 +117,7 @@ def _run(queries: EncodedTexts, documents: EncodedTexts | Shards, view: View, ki
     queries, documents = _sides(queries, documents, view)
     if view.candidates is not None:
         return _among_candidates(queries, documents, view, kind, k)
-    return to_run(*search_texts(queries, documents, kind, k), queries.ids, documents.ids)
+    return to_run(*search_texts(queries, documents, kind, k, hybrid=hybrid), queries.ids, documents.ids)
 
 
 def _ranks_alike(first: View, second: View) -> bool:
@@ -141,7 +155,9 @@ def _among_candidates(queries: EncodedTexts, documents: EncodedTexts, view: View
     return {name: run[name] for name in queries.ids if name in run}
 
 
-def _full_ranks(queries: EncodedTexts, documents: EncodedTexts | Shards, view: View, kind: str) -> Ranks:
+def _full_ranks(
+    queries: EncodedTexts, documents: EncodedTexts | Shards, view: View, kind: str, hybrid: Hybrid | None
+) -> Ranks:
     """The rank of the best relevant document of each query, exactly, from rankings of everything."""
     if isinstance(documents, Shards):
         raise ValueError("median_rank needs all documents in memory: raise evaluation.shard_texts")
@@ -155,7 +171,7 @@ def _full_ranks(queries: EncodedTexts, documents: EncodedTexts | Shards, view: V
         block = queries.select(range(start, min(start + step, len(queries.ids))))
         part = View(view.name, {name: view.qrels[name] for name in block.ids if name in view.qrels})
         qrels = IndexedQrels.of(part.qrels, block.ids, documents.ids)
-        _, indices = search_texts(block, documents, kind, len(documents.ids))
+        _, indices = search_texts(block, documents, kind, len(documents.ids), hybrid=hybrid)
         ranks |= _best(relevance_of_rankings(qrels, indices), part, [len(documents.ids)] * len(part.qrels))
     return {name: ranks.get(name, len(documents.ids) + 1) for name in view.qrels}
 

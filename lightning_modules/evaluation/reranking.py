@@ -11,22 +11,31 @@ from lightning_modules.students.base import TextSide
 from retrieval.collection import Collection, Run
 from retrieval.index.search import to_run
 from retrieval.trec import ranked_documents
+from strategies.functional import Marginals
 
 _QUERIES = 512
 """Queries whose documents are encoded, and held in memory, together."""
 
 
-def rerank_run(module: DistillationModule, collection: Collection, run: Run, depth: int, path: str) -> Run:
+def rerank_run(
+    module: DistillationModule,
+    collection: Collection,
+    run: Run,
+    depth: int,
+    path: str,
+    token_weights: Marginals = "uniform",
+) -> Run:
     """The first documents of each query, scored by the student (and the teacher, on the side that it reads).
 
     Documents below `depth` are left out. Scores are those that a search over the whole collection would give.
 
     Args:
-        module: with the weights to use; ``score`` says how texts are compared (``both`` means MaxSim).
+        module: with the weights to use; ``score`` says how texts are compared (``both`` and ``hybrid`` mean MaxSim).
         collection: the texts, and who reads them.
         run: query id -> document id -> score.
         depth: documents to score for each query.
         path: where the run is from, for the error messages.
+        token_weights: how much the query's tokens count in MaxSim.
 
     Returns:
         Query id -> document id -> score.
@@ -45,7 +54,9 @@ def rerank_run(module: DistillationModule, collection: Collection, run: Run, dep
     def encoded(side: TextSide, ids: list[str]) -> EncodedTexts:
         texts = collection.texts(side)
         encoder = encoder_of(module, module.reader_of(collection, side))
-        return encode(encoder, {name: texts[name] for name in ids}, side, tokens=module.score != "pooled")
+        chosen, tokens = {name: texts[name] for name in ids}, module.score != "pooled"
+        kind = token_weights if side == "queries" else "uniform"
+        return encode(encoder, chosen, side, tokens=tokens, token_weights=kind)
 
     reranked: Run = {}
     kind = "pooled" if module.score == "pooled" else "maxsim"

@@ -17,7 +17,8 @@ _SCALES = {"rsum": "rsum of the dev queries", "median_rank": "median rank of the
 
 _LOSS = "training loss"
 _COLUMNS = 4
-_COLOURS = {"undistilled": "#b8b8b8", "test": "#2b6cb0", "teacher": "#e0b354"}
+_COLOURS = {"undistilled": "#b8b8b8", "bm25": "#8c8c8c", "test": "#2b6cb0", "hybrid": "#1a4f8a",
+            "bm25_english": "#c99a3b", "teacher": "#e0b354"}  # fmt: skip
 
 
 def plot_curves(path: Path, history: list[dict[str, float]], languages: Container[str] = ()) -> Path:
@@ -58,7 +59,7 @@ def plot_curves(path: Path, history: list[dict[str, float]], languages: Containe
 
 
 def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
-    """Draw the metrics of undistilled, student and teacher, with bootstrap intervals over queries.
+    """Draw the metrics of the rows, student and others, with bootstrap intervals over queries.
 
     With several languages, each has its group of bars, and so has their average; see `retrieval.results`.
     """
@@ -67,14 +68,14 @@ def plot_rows(path: Path, results: Mapping[str, Result]) -> Path:
     metrics = _shown(list(next(iter(grouped.values()))["test"]))
     if list(grouped) != [""]:
         return _plot_languages(path, grouped, rows, metrics)
-    figure, axes_list = _subplots(min(_COLUMNS, len(metrics)), width=2.4, count=len(metrics))
+    figure, axes_list = _subplots(min(_COLUMNS, len(metrics)), width=max(2.4, 0.65 * len(rows)), count=len(metrics))
     for axes, metric in zip(axes_list, metrics, strict=True):
         for position, row in enumerate(rows):
             if values := groups(grouped, row, metric):
                 _bar(axes, position, 0.8, values, row)
         axes.set(title=metric.replace("/", "\n"), ylim=(0, _top(metric)))
         axes.set_xticks(range(len(rows)), [LABELS[row].replace(" ", "\n", 1) for row in rows])
-        axes.tick_params(axis="x", labelsize=8)
+        axes.tick_params(axis="x", labelsize=8, rotation=0 if len(rows) < 4 else 90)
     return _save(figure, path)
 
 
@@ -133,8 +134,9 @@ def _grouped_bars(axes: Any, rows: list[str], values: Mapping[str, Mapping[str, 
     for position, of_row in enumerate(values.values()):
         for number, row in enumerate(rows):
             if of_row[row]:
-                x = position + (number - (len(rows) - 1) / 2) * 0.27
-                _bar(axes, x, 0.27, of_row[row], row, LABELS[row] if position == 0 else None)
+                width = 0.81 / max(3, len(rows))
+                x = position + (number - (len(rows) - 1) / 2) * width
+                _bar(axes, x, width, of_row[row], row, LABELS[row] if position == 0 else None)
     axes.set_xticks(range(len(values)), list(values), rotation=0 if len(values) < 9 else 90)
 
 

@@ -19,7 +19,7 @@ from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
 from retrieval.collection import Collection
-from retrieval.results import Result, averages, by_language, is_finished, to_json
+from retrieval.results import LEXICAL, Result, averages, by_language, is_finished, named, to_json
 from retrieval.trec import write_qrels, write_run
 from retrieval.views import views_of
 
@@ -138,16 +138,18 @@ class RunFolder(Callback):
 
 
 def write_results(folder: Path, results: dict[str, Result], collections: Mapping[str, Collection]) -> None:
-    """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student, and the judgments.
+    """Write ``metrics.json``, ``per_query.json``, the TREC runs of the student and of BM25, and the judgments.
 
     With several languages there are a run and judgments for each of them, ``test.sw.pooled.run``, and with views for
     each of those, ``test.text_to_image.pooled.run``; see `retrieval.results` for the JSON files.
     """
     for name, result in results.items():
-        if name.partition("/")[0] == "test":
-            stem = name.replace("/", ".")
-            for score, run in result.runs.items():
+        row, _, language = name.partition("/")
+        stem = named("test", language).replace("/", ".")
+        for score, run in result.runs.items() if row in ("test", *LEXICAL) else ():
+            if any(run.values()):
                 write_run(folder / f"{stem}.{score}.run", run, "potstill")
+        if row == "test":
             for view in views_of(collections[name]):
                 write_qrels(folder / ".".join(filter(None, (stem, view.name, "qrels"))), view.qrels)
     per_query = by_language({name: result.per_query for name, result in results.items()})

@@ -77,6 +77,9 @@ class Teacher(Encoder):
     wrapped by DDP, and not counted as a parameter. Its token states are float32 and zero at padding.
     """
 
+    idf: Array = np.empty(0, dtype=np.float32)
+    """IDF of each token id after `fit_idf`, the last for all ids from there on; (V,), empty before."""
+
     stores_new: bool = True
     """Whether a teacher with a cache keeps texts that it was not prepared for; off for pairs too many to keep."""
 
@@ -146,7 +149,6 @@ class ModelTeacher(Teacher):
     def __init__(self, model: str, batch_size: int = 64, device: str = "auto") -> None:
         check_number("batch_size", batch_size, least=1)
         self.model, self.batch_size, self.device = model, batch_size, device
-        self.idf: Array = np.empty(0, dtype=np.float32)  # of each token id; the last is for all ids from there on
 
     @property
     def model_device(self) -> torch.device:

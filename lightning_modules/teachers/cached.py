@@ -68,7 +68,6 @@ class CachedTeacher(Teacher):
         self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
         self._folders: dict[TextSide, Path] = {}
         self._stores: dict[tuple[bool, TextSide], TeacherStore] = {}
-        self._idf: Array | None = None
 
     @property
     def folder(self) -> Path:
@@ -150,20 +149,19 @@ class CachedTeacher(Teacher):
         if not tokens:
             return Embeddings(to_device(torch.from_numpy(self._pooled(rows, stores, side)), device or "cpu"))
         store = self._store(True, side)
-        weights = None
-        if self._idf is not None:
-            weights = [self._idf[np.minimum(ids, len(self._idf) - 1)] for ids in store.ragged("ids", rows)]
+        weights, idf = None, self.teacher.idf
+        if len(idf):
+            weights = [idf[np.minimum(ids, len(idf) - 1)] for ids in store.ragged("ids", rows)]
         return padded_embeddings(torch.from_numpy(store.pooled(rows)), store.ragged("tokens", rows), weights, device)
 
     def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
         """Compute the IDF of each token, from the stored ids if texts are stored; see `Teacher.fit_idf`."""
         if not self.stores_new:
             self.teacher.fit_idf(texts, side)
-            self._idf = self.teacher.idf
             return
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
-        self._idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))))
+        self.teacher.idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))))
 
     def tokenization(self) -> Tokenization | None:
         """How queries become tokens; see `Teacher.tokenization`."""

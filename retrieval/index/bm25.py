@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from foundations.progress import delayed_progress
 from retrieval.collection import Run
@@ -81,8 +82,8 @@ class BM25:
         everything, texts = torch.arange(size), list(queries.values())
         with delayed_progress("search with BM25", len(texts)) as advance:
             for start in range(0, len(texts), rows):
-                block = np.stack([self._scores(query) for query in texts[start : start + rows]])
-                top.add(slice(start, start + len(block)), torch.from_numpy(block), everything)
+                block = self.score_all(texts[start : start + rows])
+                top.add(slice(start, start + len(block)), block, everything)
                 advance(len(block))
         run: Run = {}
         for query, scores, documents in zip(queries, *(part.tolist() for part in top.result()), strict=True):
@@ -90,15 +91,16 @@ class BM25:
                 run[query] = retrieved
         return run
 
-    def _scores(self, query: str | WeightedWords) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """The score of every document, (N,)."""
-        scores = np.zeros(len(self.document_ids), dtype=np.float32)
-        weights = Counter(words(query)) if isinstance(query, str) else query
-        for word, weight in weights.items():
-            if (number := self.vocabulary.get(word)) is not None:
-                column = slice(self._starts[number], self._starts[number + 1])
-                scores[self._documents[column]] += np.float32(weight) * self._values[column]
-        return scores
+    def score_all(self, queries: Sequence[str | WeightedWords]) -> Tensor:
+        """The score of every document, in the order of ``document_ids``; (Q, N), float32, 0 where no word is shared."""
+        scores = np.zeros((len(queries), len(self.document_ids)), dtype=np.float32)
+        for row, query in zip(scores, queries, strict=True):
+            weights = Counter(words(query)) if isinstance(query, str) else query
+            for word, weight in weights.items():
+                if (number := self.vocabulary.get(word)) is not None:
+                    column = slice(self._starts[number], self._starts[number + 1])
+                    row[self._documents[column]] += np.float32(weight) * self._values[column]
+        return torch.from_numpy(scores)
 
 
 def translate(text: str, lexicon: Mapping[str, Sequence[str]]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from retrieval.index.stored_ids import StoredIds
 
 POOLED_GRID = 2.0**26
 TOKEN_GRID = 2.0**22  # coarser, so that sums over up to 512 query tokens are exact as well
+WEIGHT_GRID = 2.0**26  # of the weights of tokens, which sum to one, and of what they weigh: so are their products' sums
 
 _SMALLEST = torch.finfo(torch.float64).tiny
 _SAFE_NORMS = (1e-15, 1e15)
@@ -115,6 +116,17 @@ class TopDocuments:
         columns = _by_rank(self._scores, self._positions)
         positions = self._positions.gather(1, columns).cpu()
         return self._scores.gather(1, columns).cpu(), self._position.cpu().argsort()[positions.long()]
+
+
+class AllScores:
+    """The scores of all N documents for each of Q queries, while they come in blocks; see `TopDocuments`."""
+
+    def __init__(self, queries: int, documents: int) -> None:
+        self.scores = torch.empty(queries, documents)
+
+    def add(self, rows: slice, scores: Tensor, documents: Tensor) -> None:
+        """Take in the scores of a block: of the queries `rows` (q), and of `documents`, indices (d,), int64."""
+        self.scores[rows, documents] = scores.cpu()
 
 
 def tie_positions(document_ids: Sequence[str]) -> Tensor:

@@ -5,8 +5,9 @@ usually does: its sums run in another order for another shape, and two copies of
 last bit. Here vectors are scaled to at most unit length and rounded to multiples of 2**-26 (pooled) or 2**-22
 (tokens), and multiplied in double precision: every product and partial sum is then exact, in any order. The
 rounding moves a cosine by about 1e-8 (pooled) or 1e-7 (tokens), which is below or near the resolution of single
-precision. Scores are returned, and ranked, in single precision. Where there are many documents, single precision finds
-the candidates first (`retrieval.index.exact`), which takes less than half the time and gives the same bits.
+precision. Weights of query tokens are rounded to multiples of 2**-26. Scores are returned, and ranked, in single
+precision. Where there are many documents, single precision finds the candidates first (`retrieval.index.exact`), which
+takes less than half the time and gives the same bits.
 
 Equal scores are ranked as trec_eval ranks them, by descending document id.
 """
@@ -26,6 +27,8 @@ from retrieval.collection import Run
 from retrieval.index.exact import (
     POOLED_GRID,
     TOKEN_GRID,
+    WEIGHT_GRID,
+    AllScores,
     Preselection,
     TopDocuments,
     blocks,
@@ -118,7 +121,8 @@ def search_tokens(
     """The k most similar documents of each query under MaxSim, by one vector a token.
 
     The score is the sum, over the tokens of the query, of the largest cosine with a token of the document
-    (ColBERT, Khattab & Zaharia 2020, eq. 3). It is not divided by the number of query tokens.
+    (ColBERT, Khattab & Zaharia 2020, eq. 3). It is not divided by the number of query tokens. Where the queries have
+    weights, it is the weighted sum.
 
     Args:
         queries: Q texts; vectors need not be normalised.
@@ -140,20 +144,30 @@ def search_tokens(
     check_finite(queries.values, "query token")
     device = torch.device(device or queries.values.device)
     top = TopDocuments(len(queries), k, document_ids, sum(map(len, parts)), device)
-    total = len(queries.values) * sum(len(part.values) for part in parts)
-    first = 0
-    with delayed_progress("search", total, 2.0 if progress else math.inf) as advance:
-        for part in parts:
-            check_finite(part.values, "document token")
-            for indices, columns in _column_blocks(part, memory_mb, device):
-                limit = max(1, memory_mb * 2**20 // _BYTES // 4 // len(indices))
-                for rows in _text_blocks(queries.lengths.cpu(), min(limit, _MAX_QUERY_ROWS)):
-                    block = queries.select(torch.arange(rows.start, rows.stop, device=queries.offsets.device))
-                    vectors, _ = on_grid(block.values.to(device), TOKEN_GRID)
-                    top.add(rows, _maxsim(vectors, block.lengths.to(device), columns).float(), indices + first)
-                    advance(len(vectors) * sum(map(len, columns)))
-            first += len(part)
+    _add_all_tokens(top, queries, parts, memory_mb, device, 2.0 if progress else math.inf)
     return top.result()
+
+
+@torch.no_grad()
+def score_all(
+    queries: Tensor | TokenMatrix, documents: Sequence[Tensor] | Sequence[TokenMatrix], memory_mb: int = 256
+) -> Tensor:
+    """The score of every document, the same as `search` (by cosine) and `search_tokens` give.
+
+    Args:
+        queries: (Q, D), or the tokens of Q texts.
+        documents: N of the same kind, in parts.
+        memory_mb: memory for the blocks, in MiB; the result does not depend on it.
+
+    Returns:
+        (Q, N), float32, on the CPU.
+    """
+    result = AllScores(len(queries), sum(map(len, documents)))
+    if isinstance(queries, TokenMatrix):
+        _add_all_tokens(result, queries, documents, memory_mb, queries.values.device, math.inf)  # type: ignore[arg-type]
+    else:
+        _add_all(result, queries, documents, "cosine", memory_mb, queries.device, lambda _: None)  # type: ignore[arg-type]
+    return result.scores
 
 
 def to_run(scores: Tensor, indices: Tensor, query_ids: Sequence[str], document_ids: Sequence[str]) -> Run:
@@ -211,8 +225,22 @@ def _search_slowly(
     advance: Callable[[float], None],
 ) -> tuple[Tensor, Tensor]:
     """Search by computing all scores in double precision."""
-    normalise = similarity == "cosine"
     top = TopDocuments(len(queries), k, document_ids, total, device)
+    _add_all(top, queries, parts, similarity, memory_mb, device, advance)
+    return top.result()
+
+
+def _add_all(
+    top: TopDocuments | AllScores,
+    queries: Tensor,
+    parts: Sequence[Tensor],
+    similarity: Similarity,
+    memory_mb: int,
+    device: torch.device,
+    advance: Callable[[float], None],
+) -> None:
+    """Compute all scores in double precision."""
+    normalise = similarity == "cosine"
     query_rows, document_rows = _block_rows(len(queries), queries.shape[1], memory_mb, _BLOCK)
     for first, part in blocks(parts, document_rows):
         check_finite(part, "document", first)
@@ -225,7 +253,31 @@ def _search_slowly(
                 scores *= scale * block_scale.T
             top.add(rows, scores.float(), indices)
             advance(scores.numel())
-    return top.result()
+
+
+def _add_all_tokens(
+    top: TopDocuments | AllScores,
+    queries: TokenMatrix,
+    parts: Sequence[TokenMatrix],
+    memory_mb: int,
+    device: torch.device,
+    delay: float,
+) -> None:
+    """Compute MaxSim of all queries and documents in double precision; a bar shows after `delay` seconds."""
+    total = len(queries.values) * sum(len(part.values) for part in parts)
+    first = 0
+    with delayed_progress("search", total, delay) as advance:
+        for part in parts:
+            check_finite(part.values, "document token")
+            for indices, columns in _column_blocks(part, memory_mb, device):
+                limit = max(1, memory_mb * 2**20 // _BYTES // 4 // len(indices))
+                for rows in _text_blocks(queries.lengths.cpu(), min(limit, _MAX_QUERY_ROWS)):
+                    block = queries.select(torch.arange(rows.start, rows.stop, device=queries.offsets.device))
+                    vectors, _ = on_grid(block.values.to(device), TOKEN_GRID)
+                    weights = None if block.weights is None else block.weights.to(device)
+                    top.add(rows, _maxsim(vectors, block.lengths.to(device), weights, columns).float(), indices + first)
+                    advance(len(vectors) * sum(map(len, columns)))
+            first += len(part)
 
 
 def _column_blocks(
@@ -243,16 +295,19 @@ def _column_blocks(
         yield indices, [values[starts[lengths > t] + t] for t in range(int(lengths.max()))]
 
 
-def _maxsim(query_vectors: Tensor, lengths: Tensor, columns: list[Tensor]) -> Tensor:
+def _maxsim(query_vectors: Tensor, lengths: Tensor, weights: Tensor | None, columns: list[Tensor]) -> Tensor:
     """MaxSim of q queries with d documents, (q, d).
 
-    The queries' tokens stand end to end, (tokens, D), with their `lengths`, (q,); `columns` holds token t of each
-    document that has more than t tokens, documents by descending length.
+    The queries' tokens stand end to end, (tokens, D), with their `lengths`, (q,), and what each counts, (tokens,);
+    `columns` holds token t of each document that has more than t tokens, documents by descending length.
     """
     best = query_vectors @ columns[0].T
     for column in columns[1:]:
         part = best[:, : len(column)]
         torch.maximum(part, query_vectors @ column.T, out=part)
+    if weights is not None:  # multiples of 2**-52 below 2, as all their sums are
+        best = best.mul_(WEIGHT_GRID).round_().mul_(1 / WEIGHT_GRID)
+        best *= weights.double().mul_(WEIGHT_GRID).round_().mul_(1 / WEIGHT_GRID)[:, None]
     query = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     return best.new_zeros(len(lengths), best.shape[1]).index_add_(0, query, best)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,6 +73,38 @@ def test_the_side_that_asks(make_side, query, symmetric):
         assert strategy.needs_tokens == (score == "maxsim")
 
 
+def weighted_maxsim(queries, documents, kind):
+    """The weighted mean, token by token, from the states as they are."""
+    table = []
+    for states, query_mask, idf in zip(queries.tokens, queries.mask, queries.weights, strict=True):
+        weights = states[query_mask].norm(dim=1) if kind == "norm" else idf[query_mask]
+        row = []
+        for document, mask in zip(documents.tokens, documents.mask, strict=True):
+            best = [max(torch.cosine_similarity(q, d, dim=0) for d in document[mask]) for q in states[query_mask]]
+            row.append((weights * torch.stack(best)).sum() / weights.sum())
+        table.append(torch.stack(row))
+    return torch.stack(table)
+
+
+@pytest.mark.parametrize("kind", ["norm", "idf"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_tokens_of_the_query_that_weigh_differently(make_side, kind, symmetric):
+    student, teacher = (
+        replace(side, tokens=side.tokens.requires_grad_(), weights=torch.rand(side.mask.shape) + 0.1)
+        for side in (make_side(length=3, seed=1), make_side(length=6, seed=2))
+    )
+    logits = weighted_maxsim(student, teacher, kind) / 0.1
+    wanted = -logits.log_softmax(1).diagonal().mean()
+    if symmetric:
+        wanted = (wanted - logits.log_softmax(0).diagonal().mean()) / 2
+    strategy = Contrastive(temperature=0.1, symmetric=symmetric, score="maxsim", token_weights=kind)
+    loss = strategy(student, teacher)["contrastive"]
+    torch.testing.assert_close(loss, wanted)
+    for found, expected in zip(*(torch.autograd.grad(each, student.tokens) for each in (loss, wanted)), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert strategy.needs_weights == (kind == "idf")
+
+
 def test_half_precision_is_not_used_under_autocast(make_side):
     student, teacher = make_side(seed=1), make_side(seed=2)
     strategy = Contrastive(score="maxsim")
@@ -84,3 +118,5 @@ def test_wrong_options():
         Contrastive(score="maxsum")
     with pytest.raises(ValueError, match=r"query is .*, expected one of target, source"):
         Contrastive(query="document")
+    with pytest.raises(ValueError, match="token_weights is 'norm', expected one of uniform"):
+        Contrastive(token_weights="norm")

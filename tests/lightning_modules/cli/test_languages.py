@@ -14,6 +14,7 @@ from datamodules.tsv import TSVDataModule
 from foundations.errors import InputError
 from lightning_modules.cli.cli import expand_languages, in_folder_name
 from lightning_modules.run.loggers import result_table
+from retrieval.results import LEXICAL
 from retrieval.statistics import macro_interval, macro_permutation_test, macro_t_test
 from retrieval.table import format_interval, format_p
 
@@ -90,7 +91,7 @@ def test_files(finished):
 
 def test_metrics(finished):
     means, values = load(finished, "metrics.json"), load(finished, "per_query.json")
-    assert list(means) == ["test", "undistilled", "teacher", "languages"]
+    assert list(means) == ["test", "undistilled", "teacher", *LEXICAL, "languages"]
     assert list(values) == ["languages"]
     assert list(means["languages"]) == list(values["languages"]) == ["sw", "ws"]
     for row in ("test", "undistilled", "teacher"):

@@ -26,13 +26,14 @@ def test_files(finished_run):
     assert names == {
         "checkpoints", "config.yaml", "csv", "curves.png", "diagnostics.json", "environment.json", "history.json",
         "lengths.png", "metrics.json", "per_query.json", "results.png", "test.pooled.run", "test.qrels",
+        "test.bm25_english.run", "test.hybrid.run",  # BM25 of the queries as they are finds nothing here
     }  # fmt: skip
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def test_metrics_are_the_means_of_the_queries(finished_run):
     means, values = load(finished_run, "metrics.json"), load(finished_run, "per_query.json")
-    assert list(means) == list(values) == ["test", "undistilled", "teacher"]
+    assert list(means) == list(values) == ["test", "undistilled", "teacher", "bm25", "hybrid", "bm25_english"]
     for row, metrics in means.items():
         assert list(metrics) == list(values[row]) == METRICS
         for metric, mean in metrics.items():
@@ -198,7 +199,7 @@ def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch)
     assert new_run_folder(str(tmp_path), "a") == tmp_path / "a-17-2"
 
 
-def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
+def test_rows_to_compare_with_can_be_left_out(script, tiny_config, tmp_path):
     words = ("--output", tmp_path, "--name", "run", "--logger", "none", "--trainer.max_epochs", "1")
     done = script(
         "train.py",
@@ -208,6 +209,8 @@ def test_the_undistilled_row_can_be_left_out(script, tiny_config, tmp_path):
         "mse",
         *words,
         "--evaluation.undistilled",
+        "false",
+        "--evaluation.bm25",
         "false",
         "--plots",
         "true",

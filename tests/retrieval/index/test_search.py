@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import retrieval.index.search as module
-from retrieval.index.search import search, search_tokens, to_run
+from retrieval.index.search import score_all, search, search_tokens, to_run
 from retrieval.index.tokens import TokenMatrix
 from retrieval.metrics import evaluate_relevance, evaluate_run
 from retrieval.relevance import IndexedQrels, relevance_of_rankings
@@ -74,6 +76,53 @@ def test_maxsim_equals_a_loop():
     torch.testing.assert_close(scores, expected_scores, rtol=0, atol=1e-6)
 
 
+def with_weights(tokens, seed=0):
+    """The same tokens with weights that sum to one in each text; some count nothing."""
+    weights = torch.rand(len(tokens.values), generator=torch.Generator().manual_seed(seed))
+    parts = [part / part.sum() for part in (weights * (weights > 0.2) + 1e-3).split(tokens.lengths.tolist())]
+    return TokenMatrix(tokens.values, tokens.offsets, torch.cat(parts))
+
+
+def test_weighted_maxsim_equals_a_loop():
+    queries = with_weights(TokenMatrix.from_padded(*some_texts(6, 5, seed=1)))
+    documents = TokenMatrix.from_padded(*some_texts(40, 9, seed=2))
+    expected = torch.zeros(6, 40, dtype=torch.float64)
+    for q, d in itertools.product(range(6), range(40)):
+        tokens, weights = (
+            each[queries.offsets[q] : queries.offsets[q + 1]] for each in (queries.values, queries.weights)
+        )
+        others = documents.values[documents.offsets[d] : documents.offsets[d + 1]].double()
+        for token, weight in zip(tokens.double(), weights.double(), strict=True):
+            expected[q, d] += weight * max(float(token @ other / token.norm() / other.norm()) for other in others)
+    ids = random_ids(40)
+    expected_scores, expected_indices = brute_force(expected, ids, 40)
+    scores, indices = search_tokens(queries, documents, 99, ids)
+    assert torch.equal(indices, expected_indices)
+    torch.testing.assert_close(scores, expected_scores, rtol=0, atol=3e-7)
+    part = torch.tensor([4, 1])
+    torch.testing.assert_close(search_tokens(queries.select(part), documents, 99, ids)[0], scores[part])
+    both = TokenMatrix.concatenate([queries.select(torch.tensor([i])) for i in range(6)])
+    assert torch.equal(search_tokens(both, documents, 99, ids)[0], scores)
+
+
+@pytest.mark.parametrize("memory_mb", [1, 256])
+def test_all_scores_are_those_of_the_search(memory_mb):
+    torch.manual_seed(0)
+    queries, documents = torch.randn(30, WIDTH), torch.randn(2000, WIDTH)
+    tokens, others = (TokenMatrix.from_padded(*some_texts(count, 5, seed=1)) for count in (30, 300))
+    for score_of, found, ids in (
+        (score_all(queries, documents.split(700), memory_mb), search(queries, documents, 9, random_ids(2000)), 2000),
+        (
+            score_all(with_weights(tokens), [others], memory_mb),
+            search_tokens(with_weights(tokens), others, 9, random_ids(300)),
+            300,
+        ),
+    ):
+        assert score_of.shape == (30, ids)
+        assert torch.equal(score_of.gather(1, found[1]), found[0])
+        assert torch.equal(score_of.topk(9).values, found[0])
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_search_is_the_same_for_all_blocks_bit_for_bit(monkeypatch, similarity):
     torch.manual_seed(0)
@@ -92,13 +141,16 @@ def test_search_is_the_same_for_all_blocks_bit_for_bit(monkeypatch, similarity):
             assert torch.equal(indices, whole[1]), (k, query_rows, document_rows)
 
 
-def test_token_search_is_the_same_for_all_blocks_bit_for_bit(monkeypatch):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_token_search_is_the_same_for_all_blocks_bit_for_bit(monkeypatch, weighted):
     # Short texts of tokens of -1, 0, 1: many cosines are 0, and come out as 1e-17 where the sums are not exact.
     generator = torch.Generator().manual_seed(0)
     queries, documents = (torch.randint(-1, 2, (n, 3, 96), generator=generator).float() for n in (60, 60))
     query_mask, document_mask = (torch.arange(3) < torch.randint(1, 4, (60, 1), generator=generator) for _ in range(2))
     copies = torch.randint(60, (150,), generator=generator)
     query_tokens = TokenMatrix.from_padded(queries, query_mask)
+    if weighted:
+        query_tokens = with_weights(query_tokens)
     document_tokens = TokenMatrix.from_padded(documents[copies], document_mask[copies])
     ids = random_ids(150)
     whole = search_tokens(query_tokens, document_tokens, 150, ids)
@@ -198,6 +250,8 @@ def test_token_matrix():
     assert torch.equal(joined.values, matrix.values)
     assert torch.equal(joined.offsets, matrix.offsets)
     chosen = matrix.select(torch.tensor([5, 2, 2]))
+    weights = torch.rand(mask.shape)
+    assert torch.equal(TokenMatrix.from_padded(tokens, mask, weights).weights, weights[mask])
     assert torch.equal(chosen.values, torch.cat([tokens[i][mask[i]] for i in (5, 2, 2)]))
     assert chosen.lengths.tolist() == [int(mask[i].sum()) for i in (5, 2, 2)]
     mask[4] = False
@@ -205,5 +259,7 @@ def test_token_matrix():
         TokenMatrix.from_padded(tokens, mask)
     with pytest.raises(ValueError, match="expected \\(N, T, D\\) and \\(N, T\\)"):
         TokenMatrix.from_padded(tokens, mask[:, 1:])
+    with pytest.raises(ValueError, match=r"\(1,\) weights for 4 tokens"):
+        TokenMatrix(tokens[0], torch.tensor([0, 4]), torch.ones(1))
     with pytest.raises(ValueError, match="from 0 to the number of tokens"):
         TokenMatrix(tokens[0], torch.tensor([0, 3]))
