@@ -8,6 +8,7 @@ Trains a student by each strategy, and pools its queries in three ways. Options 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,13 @@ def run_strategy(name: str, arguments: list[str]) -> dict[str, Any]:
     return {"strategy": name, "correlation": correlation, "map": maps} | size
 
 
+def described(arguments: list[str]) -> str:
+    """The options of the data, without folders."""
+    options = zip(arguments[::2], arguments[1::2], strict=True)
+    data = [(name, value) for name, value in options if name.startswith("--data") and name != "--data.root"]
+    return "`" + " ".join(f"{name} {re.sub(':[^,]*', '', value)}" for name, value in data) + "`"
+
+
 def report(record: dict[str, Any]) -> str:
     """The section of the page."""
     rows, first = record["rows"], record["rows"][0]
@@ -116,9 +124,8 @@ def main() -> None:
         record, options.write_docs = read_json(options.render), True
     else:
         arguments += ["--trainer.max_epochs", str(options.epochs)]
-        named = dict(zip(arguments[::2], arguments[1::2], strict=True))
         record = {
-            "data": f"`--data {named['--data']} --data.language {named['--data.language']}`",
+            "data": described(arguments),
             "epochs": options.epochs,
             "machine": machine(),
             "versions": versions("torch"),
