@@ -174,7 +174,8 @@ def test_rows_of_bm25_and_of_both(module, evaluate):
         best = np.argsort(-total[row])[:4]
         expected = {documents.ids[i]: total[row][i] for i in best}
         assert results["hybrid"].runs["hybrid"][name] == pytest.approx(expected, abs=1e-4)
-    assert results["hybrid"].per_query != results["test"].per_query
+    found = results["hybrid"].runs["hybrid"]
+    assert results["hybrid"].per_query == evaluate_run(found, QRELS, ["map", "success@1"])
 
 
 def test_where_there_are_no_rows_of_bm25(module, evaluate):
