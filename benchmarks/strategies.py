@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.progress import Progress
 
+from benchmarks.cells import build, run_cells
 from benchmarks.strategies_report import write_report
 from foundations.files import read_json, write_whole
 from retrieval.results import is_finished
@@ -91,15 +88,11 @@ def run_cell(cell: StrategyCell) -> dict[str, Any]:
     Returns:
         The cell, seconds of training, best dev MAP of each score, and per-query MAP on test, also of the teacher.
     """
-    import logging
-    import warnings
-
-    import torch
     from lightning.pytorch import Trainer, seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from datamodules.starter.emoji import StarterDataModule
-    from lightning_modules.cli.cli import IGNORED_WARNINGS, QUIET_LOGGERS, TRAINER_DEFAULTS
+    from lightning_modules.cli.cli import TRAINER_DEFAULTS
     from lightning_modules.distillation import DistillationModule
     from lightning_modules.evaluation.callback import RetrievalEvaluation
     from lightning_modules.run.trainer import StepSeed
@@ -107,16 +100,11 @@ def run_cell(cell: StrategyCell) -> dict[str, Any]:
     from lightning_modules.teachers.online import OnlineTeacher
     from lightning_modules.teachers.run import RunTeacher
 
-    torch.set_num_threads(1)
-    for message in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", f".*{message}")
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
     seed_everything(cell.seed, verbose=False)
     module = DistillationModule(
-        _build(STUDENTS[cell.student]),
+        build(STUDENTS[cell.student]),
         CachedTeacher(RunTeacher(TEACHERS[cell.student]) if cell.student in TEACHERS else OnlineTeacher()),
-        _build(STRATEGIES[cell.strategy]),
+        build(STRATEGIES[cell.strategy]),
         lr=cell.lr,
         embedding_lr=cell.embedding_lr,
         score="both",
@@ -158,27 +146,6 @@ def run_cell(cell: StrategyCell) -> dict[str, Any]:
 SCORES = {"pooled": "map", "maxsim": "maxsim/map"}
 
 
-def _build(spec: tuple[str, dict[str, Any]]) -> Any:
-    path, options = spec
-    module, _, name = path.rpartition(".")
-    return getattr(__import__(module, fromlist=[name]), name)(**options)
-
-
-def run_cells(cells: list[StrategyCell], folder: Path, workers: int) -> list[dict[str, Any]]:
-    """Run what is not in the folder yet, and read all results."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with Progress() as progress, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        task = progress.add_task("cells", total=len(missing))
-        futures = {pool.submit(run_cell, cell): cell for cell in missing}
-        for future in as_completed(futures):
-            with write_whole(folder / f"{futures[future].name}.json") as file:
-                json.dump(future.result(), file)
-            progress.advance(task)
-    return [read_json(folder / f"{cell.name}.json") for cell in cells]
-
-
 def make_teachers(students: list[str]) -> None:
     """Train the teachers that some conditions need, where that was not done yet."""
     for folder in (Path(TEACHERS[student]) for student in students if student in TEACHERS):
@@ -196,7 +163,7 @@ def tune(students: list[str], folder: Path, workers: int) -> None:
     ]
     settings: dict[str, Any] = yaml.safe_load(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.is_file() else {}
     by_choice: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in run_cells(cells, folder, workers):
+    for result in run_cells(cells, run_cell, folder, workers):
         by_choice.setdefault((result["cell"]["student"], result["cell"]["strategy"]), []).append(result)
     for (student, strategy), results in by_choice.items():
         best = max(results, key=lambda result: result["dev"]["pooled"] + result["dev"]["maxsim"])
@@ -266,7 +233,7 @@ def main() -> None:
             options.languages, range(options.seeds), options.students, options.strategies
         )
     ]
-    write_report(run_cells(cells, options.folder, options.workers), options.json)
+    write_report(run_cells(cells, run_cell, options.folder, options.workers), options.json)
 
 
 if __name__ == "__main__":

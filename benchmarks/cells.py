@@ -1,0 +1,86 @@
+"""Benchmarks made of many small runs: each in a process of its own, with its result in a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from rich.progress import Progress
+
+from foundations.files import read_json, write_whole
+
+
+class Cell(Protocol):
+    """One run of a benchmark."""
+
+    @property
+    def name(self) -> str:
+        """File name, one for each different cell."""
+
+
+AnyCell = TypeVar("AnyCell", bound=Cell)
+
+
+def run_cells(
+    cells: Iterable[AnyCell], run: Callable[[AnyCell], dict[str, Any]], folder: Path, workers: int
+) -> list[dict[str, Any]]:
+    """Run what is not in the folder yet, one thread a process, and read all results.
+
+    A benchmark that was stopped goes on where it was.
+
+    Args:
+        cells: in the order in which to run them, and of the results.
+        run: a function of a module, which runs one cell and gives what JSON can hold.
+        folder: the results, ``<name>.json``.
+        workers: processes.
+    """
+    cells = list(cells)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {cell.name: cell for cell in cells if not (folder / f"{cell.name}.json").is_file()}
+    # glibc gives large blocks, such as the gradient of a token table, back to the system after each step; that and
+    # getting them again took 40 % of a step.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    with Progress() as progress, ProcessPoolExecutor(workers, get_context("spawn"), initializer=_be_quiet) as pool:
+        task = progress.add_task("cells", total=len(missing))
+        futures = {pool.submit(run, cell): name for name, cell in missing.items()}
+        for future in as_completed(futures):
+            with write_whole(folder / f"{futures[future]}.json") as file:
+                json.dump(future.result(), file)
+            progress.advance(task)
+    return [read_json(folder / f"{cell.name}.json") for cell in cells]
+
+
+def build(spec: tuple[str, dict[str, Any]]) -> Any:
+    """An object of a class path and its options; so is an option with ``class_path``."""
+    path, options = spec
+    module, _, name = path.rpartition(".")
+    built = {key: _built(value) for key, value in options.items()}
+    return getattr(__import__(module, fromlist=[name]), name)(**built)
+
+
+def _built(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "class_path" in value:
+        return build((value["class_path"], value.get("init_args", {})))
+    return {key: _built(each) for key, each in value.items()}
+
+
+def _be_quiet() -> None:
+    """One thread, and no warnings that the product silences itself."""
+    import torch
+
+    from lightning_modules.cli.cli import IGNORED_WARNINGS, QUIET_LOGGERS
+
+    torch.set_num_threads(1)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", f".*{message}")
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
