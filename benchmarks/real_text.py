@@ -71,8 +71,8 @@ GRID: dict[str, list[tuple[float, dict[str, Any]]]] = {
         for name, weight in (("contrastive", 0.1), ("contrastive", 0.3), ("relational", 1.0), ("tokens", 0.25))
     ],
 }
-"""Row -> what is tried on Hausa: rate of the token table, and options of the strategy. The plans greedy and uniform take
-those of `ot_contrastive`."""
+"""Row -> what is tried on Hausa: rate of the token table, and options of the strategy. The plans greedy and uniform
+take those of `ot_contrastive`."""
 
 RECIPES = [("none", 5), ("sources", 5), ("documents", 3), ("documents", 5), ("documents", 8)]
 """What the student reads in English, and epochs, the cheapest first; tried with `mse`, chosen for all strategies."""
