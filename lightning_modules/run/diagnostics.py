@@ -127,7 +127,7 @@ def length_option(reader: Any) -> str:
     name = "--model.teacher" if isinstance(reader, Teacher) else "--student"
     while isinstance(inner := getattr(reader, "teacher", None), Teacher):
         reader, name = inner, f"{name}.teacher"
-    if "max_length" not in signature(type(reader)).parameters:
+    if isinstance(reader, Teacher) and "max_length" not in signature(type(reader)).parameters:
         return ""
     return f"{name}.max_length {2 * reader.max_length}"
 

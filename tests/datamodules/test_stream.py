@@ -254,7 +254,7 @@ class StreamData(PairsDataModule):
 
 
 def built(**options: Any) -> StreamData:
-    data = StreamData(**options)
+    data = StreamData(**{"remove_leaks": False} | options)
     data.setup()
     return data
 
