@@ -98,7 +98,7 @@ class Table:
         *first, last = self.plain
         for name in first:
             lines.append(_line([name, *self._cells(self.plain[name]), *("" for _ in names)]))
-        for row in sorted(self.groups, key=lambda row: (row[1], list(self.groups).index(row))):
+        for row in sorted(self.groups, key=lambda row: row[1]):
             marks = [_mark(*tests[row, name]) if (row, name) in tests else "" for name in names]
             label = f"`{row[0]}`" + (", whitened" if row[1] == "whitened" else "")
             lines.append(_line([label, *self._cells(self.groups[row]), *marks]))

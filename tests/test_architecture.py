@@ -440,7 +440,7 @@ BROKEN = {
         ["studies/c.py:1: 1 lines, and studies.a alone imports it"],
     ),
     "many lines": (too_many_lines, {"studies/a.py": "\n" * MOST_LINES, "train.py": "\n"}, [
-        "26,501 lines, expected at most 26,500: studies 26,500, scripts 1"
+        f"{MOST_LINES + 1:,} lines, expected at most {MOST_LINES:,}: studies {MOST_LINES:,}, scripts 1"
     ]),
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_every_command_is_of_a_known_kind() -> None:
         known = (
             (words[0] == "make" and words[1] in targets)
             or (words[0] == "python" and (words[1] == "-m" or (ROOT / words[1]).is_file()))
-            or words[0] in ("source", "torchrun", ".venv/bin/pre-commit")
+            or words[0] in ("source", "torchrun", "curl", ".venv/bin/pre-commit")
             or words[:2] == ["git", "clone"]
         )
         assert known, line

@@ -9,7 +9,7 @@ import pytest
 
 from docs.house import ROOT
 
-MOST_BEFORE_THE_FIRST_STEP = 50
+MOST_BEFORE_THE_FIRST_STEP = 60
 MOST_WITHIN_A_STEP = {"mse": 10, "ot": 18}
 
 CONFIG = """\

@@ -129,7 +129,8 @@ def length_option(reader: Any) -> str:
         reader, name = inner, f"{name}.teacher"
     if isinstance(reader, Teacher) and "max_length" not in signature(type(reader)).parameters:
         return ""
-    return f"{name}.max_length {2 * reader.max_length}"
+    tokenization = reader.tokenization()
+    return "" if tokenization is None else f"{name}.max_length {2 * tokenization.max_length}"
 
 
 def remarks(rows: dict[str, TextStatistics], leaks: Leaks | None, options: Mapping[str, str]) -> list[str]:

@@ -210,7 +210,7 @@ def test_train_end_to_end(official: Path, tiny_config: Path, tmp_path: Path, scr
     words += ["--trainer.max_epochs", 1, "--logger", "csv", "--output", tmp_path, "--name", "run"]
     done = script("train.py", *words)
     assert done.status == 0, done.err
-    assert set(json.loads((tmp_path / "run/metrics.json").read_text())) == {"test", "undistilled"}
+    assert set(json.loads((tmp_path / "run/metrics.json").read_text())) == {"test", "undistilled", "bm25", "hybrid"}
 
 
 @pytest.mark.parametrize("spoil", ["missing folder", "bad line", "no root"])

@@ -405,7 +405,7 @@ def test_train_end_to_end(official: Path, tiny_config: Path, tmp_path: Path, scr
     words += ["--trainer.max_steps", 3, "--data.dev_documents", 50, "--logger", "csv"]
     done = script("train.py", *words, "--output", tmp_path, "--name", "run")
     assert done.status == 0, done.err
-    assert set(json.loads((tmp_path / "run/metrics.json").read_text())) == {"test", "undistilled"}
+    assert set(json.loads((tmp_path / "run/metrics.json").read_text())) == {"test", "undistilled", "bm25", "hybrid"}
 
 
 @pytest.mark.parametrize(

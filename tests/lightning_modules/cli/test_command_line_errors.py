@@ -51,7 +51,7 @@ OPTIONS = [
     (["--model.lr", "abc"], "model.lr is 'abc', expected a number"),
     (["--model.lr", "-1"], "lr is -1.0, expected a number above 0"),
     (["--score", "cosine"], "model.score is 'cosine', expected one of pooled, maxsim, both"),
-    (["--model.score", "maxsin"], "'maxsin', expected one of pooled, maxsim, both, did you mean 'maxsim'?"),
+    (["--model.score", "maxsin"], "'maxsin', expected one of pooled, maxsim, both, hybrid, did you mean 'maxsim'?"),
     (["--evaluation.metrics", "map"], "evaluation.metrics is 'map', expected a list such as [a, b]"),
     (["--evaluation.metrics", "[mapp]"], "unknown metric 'mapp', did you mean 'map'?"),
     (["--logger", "csv,wanb"], "logger is 'wanb', expected one of wandb, csv, tensorboard, none, did you mean 'wandb'"),

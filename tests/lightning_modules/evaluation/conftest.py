@@ -37,7 +37,7 @@ def evaluate():
             enable_model_summary=False, enable_checkpointing=False, use_distributed_sampler=False, **options,
         )  # fmt: skip
         run = trainer.test if test else trainer.validate
-        run(module, datamodule=GivenData(*given, eval_batch_size=2), verbose=False)
+        run(module, datamodule=GivenData(*given, eval_batch_size=2, remove_leaks=False), verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     return evaluate

@@ -282,7 +282,7 @@ def test_the_checkpoint_is_plain_and_whole(whitened_run):
 def test_large_collections_are_mapped_as_they_are_read(whitened_run, tiny_bert, tmp_path):
     results = {}
     for most in (200_000, 50):
-        cli = open_run(str(whitened_run), [f"--evaluation.shard_texts={most}"])
+        cli = open_run(str(whitened_run), [f"--evaluation.shard_texts={most}", "--evaluation.bm25=false"])
         cli.model.teacher = CachedTeacher(OnlineTeacher(tiny_bert, max_length=32), str(tmp_path / "cache"))
         cli.evaluation.large.folder = tmp_path
         load_weights(cli.model, whitened_run / "checkpoints" / "best.ckpt")
