@@ -19,7 +19,7 @@ from datamodules.noise.options import TrainingNoise
 from datamodules.pairs import Pair
 from datamodules.published.afriqa import AfriQADataModule
 from foundations.files import write_whole
-from lightning_modules.distillation import DistillationModule
+from lightning_modules.distillation import DistillationModule, Space
 from lightning_modules.evaluation.encoding import encode, encoder_of
 from lightning_modules.evaluation.hybrid import standardised, weighted_sum
 from lightning_modules.teachers.base import Encoder
@@ -76,7 +76,7 @@ class TextCell:
     row: str
     strategy: str
     options: str
-    space: str
+    space: Space
     language: str
     seed: int
     variant: str
@@ -108,7 +108,7 @@ class VariantData(AfriQADataModule):
     def __init__(self, variant: str = "full", **options: Any) -> None:
         kind, _, value = variant.partition("-")
         if kind == "wrong":
-            options["noise"] = TrainingNoise(correspondence=float(value))
+            options["noise"] = TrainingNoise(rate=float(value))
         elif kind == "pairs":
             options["limit_pairs"] = int(value)
         super().__init__(**options)
@@ -129,7 +129,7 @@ def _first(text: str, words: int) -> str:
     return " ".join(text.split()[:words])
 
 
-def folders(root: Path) -> dict[str, str]:
+def folders(root: Path) -> dict[str, Any]:
     """The options of the data for a folder with AfriQA, NTREX and TICO-19."""
     return {"root": str(root / "afriqa"), "bitext": f"ntrex:{root / 'ntrex'},tico19:{root / 'tico-19'}"}
 
@@ -239,10 +239,9 @@ def all_scores(ask: Encoder, hold: Encoder, collection: Collection) -> Scores:
 
 def token_scores(queries: TokenMatrix, documents: TokenMatrix) -> tuple[Tensor, Tensor]:
     """MaxSim with equal and with the queries' own weights of tokens, (Q, N); in float32, equal tokens once."""
-    types, number = queries.values.float().unique(dim=0, return_inverse=True)
-    best = torch.stack(
-        [(types @ each.float().T).amax(1) for each in documents.values.split(documents.lengths.tolist())], 1
-    )
+    types, number = queries.values.float().unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+    texts = torch.split(documents.values, documents.lengths.tolist())
+    best = torch.stack([(types @ each.float().T).amax(1) for each in texts], 1)
     assert queries.weights is not None
     text = torch.arange(len(queries)).repeat_interleave(queries.lengths)
     sums = [
