@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pages import README, replace_section, versions
+from benchmarks.pages import replace_section, versions
 from foundations.files import write_json
 from retrieval.statistics import holm, macro_interval, macro_t_test, one_group
 
@@ -100,7 +100,7 @@ class Figures:
 
 
 def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
-    """Write the section of docs/results.md, the README's table, the plot, and the JSON file.
+    """Write the section of docs/results.md, the plot, and the JSON file.
 
     Args:
         results: what the cells gave.
@@ -110,8 +110,6 @@ def write_report(results: list[dict[str, Any]], json_file: Path | None) -> None:
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     plot(figures, PLOT)
     replace_section(PAGE, COMMAND, _sections(figures, results))
-    students = _ordered(key[0] for key in figures.per_query)
-    replace_section(README, COMMAND, _table(figures, students[0], "pooled"))
     if json_file is not None:
         write_json(json_file, figures.rows())
 

@@ -61,7 +61,7 @@ class DistillationModule(LightningModule):
             with prefixes or query augmentation.
         source_side: the same for the source side; None is target_side, or the other one if siamese.
         space: where the student meets the teacher's vectors: ``plain`` as they are, ``whitened`` after a linear map
-            that is fitted before the first step and kept in checkpoints; see `Whitening`. Not if siamese.
+            that is fitted before the first step and kept in checkpoints; see `Whitening`. A siamese student has none.
         shrinkage: of the whitened space; see `Whitening`.
 
     Raises:
@@ -98,8 +98,6 @@ class DistillationModule(LightningModule):
         for name, side in (("target_side", target_side), ("source_side", source_side or target_side)):
             check_choice(name, side, get_args(TextSide))
         check_choice("space", space, get_args(Space))
-        if siamese and space == "whitened":
-            raise ValueError("space is 'whitened', expected plain with siamese, which learns nothing from the teacher")
         check_number("lr", lr, above=0)
         check_number("embedding_lr", embedding_lr or 0, least=0)
         check_number("weight_decay", weight_decay, least=0)
@@ -116,7 +114,7 @@ class DistillationModule(LightningModule):
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
-        self.space = Whitening(shrinkage) if space == "whitened" else None
+        self.space = Whitening(shrinkage) if space == "whitened" and not siamese else None
 
     @property
     def teacher_in_space(self) -> Teacher:

@@ -134,7 +134,7 @@ class PotstillCLI(LightningCLI):
                     "class_path": TEACHERS["cached"],
                     "init_args": {"teacher": {"class_path": TEACHERS["online"]}},
                 },
-                "model.strategy": {"class_path": STRATEGIES["ot"]},
+                "model.strategy": {"class_path": STRATEGIES["ot_contrastive"]},
             }
         )
 
