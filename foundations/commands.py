@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def run_main(name: str, command: Callable[[list[str]], int | None], arguments: S
     """
     # MKL takes fewer threads when the machine is busy, and sums in another order then: runs would not repeat.
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a table in a terminal of ASCII is better than none
     try:
         if status := command(list(sys.argv[1:] if arguments is None else arguments)):
             sys.exit(status)

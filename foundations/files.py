@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-import yaml
-
 from foundations.errors import InputError
 from foundations.progress import delayed_progress
 
@@ -237,18 +235,22 @@ def lines(path: str | Path, expected: str) -> Iterator[tuple[int, str]]:
         yield number, decode(line, expected, path, number)
 
 
-def read_text(path: str | Path, expected: str) -> str:
+def read_text(path: str | Path, expected: str, most: int | None = None) -> str:
     """A UTF-8 file as a whole, plain or compressed, without a byte order mark.
 
     Args:
         path: the file.
         expected: what it should hold, for the error message.
+        most: bytes that it may have, unpacked; None for any number.
 
     Raises:
-        InputError: no file, one that is damaged, or invalid UTF-8, with its line.
+        InputError: no file, one that is damaged or too long, or invalid UTF-8, with its line.
     """
     with open_content(path) as (file, _):
-        content = file.read().removeprefix(_BYTE_ORDER_MARK)
+        content = file.read(-1 if most is None else most + 1)
+    if most is not None and len(content) > most:
+        raise InputError(f"more than {most:,} bytes, expected {expected}", path)
+    content = content.removeprefix(_BYTE_ORDER_MARK)
     _refuse_utf16(content.partition(b"\n")[0], Path(path))
     try:
         return content.decode("utf-8")
@@ -267,33 +269,14 @@ def read_json(path: str | Path, expected: str = "JSON") -> Any:
     Raises:
         InputError: no file, invalid UTF-8 or invalid JSON, with its line.
     """
+    text = read_text(path, expected)
     try:
-        return json.loads(read_text(path, expected))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"invalid JSON ({error.msg}), expected {expected}", path, error.lineno) from None
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The content of a YAML file that holds keys and values.
-
-    Raises:
-        InputError: no file, invalid UTF-8, invalid YAML, with its line, or something else than keys and values.
-    """
-    with yaml_errors(path):
-        content = yaml.load(read_text(path, "YAML"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    if not isinstance(content, dict):
-        raise InputError("expected YAML with keys and values", path)
-    return content
-
-
-@contextmanager
-def yaml_errors(path: str | Path) -> Iterator[None]:
-    """Turn an error of the YAML in a file into an `InputError` with its line."""
-    try:
-        yield
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"invalid YAML: {getattr(error, 'problem', error)}", path, mark and mark.line + 1) from None
+    except (RecursionError, ValueError) as error:
+        reason = "too deep" if isinstance(error, RecursionError) else "a number of too many digits"
+        raise InputError(f"invalid JSON ({reason}), expected {expected}", path) from None
 
 
 @contextmanager
@@ -388,8 +371,11 @@ def json_line(line: bytes, expected: str, path: str | Path, number: int = 0) -> 
     Raises:
         InputError: invalid UTF-8 or invalid JSON.
     """
+    text = decode(line, expected, path, number)
     try:
-        return json.loads(decode(line, expected, path, number))
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise InputError(f"invalid JSON ({reason}), expected {expected}", path, number) from None
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at column {error.colno}"
+    except (RecursionError, ValueError) as error:
+        reason = "too deep" if isinstance(error, RecursionError) else "a number of too many digits"
+    raise InputError(f"invalid JSON ({reason}), expected {expected}", path, number)

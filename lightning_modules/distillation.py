@@ -21,7 +21,8 @@ from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
-from lightning_modules.names import LOSS, moved
+from lightning_modules.models.trust import classes_of
+from lightning_modules.names import LOSS
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -270,11 +271,10 @@ class DistillationModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
-        """As Lightning's; the checkpoint may have class paths of before the modules had folders."""
+        """As Lightning's, with today's class paths; an InputError if it names code from elsewhere (`trusting`)."""
         if isinstance(checkpoint_path, str | Path):
             state = torch.load(checkpoint_path, "cpu", weights_only=options.get("weights_only"), mmap=True)
-            saved = state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-            options = {name: moved(each) for name, each in saved.items() if isinstance(each, dict)} | options
+            options = classes_of(state.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {}), checkpoint_path) | options
         return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     def configure_optimizers(self) -> Any:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from foundations.errors import InputError
 from foundations.files import read_json, write_json
+from lightning_modules.models.trust import trusting
 from lightning_modules.names import moved
 from retrieval.results import is_finished
 from studies.grid import Cell, difference
@@ -35,6 +36,7 @@ class SweepOptions:
     output: Path  # folder of the run folders
     logger: str = "none"  # of the runs, as in ``train.py --logger``
     test_noise: Path | None = None  # noise that finished runs are tested under, see `studies.noisy_tests`
+    trust: bool = False  # whether these runs may name code from elsewhere
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _run(cell: Cell, folder: Path, options: SweepOptions, train: Train) -> None:
     if options.test_noise is not None:
         from studies.noisy_tests import measure_under_noise
 
-        measure_under_noise(folder, cell.labels, options.test_noise)
+        with trusting(options.trust):
+            measure_under_noise(folder, cell.labels, options.test_noise)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from foundations.checks import check_choice, did_you_mean
 from foundations.errors import InputError, as_input_error
-from foundations.files import read_yaml
+from foundations.yaml_files import parse_yaml, read_yaml
 from lightning_modules.cli.front_door import parse
 
 PROGRAM = "train.py"
@@ -46,7 +44,7 @@ class Cell:
         for path in parsed.configs:
             settings |= flat(read_yaml(path))
         options = [argument.removeprefix("--").partition("=") for argument in parsed.cli]
-        settings |= {key: yaml.safe_load(value) for key, _, value in options if key != "config"}
+        settings |= {key: parse_yaml(value) for key, _, value in options if key != "config"}
         return {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from datamodules.noise.options import EvaluationNoise
 from foundations.checks import check_choice
 from foundations.errors import InputError, as_input_error
-from foundations.files import read_yaml, write_json
+from foundations.files import write_json
+from foundations.yaml_files import read_yaml
 from retrieval.results import by_language, to_json
 
 TEST_NOISE_SUFFIX = ".test_noise.yaml"

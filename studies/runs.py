@@ -10,8 +10,9 @@ from typing import Any
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from foundations.files import read_json, read_yaml
+from foundations.files import read_json
 from foundations.progress import delayed_progress
+from foundations.yaml_files import read_yaml
 from lightning_modules.names import SHORT_NAMES, moved
 from retrieval.results import from_json
 from studies.cells import RECORD

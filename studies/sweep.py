@@ -30,6 +30,7 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. language=sw,so rate=0.4")
     parser.add_argument("--dry_run", action="store_true", help="show the cells and what is done, and run nothing")
     parser.add_argument("--wandb", action="store_true", help="log the runs to W&B, as one group")
+    parser.add_argument("--trust", action="store_true", help="let runs that are tested under noise name any code")
     parser.add_argument("--slurm", action="store_true", help="submit the cells as one array of jobs, and return")
     parser.add_argument("--partition", help="SLURM: partition")
     parser.add_argument("--minutes", type=int, default=120, help="SLURM: time limit of a task (default: 120)")
@@ -84,7 +85,7 @@ def _sweep_options(options: argparse.Namespace) -> SweepOptions:
     for spec in specs:
         read_test_noise(spec)
     output = Path(options.output or Path("runs") / first.stem)
-    return SweepOptions(output, "wandb" if options.wandb else "none", specs[0] if specs else None)
+    return SweepOptions(output, "wandb" if options.wandb else "none", specs[0] if specs else None, options.trust)
 
 
 def _is_finished(cell: Cell, options: SweepOptions) -> bool:

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
-from foundations.errors import InputError
+from foundations.errors import InputError, as_input_error
+from foundations.yaml_files import check_yaml
+from lightning_modules.cli.checks import check_callbacks, check_place, check_precision, check_seed
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
 from lightning_modules.cli.front_door import Arguments
 from lightning_modules.cli.help import OPTIONS
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
+from lightning_modules.models.trust import guarded, guarding
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
@@ -56,7 +59,16 @@ IGNORED_WARNINGS = (
 
 QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")  # tips and greetings
 
-set_loader("potstill", lambda text: get_loader("yaml")(moved(text)), (yaml.YAMLError,))
+
+def _load(text: str) -> Any:
+    """The value of an option, or the content of a file."""
+    check_yaml(text)
+    return guarded(get_loader("yaml")(moved(text)))
+
+
+set_loader("potstill", _load, (yaml.YAMLError,))
+# Refuse os.system and its like as a value, and leave alone what has no type to be checked against.
+set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 
 
 class PotstillParser(LightningArgumentParser):
@@ -101,17 +113,18 @@ class PotstillCLI(LightningCLI):
         for file in arguments.configs:
             keys_of(file)  # a file that is no YAML has a clear error here
         try:
-            super().__init__(
-                DistillationModule,
-                PairsDataModule,
-                subclass_mode_data=True,
-                run=False,
-                save_config_callback=None,
-                seed_everything_default=0,
-                trainer_defaults=TRAINER_DEFAULTS,
-                parser_class=PotstillParser,
-                args=arguments.cli,
-            )
+            with guarding(evaluate_only or bool(arguments.resume)):
+                super().__init__(
+                    DistillationModule,
+                    PairsDataModule,
+                    subclass_mode_data=True,
+                    run=False,
+                    save_config_callback=None,
+                    seed_everything_default=0,
+                    trainer_defaults=TRAINER_DEFAULTS,
+                    parser_class=PotstillParser,
+                    args=arguments.cli,
+                )
         except OptionError as error:
             raise explain(str(error), arguments.configs, arguments.cli) from error
 
@@ -137,6 +150,15 @@ class PotstillCLI(LightningCLI):
                 "model.strategy": {"class_path": STRATEGIES["ot_contrastive"]},
             }
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse what cannot be used before anything is built."""
+        super().parse_arguments(parser, args)
+        with as_input_error():
+            check_seed(self.config["seed_everything"])
+            if not self.evaluate_only:
+                check_precision(self.config["trainer"]["precision"])
+                check_place(self.config["output"], self.config["name"])
 
     def before_instantiate_classes(self) -> None:
         """Choose the precision where nobody did; the run's config.yaml has it."""
@@ -164,8 +186,8 @@ class PotstillCLI(LightningCLI):
         options: dict[str, Any] = {"enable_progress_bar": shows_bar and sys.stdout.isatty()}
         callbacks: list[Callback] = [self.evaluation, *(progress_callbacks() if shows_bar else [])]
         if self.evaluate_only:
-            return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
-        parse_names(config["logger"])
+            return self._trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
+        names = parse_names(config["logger"])
         # On every rank, as there is no barrier yet: one makes what is missing, under a lock, and the others wait.
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
@@ -174,11 +196,20 @@ class PotstillCLI(LightningCLI):
         self._read_images()
         self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
         self.evaluation.large.folder = self.folder
-        own = config["trainer"].get("callbacks") or []
+        own, logger = config["trainer"].get("callbacks") or [], config["trainer"].get("logger") or False
+        own = own if isinstance(own, list) else [own]
+        check_callbacks(own, bool(logger or names), self.evaluation.metrics, self.datamodule.collections)
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
-        logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
-        return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
+        trainer = self._trainer(callbacks=callbacks, logger=logger, **options)
+        trainer.loggers = trainer.loggers or make_loggers(config["logger"], self.folder)  # they make the run folder
+        return trainer
+
+    def _trainer(self, **options: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**options)
+        except RuntimeError as error:  # variables of a cluster that do not fit
+            raise InputError(reason(str(error))) from error
 
     def _read_images(self) -> None:
         """Refuse a teacher that does not fit, and let one of images encode: damaged files have no folder yet."""

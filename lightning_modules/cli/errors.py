@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ import yaml
 
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
-from foundations.files import read_text, yaml_errors
+from foundations.files import read_text
+from foundations.yaml_files import read_yaml
 from lightning_modules.cli.front_door import full_key, short_key
 from lightning_modules.cli.help import parser_options
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import SHORT_NAMES, STUDENTS, moved
+from strategies import STRATEGIES
 
 _TYPES = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text",
           "collections.abc.Sequence": "a list such as [a, b]", "list": "a list such as [a, b]"}  # fmt: skip
 _UNKNOWN = re.compile(r"(?:unrecognized arguments: |Group '([\w.]+)' does not accept option '|Option ')(-*)([^'=\s]+)")
 _EXPECTED = re.compile(r"Expected a (?:<class '([\w.]+)'>|typing\.Literal(\[.*?\]))")
+_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _SCAFFOLD = re.compile(r"Parser key|Does not validate|Subtypes:|Errors:|Expected a path|Problem with given class_path")
 
 
@@ -39,9 +42,14 @@ def explain(message: str, files: Sequence[Path], arguments: Sequence[str]) -> In
         return InputError(_problem(short_key(path), message), *_position(path, files, arguments))
     group, dashes, name = unknown.groups()
     if message.startswith("unrecognized") and not dashes:
-        return InputError(f"unexpected argument {name!r}: options begin with --")
+        why = f"train.py fits and tests, leave out {name}" if name in _SUBCOMMANDS else "options begin with --"
+        return InputError(f"unexpected argument {name!r}: {why}")
     path = ".".join(part for part in (path, group, name) if part)
-    hint = _nearest(short_key(path)) if full_key(path) == path else f", in a config file it is {full_key(path)}"
+    hint = (
+        _nearest(short_key(path), _chosen(files, arguments))
+        if full_key(path) == path
+        else f", in a config file it is {full_key(path)}"
+    )
     return InputError(f"unknown option {dashes}{short_key(path)}{hint}", *_position(path, files, arguments))
 
 
@@ -73,12 +81,36 @@ def _problem(path: str, message: str) -> str:
     return f"{path} is {found!r}, expected {' or '.join(dict.fromkeys(words))}{did_you_mean(found, literals)}"
 
 
-def _nearest(path: str) -> str:
-    """The nearest option of the same group, or else of all."""
-    names = parser_options()
+def _nearest(path: str, chosen: Mapping[str, str]) -> str:
+    """The nearest option of the same group; where there is no such group, of all, or one that has its words."""
+    try:
+        names = parser_options(chosen)
+    except (ImportError, AttributeError, NameError, TypeError, ValueError):  # a class that is wrong as well
+        names = parser_options()
     group, _, last = path.rpartition(".")
     siblings = [name.rpartition(".")[2] for name in names if group and name.rpartition(".")[0] == group]
-    return did_you_mean(last, siblings) or did_you_mean(path, names, 0.6 if group else 0.75)
+    if siblings or group in SHORT_NAMES:
+        return did_you_mean(last, siblings, 0.65)
+    words = set(path.split("_"))
+    longer = [name for name in names if words <= set(name.rpartition(".")[2].split("_"))]
+    if (hint := did_you_mean(path, names, 0.6 if group else 0.75)) or not longer:
+        return hint
+    return f", did you mean {min(longer, key=lambda name: (name.count('.'), len(name)))!r}?"
+
+
+def _chosen(files: Sequence[Path], arguments: Sequence[str]) -> dict[str, str]:
+    """The class paths of strategy, data and student, which say which options there are."""
+    chosen: dict[str, str] = {}
+    for kind in SHORT_NAMES:
+        for file in files:
+            part: Any = read_yaml(file)
+            for key in full_key(kind).split("."):
+                part = part.get(key) if isinstance(part, dict) else None
+            if isinstance(part, dict) and "class_path" in part:
+                chosen[kind] = moved(str(part["class_path"]))
+        typed = [each.partition("=")[2] for each in arguments if each.startswith(f"--{full_key(kind)}=")]
+        chosen |= {kind: typed[-1]} if typed and "." in typed[-1] else {}
+    return {"strategy": STRATEGIES["ot"], "student": STUDENTS["static"]} | chosen
 
 
 def _position(path: str, files: Sequence[Path], arguments: Sequence[str]) -> tuple[Path, int] | tuple[()]:
@@ -94,11 +126,8 @@ def _position(path: str, files: Sequence[Path], arguments: Sequence[str]) -> tup
 
 def keys_of(file: Path) -> list[tuple[str, int]]:
     """The keys of a YAML file as dotted names without ``init_args``, with their lines."""
-    with yaml_errors(file):
-        root = yaml.compose(read_text(file, "YAML"))
-    if root is not None and not isinstance(root, yaml.MappingNode):
-        raise InputError("expected options as `key: value`", file, 1)
-    return list(_keys(root, ""))
+    read_yaml(file)  # has an error with its line for whatever is wrong
+    return list(_keys(yaml.compose(read_text(file, "YAML")), ""))
 
 
 def _keys(node: Any, prefix: str) -> Iterator[tuple[str, int]]:

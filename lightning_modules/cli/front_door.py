@@ -15,6 +15,7 @@ from pathlib import Path
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 from lightning_modules.models.starter import STARTER_MODELS, is_model, resolve_model
+from lightning_modules.models.trust import read_run_config, trusting
 from lightning_modules.names import GONE, SHELLS, SHORT_NAMES, TEACHERS, moved, was_taken_out
 
 _ROOT = Path(__file__).parents[2]
@@ -34,6 +35,7 @@ class Arguments:
     configs: list[Path] = field(default_factory=list)  # in the order in which they are read
     resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, None a new run
     completion: str | None = None  # the shell for which to print a completion script
+    trust: bool = False  # whether run folders may name any code
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -55,6 +57,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
             parsed.resume = value or ""
         elif key == "print_shtab":
             parsed.completion = _given(key, value)
+        elif key == "trust":
+            parsed.trust = _flag(key, value)
         elif key == "config":
             parsed.configs.append(config_file(_given(key, value)))
         elif key in (*SHORT_NAMES, "teacher"):
@@ -69,7 +73,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     for kind, name in chosen.items():
         classes += teacher_options(name) if kind == "teacher" else [f"--{full_key(kind)}={class_path(kind, name)}"]
     defaults = [CONFIGS / f"{name}.yaml" for name in ("base", chosen.get("data", ".")) if "." not in name]
-    parsed.configs[:0] = [run_config(parsed.resume)] if parsed.resume else defaults
+    with trusting(parsed.trust):
+        parsed.configs[:0] = [run_config(parsed.resume)] if parsed.resume else defaults
     parsed.cli = [*(f"--config={path}" for path in parsed.configs), *classes, *options]
     return parsed
 
@@ -109,7 +114,10 @@ def class_path(kind: str, name: str) -> str:
         raise was_taken_out(name)
     if kind == "strategy" and name in _TRAINER_STRATEGIES:
         raise InputError(f"{name!r} is a strategy of the trainer: use --trainer.strategy {name}{choices(kind)}")
-    raise InputError(f"unknown {_KIND[kind]} {name!r}{did_you_mean(name, names)}{choices(kind)}")
+    hint = did_you_mean(name, names, 0.6)
+    if kind == "data" and not hint:
+        hint = "; a language is chosen by --data.language, as in --data starter --data.language sw"
+    raise InputError(f"unknown {_KIND[kind]} {name!r}{hint}{choices(kind)}")
 
 
 def choices(kind: str) -> str:
@@ -118,11 +126,9 @@ def choices(kind: str) -> str:
 
 
 def run_config(folder: str | Path) -> Path:
-    """The config.yaml of a run folder."""
-    path = Path(folder) / "config.yaml"
-    if not path.is_file():
-        raise InputError("no config.yaml there, expected the folder of a run", folder)
-    return path
+    """The config.yaml of a run folder, which names no code that is not trusted; see `read_run_config`."""
+    read_run_config(folder)
+    return Path(folder) / "config.yaml"
 
 
 def config_file(name: str) -> Path:
@@ -136,6 +142,12 @@ def config_file(name: str) -> Path:
 def _has_data(config: Path) -> bool:
     """Whether a config file chooses the dataset; what is no UTF-8 is complained about later."""
     return any(line.startswith("data:") for line in config.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _flag(key: str, value: str | None) -> bool:
+    if value is not None:
+        raise InputError(f"--{key} is {value!r}, expected no value")
+    return True
 
 
 def _given(key: str, value: str | None) -> str:

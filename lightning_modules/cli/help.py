@@ -7,7 +7,7 @@ import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -44,6 +44,7 @@ OPTIONS: dict[str, str] = {
     "--checkpoint_every N": "optimiser steps between checkpoints (default: 100, or more where writing one takes long)",
     "--plots BOOL": "draw curves and results into the run folder (default: true)",
     "--resume [DIR]": "go on with a run that was cut off: that folder, or the newest one of this name",
+    "--trust": "let run folders of --resume and --teacher name classes from anywhere, and models with code",
     "--print_config": "print the whole configuration, and stop",
     "--print_shtab SHELL": "print a completion script for bash or zsh, and stop",
     "--help_all": "every option of everything",
@@ -93,11 +94,16 @@ def completion_script(shell: str) -> str:
     return str(shtab.complete(parser, shell))
 
 
-def parser_options() -> dict[str, list[str] | None]:
-    """All options as they are typed, and their choices, if they are few; jsonargparse's own list takes a minute."""
+def parser_options(chosen: Mapping[str, str] | None = None) -> dict[str, list[str] | None]:
+    """All options as they are typed, and their choices, if they are few; jsonargparse's own list takes a minute.
+
+    ``chosen`` has class paths for some of ``strategy``, ``data`` and ``student``, which then have the options of that
+    class alone.
+    """
     options: dict[str, list[str] | None] = dict.fromkeys(re.findall(r"--(\w+)(?= |,|$)", " ".join(OPTIONS)))
     options |= {"print_shtab": list(SHELLS), "logger": list(LOGGERS), "score": list(SCORES), "help": None}
-    classes = [(group, path) for group, paths in _CLASSES.items() for path in paths]
+    only = {kind: [path] for kind, path in (chosen or {}).items()}
+    classes = [(group, path) for group, paths in (_CLASSES | only).items() for path in paths]
     for group, path in classes:
         for name, choices in class_options(path):
             known = options.get(f"{group}.{name}") or []

@@ -7,8 +7,10 @@ import re
 from foundations.commands import Parser
 from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import class_path, split_options
+from lightning_modules.models.trust import trusting
 
 TOKEN_WEIGHTS = ["uniform", "norm", "idf"]
+TRUST_HELP = "let the run folder name classes from anywhere, and models with code of their own: it can do what you can"
 WEIGHTS_HELP = "how much each token of a query counts in MaxSim (default: as in training)"
 
 
@@ -30,6 +32,7 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--lexicon", help="word<TAB>translation, for --text_noise code_switch")
     parser.add_argument("--translations", help="text<TAB>machine translation, for --text_noise mt")
     parser.add_argument("--data", metavar="NAME", help="test on another dataset; its options follow as --data.OPTION")
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     arguments, data = _take_data_options(arguments)
     options = parser.parse_args(arguments)
     if (options.folder is None) == (options.run is None) or (options.run is None) != (options.qrels is None):
@@ -44,7 +47,8 @@ def evaluate(arguments: list[str]) -> None:
     if options.run is not None:
         score_trec_run(options)
     else:
-        score_checkpoint(options, data)
+        with trusting(options.trust):
+            score_checkpoint(options, data)
 
 
 def _take_data_options(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -105,6 +109,8 @@ def baseline(arguments: list[str]) -> None:
     tune.add_argument("folder", help="run folder that train.py wrote")
     for command in (rerank, tune):
         command.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
+    for command in (bm25, rerank, tune):
+        command.add_argument("--trust", action="store_true", help=TRUST_HELP)
     for command in (bm25, rerank):
         command.add_argument("--collection", help="of the run folder's data (default: test)")
     for command in (bm25, fuse):
@@ -114,7 +120,7 @@ def baseline(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     from lightning_modules.commands.baseline import COMMANDS
 
-    with as_input_error():
+    with as_input_error(), trusting(getattr(options, "trust", False)):
         COMMANDS[options.command](options)
 
 
@@ -156,6 +162,7 @@ def search(arguments: list[str]) -> None:
         command.add_argument("--side", choices=["student", "teacher"], default="student", help=f"who reads the {side}")
         command.add_argument("--checkpoint", help="checkpoint file (checkpoints/best.ckpt of the run)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda:0 and so on")
+        command.add_argument("--trust", action="store_true", help=TRUST_HELP)
     options = parser.parse_args(arguments)
     if options.command == "query":
         if (options.queries is None) == (options.text is None):
@@ -168,7 +175,8 @@ def search(arguments: list[str]) -> None:
             options.k = 1000 if options.text is None else 10
     from lightning_modules.commands.search import COMMANDS
 
-    COMMANDS[options.command](options)
+    with trusting(options.trust):
+        COMMANDS[options.command](options)
 
 
 def compare(arguments: list[str]) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundations.errors import InputError, as_input_error
-from foundations.files import read_yaml, write_json
+from foundations.files import write_json
 from lightning_modules.cli.front_door import Arguments, run_config
-from lightning_modules.names import moved
+from lightning_modules.models.trust import read_run_config
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
 from retrieval.results import Rows, averages, by_language, english_note, to_json
 from retrieval.table import print_table, results_table
@@ -43,7 +43,7 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
         extra.append(f"--data.test_noise={json.dumps(noise)}")
     cli = open_run(options.folder, extra, path)
     if data:
-        refuse_trained_images(Path(options.folder) / "config.yaml", cli.datamodule)
+        refuse_trained_images(Path(options.folder), cli.datamodule)
     load_weights(cli.model, path)
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     if cli.trainer.is_global_zero:
@@ -95,7 +95,8 @@ def open_run(folder: str, extra: Sequence[str] = (), checkpoint: Path | None = N
         checkpoint: must exist, if it is given.
 
     Raises:
-        InputError: there is no such run folder or checkpoint, or an option is wrong.
+        InputError: there is no such run folder or checkpoint, an option is wrong, or the folder names code from
+            elsewhere and this is not within `trusting`.
     """
     config = run_config(folder)
     if checkpoint is not None and not checkpoint.is_file():
@@ -152,10 +153,10 @@ def _write(grouped: dict[str, Rows], means: dict[str, dict[str, dict[str, float]
         write_json(json_file, to_json(content, {row: {"means": each} for row, each in averages(means).items()}))
 
 
-def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
+def refuse_trained_images(run: Path, data: LightningDataModule) -> None:
     """Refuse, by an InputError, test images that were trained on: Flickr30k has two splits.
 
-    ``config`` is the run's config.yaml, ``data`` what the run is to be evaluated on.
+    ``run`` is the run folder, ``data`` what the run is to be evaluated on.
     """
     from datamodules.flickr30k.splits import SplitByImage
 
@@ -163,13 +164,13 @@ def refuse_trained_images(config: Path, data: LightningDataModule) -> None:
     evaluated = [part.image_splits().evaluated for part in parts if isinstance(part, SplitByImage)]
     if not evaluated:
         return
-    trained = _trained_images(moved(read_yaml(config))["data"])
+    trained = _trained_images(read_run_config(run, "data"))
     tested = frozenset().union(*evaluated)
     if found := trained & tested:
         raise InputError(
             f"{len(found):,} of the {len(tested):,} dev and test images of these data are training images of this run, "
             f"such as {min(found)}: train without them (remove_overlap, see docs/data.md)",
-            config.parent,
+            run,
         )
 
 

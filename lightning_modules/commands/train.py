@@ -6,6 +6,7 @@ import sys
 
 from lightning_modules.cli.front_door import parse
 from lightning_modules.cli.help import completion_script, short_help
+from lightning_modules.models.trust import trusting
 
 
 def train(arguments: list[str]) -> None:
@@ -21,7 +22,8 @@ def train(arguments: list[str]) -> None:
     from lightning_modules.models.files import read_weights
     from lightning_modules.run.results import print_results
 
-    cli = PotstillCLI(parsed)
+    with trusting(parsed.trust):
+        cli = PotstillCLI(parsed)
     if cli.is_finished:
         print(f"{cli.folder}: this run is finished, there is nothing to resume", file=sys.stderr)
     else:

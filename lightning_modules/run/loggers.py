@@ -23,11 +23,12 @@ _CHOSEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
 
 
 def parse_names(names: str) -> list[str]:
-    """The loggers in ``wandb,csv``; a ValueError for one that does not exist."""
+    """The loggers in ``wandb,csv``, without W&B if WANDB_MODE is ``disabled``; a ValueError for an unknown one."""
     parsed = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
     for name in parsed:
         check_choice("logger", name, LOGGERS)
-    return [name for name in parsed if name != "none"]
+    off = ("none", "wandb") if os.environ.get("WANDB_MODE") == "disabled" else ("none",)
+    return [name for name in parsed if name not in off]
 
 
 def make_loggers(names: str, folder: Path) -> list[Logger]:
@@ -51,18 +52,23 @@ def _wandb(folder: Path) -> Logger:
         (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
     logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "potstill"),
-        name=folder.name,
+        name=os.environ.get("WANDB_NAME") or folder.name,
         id=run_id(folder) if is_first else None,  # the other ranks write nothing
         save_dir=folder,
         offline=offline,
-        resume=None if offline else "allow",
+        resume=None if offline else os.environ.get("WANDB_RESUME") or "allow",
     )
     drop_anonymous(logger)
     return logger
 
 
 def run_id(folder: Path) -> str:
-    """One id for all parts of a run, kept in its folder; the SLURM job's is in it, by the name of the folder."""
+    """One id for all parts of a run, kept in its folder; the SLURM job's is in it, by the name of the folder.
+
+    ``WANDB_RUN_ID`` takes its place, and is not kept.
+    """
+    if chosen := os.environ.get("WANDB_RUN_ID"):
+        return chosen
     file = folder / "wandb_id"
     if not file.is_file():
         import uuid

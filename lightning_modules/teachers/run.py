@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from foundations.cache import content_hash
 from foundations.errors import InputError
 from lightning_modules.models.files import read_weights
 from lightning_modules.models.settings import OwnSettings, own_settings
-from lightning_modules.names import moved
+from lightning_modules.models.trust import read_run_config
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.students.tokens import Tokenization
 from lightning_modules.teachers.online import OnlineTeacher
@@ -38,7 +37,7 @@ class RunTeacher(OnlineTeacher):
         device: where the model runs; ``auto`` is the current GPU if there is one, else the CPU.
 
     Raises:
-        InputError: the folder is none of a run, or has no such checkpoint.
+        InputError: the folder is none of a run, has no such checkpoint, or names code from elsewhere; see `trusting`.
     """
 
     def __init__(self, run: str, *, checkpoint: str = "best", batch_size: int = 64, device: str = "auto") -> None:
@@ -112,25 +111,24 @@ class RunTeacher(OnlineTeacher):
 
 def _student_config(run: Path) -> dict[str, Any]:
     """The student's ``class_path`` and ``init_args`` in a run's config.yaml."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise InputError("no config.yaml there, expected the folder of a run", run)
+    student = read_run_config(run, "model", "student")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        student = config["model"]["student"]
         return {"class_path": str(student["class_path"]), "init_args": dict(student.get("init_args") or {})}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError("has no model.student with a class_path, expected the config.yaml of a run", path) from error
+    except (KeyError, TypeError, ValueError) as error:
+        message = "has no model.student with a class_path, expected the config.yaml of a run"
+        raise InputError(message, run / "config.yaml") from error
 
 
 def _build(student: dict[str, Any], run: str) -> TextEncoder:
     """The student as it was before training; a wrong option is an InputError."""
-    module, _, name = str(moved(student["class_path"])).rpartition(".")
+    module, _, name = student["class_path"].rpartition(".")
     try:
+        kind = getattr(import_module(module), name)
+        if not (isinstance(kind, type) and issubclass(kind, TextEncoder)):
+            raise InputError(f"the student of the run is a {name}, expected a TextEncoder", run)
         with torch.random.fork_rng(devices=[]):  # weights that are overwritten must not move the run's random numbers
-            built = getattr(import_module(module), name)(**student["init_args"])
+            return kind(**student["init_args"])
+    except InputError:
+        raise
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"cannot build the student of the run: {str(error).splitlines()[0]}", run) from error
-    if not isinstance(built, TextEncoder):
-        raise InputError(f"the student of the run is a {name}, expected a TextEncoder", run)
-    return built

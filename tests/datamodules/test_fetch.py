@@ -203,6 +203,22 @@ def test_no_file_leaves_the_folder(clients, registry: Path, cache: Path, name: s
     assert not Path("/tmp/evil.txt").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["../../../outside", "/etc/passwd"])
+def test_no_link_leaves_the_folder(clients, registry: Path, cache: Path, kind: bytes, target: str) -> None:
+    package = module.PACKAGES["words"]
+    path = registry / package.file
+    with tarfile.open(path, "w:gz") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = kind, target
+        tar.addfile(link)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    module.PACKAGES["words"] = Package(package.kind, "words", package.version, package.file, sha256, "MIT", 1)
+    with pytest.raises(InputError, match="outside|absolute|cannot unpack"):
+        fetch("words")
+    assert left(cache) == []
+
+
 def test_an_archive_that_is_none(clients, registry: Path, cache: Path) -> None:
     path = registry / "words-1.0.tgz"
     path.write_bytes(b"no archive")

@@ -18,12 +18,12 @@ from foundations.files import (
     read_columns,
     read_json,
     read_text,
-    read_yaml,
     remove_unfinished,
     scan_lines,
     write_json,
     write_whole,
 )
+from foundations.yaml_files import read_yaml
 
 
 def test_lines_come_with_numbers_and_offsets(tmp_path):
@@ -169,23 +169,3 @@ def test_a_value_error_becomes_an_input_error_once():
         raise ValueError("n is 0")
     with pytest.raises(InputError, match=r"^y:1: wrong$"), as_input_error("--n: "):
         raise InputError("wrong", "y", 1)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a: [1\nb: 2\n", r"settings.yaml:2: invalid YAML"),
-        ("a: \x07\n", r"settings.yaml: invalid YAML"),
-        ("- a\n", r"settings.yaml: expected YAML with keys and values"),
-    ],
-)
-def test_yaml_that_cannot_be_used(tmp_path, content, message):
-    path = tmp_path / "settings.yaml"
-    path.write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_yaml(path)
-
-
-def test_yaml(tmp_path):
-    (tmp_path / "settings.yaml").write_text("a: {b: [1, x]}\n")
-    assert read_yaml(tmp_path / "settings.yaml") == {"a": {"b": [1, "x"]}}

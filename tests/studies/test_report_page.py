@@ -354,3 +354,28 @@ def test_the_page_escapes_names(tmp_path, script):
     page = (folder / "report" / "index.html").read_text()
     assert "<h1>A &lt;study&gt; &amp; more</h1>" in page
     assert "<i>" not in page
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_the_page_of_plain_runs_with_markup_in_everything(tmp_path, script, finished_run):
+    """Two runs of train.py without noise; names, options, queries and versions hold markup."""
+    for name in ("a", f"b{EVIL.replace('/', '')}"):
+        folder = tmp_path / "runs" / name
+        shutil.copytree(finished_run, folder)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["seed_everything"] = int(name == "a")
+        config["model"]["student"]["init_args"]["model"] = config["data"]["class_path"] = EVIL
+        config["model"]["strategy"] = {"class_path": f"x.{EVIL}", "init_args": {"option": EVIL}}
+        config["model"]["teacher"]["init_args"]["model"] = EVIL
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        for file in ("per_query.json", "environment.json"):
+            content = (folder / file).read_text()
+            (folder / file).write_text(content.replace('"maji"', json.dumps(EVIL)).replace('"train.py"', f'"{EVIL}"'))
+    done = script("report.py", tmp_path / "runs", "--title", EVIL, "--question", EVIL)
+    assert done.status == 0, done.err
+    page = (tmp_path / "runs" / "report" / "index.html").read_text()
+    assert "alert(1)" in page
+    assert EVIL not in page
+    assert re.findall(r"<script[^&]*?>", page) == ["<script>"], "the page's own"

@@ -409,7 +409,7 @@ def test_what_a_run_was_trained_on_is_read_from_its_configuration(folder: Path, 
 
     def refuse(data: dict) -> None:
         config.write_text(yaml.safe_dump({"data": data}))
-        refuse_trained_images(config, tested)
+        refuse_trained_images(config.parent, tested)
 
     refuse({"class_path": path, "init_args": own})  # 301 was left out
     refuse({"class_path": "datamodules.tsv.TSVDataModule", "init_args": {"root": "nowhere"}})

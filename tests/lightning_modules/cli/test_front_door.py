@@ -69,7 +69,7 @@ def test_resume(words, resume):
 
 
 def test_resume_reads_the_folder_and_no_defaults(tmp_path):
-    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "config.yaml").write_text("model: {}\n")
     for words in (["--resume", str(tmp_path)], [f"--resume={tmp_path}"]):
         parsed = parse([*words, "--model.lr", "1"])
         assert parsed.resume == str(tmp_path)

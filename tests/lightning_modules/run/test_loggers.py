@@ -145,6 +145,20 @@ def test_names():
         parse_names("csv,tensorbord")
 
 
+def test_the_variables_of_wandb_are_obeyed(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_RUN_ID", "my-id")
+    monkeypatch.setenv("WANDB_NAME", "my name")
+    (logger,) = make_loggers("wandb", tmp_path)
+    assert (logger.version, logger.name) == ("my-id", "potstill")
+    assert logger._wandb_init["name"] == "my name"
+    assert not (tmp_path / "wandb_id").exists()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert make_loggers("wandb", tmp_path / "off") == []
+    assert [type(each).__name__ for each in make_loggers("csv,wandb", tmp_path)] == ["CSVLogger"]
+    assert not (tmp_path / "off").exists()
+
+
 def test_loggers_in_their_order(tmp_path):
     kinds = [type(logger).__name__ for logger in make_loggers("csv,tensorboard", tmp_path)]
     assert kinds == ["CSVLogger", "TensorBoardLogger"]
