@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
-from lightning_modules.cli.front_door import Arguments
+from lightning_modules.cli.front_door import CONFIGS, Arguments
 from lightning_modules.cli.help import OPTIONS
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
@@ -155,7 +155,10 @@ class PotstillCLI(LightningCLI):
             raise InputError(reason(str(error))) from error
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
-        """Build the trainer with our callbacks and loggers, after the data were read."""
+        """Build the trainer with our callbacks and loggers, after the data were read.
+
+        Its ``default_root_dir`` is the run folder: a SLURM job starts from any ``hpc_ckpt_*.ckpt`` that lies there.
+        """
         config = self.config_init
         self.datamodule: LightningDataModule
         self.datamodule.seed = self.seed
@@ -164,7 +167,8 @@ class PotstillCLI(LightningCLI):
         options: dict[str, Any] = {"enable_progress_bar": shows_bar and sys.stdout.isatty()}
         callbacks: list[Callback] = [self.evaluation, *(progress_callbacks() if shows_bar else [])]
         if self.evaluate_only:
-            return super().instantiate_trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
+            options |= {"logger": False, "enable_checkpointing": False, "default_root_dir": CONFIGS}
+            return super().instantiate_trainer(callbacks=callbacks, **options)
         parse_names(config["logger"])
         # On every rank, as there is no barrier yet: one makes what is missing, under a lock, and the others wait.
         self.datamodule.prepare_data()
@@ -177,8 +181,8 @@ class PotstillCLI(LightningCLI):
         own = config["trainer"].get("callbacks") or []
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
-        logger = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
-        return super().instantiate_trainer(callbacks=callbacks, logger=logger, **options)
+        options["logger"] = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
+        return super().instantiate_trainer(callbacks=callbacks, default_root_dir=self.folder, **options)
 
     def _read_images(self) -> None:
         """Refuse a teacher that does not fit, and let one of images encode: damaged files have no folder yet."""

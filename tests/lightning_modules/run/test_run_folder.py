@@ -240,3 +240,18 @@ def test_a_damaged_checkpoint_is_refused_and_the_folder_left_alone(finished_run,
     assert done.status == 2
     assert "last.ckpt: cannot be read as a checkpoint" in done.err
     assert config.read_text().endswith("# as it was\n")
+
+
+def test_a_job_starts_from_no_other_runs_weights(script, tiny_config, tmp_path, monkeypatch):
+    """What Lightning writes, or looks for, where it is told nothing else is in the run folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("SLURM_JOB_ID", "5"), ("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "job")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    words = ["--strategy", "mse", "--output", "out", "--name", "run", "--logger", "none", "--trainer.max_epochs", "1"]
+    callback = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename=own"]
+    done = script("train.py", "--config", tiny_config, *words, *callback)
+    assert done.status == 0, done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "out"}
+    assert (tmp_path / "out" / "run-5" / "checkpoints" / "own.ckpt").is_file()
+    assert script("evaluate.py", "out/run-5").status == 0
