@@ -19,9 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.base import PairsDataModule
 from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
+from foundations.errors import InputError
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.names import LOSS, moved
+from lightning_modules.step_values import RunningMeans
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -238,6 +240,14 @@ class DistillationModule(LightningModule):
         teacher = self.teacher_in_space
         return self(texts, tokens, side) if self.siamese else teacher.encode(texts, tokens, self.device, side)
 
+    def on_train_start(self) -> None:
+        """Take rates and weight decay from the options: a checkpoint has brought those of the run before."""
+        schedule: Any = self.lr_schedulers()
+        for number, (group, (rate, decay)) in enumerate(zip(schedule.optimizer.param_groups, self.rates, strict=True)):
+            schedule.base_lrs[number] = group["initial_lr"] = rate
+            group["lr"] = rate * schedule.lr_lambdas[number](schedule.last_epoch)
+            group["weight_decay"] = decay
+
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Start the means of the logs again where the last batch was a point of theirs."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -270,6 +280,14 @@ class DistillationModule(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
 
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """As torch's; weights that do not fit are an InputError."""
+        try:
+            return super().load_state_dict(*args, **options)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"the weights in the checkpoint do not fit the options: {reason}") from error
+
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
         """As Lightning's; the checkpoint may have class paths of before the modules had folders."""
@@ -281,7 +299,9 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
-        return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+        built = build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+        self.rates = [(group["initial_lr"], group["weight_decay"]) for group in built["optimizer"].param_groups]
+        return built
 
 
 def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
@@ -293,39 +313,6 @@ def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
             "the mean of a text (docs/strategies.md); give it a term on pooled vectors, by a pooled_weight above 0 or "
             "by mse in a weighted_sum, or search with --model.score maxsim"
         )
-
-
-class RunningMeans:
-    """Means of named scalars over the steps since a point; adding to them does not wait for the device."""
-
-    def __init__(self) -> None:
-        self.point = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def start_at(self, point: int) -> None:
-        """Begin again, unless it is still the point that they began at."""
-        if point != self.point:
-            self.point, self.sums, self.counts = point, {}, {}
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Count the values of one step, detached."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, Tensor]:
-        """Name -> mean over the steps that had the value."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {"point": self.point, "sums": {k: float(v) for k, v in self.sums.items()}, "counts": dict(self.counts)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.point, self.counts = state["point"], dict(state["counts"])
-        self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
 
 
 def teacher_texts(

@@ -27,9 +27,9 @@ from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
-from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
+from lightning_modules.run.run_folder import RunFolder
+from lightning_modules.run.start import Start, find_start, flat, new_start
 from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
-from retrieval.results import is_finished
 from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -90,10 +90,14 @@ class PotstillCLI(LightningCLI):
     """
 
     folder: Path
-    """The run folder."""
+    """The run folder, which is locked until `close`."""
+
+    beginning: str | None
+    """How the run starts, where it goes on with another one or was asked to."""
 
     def __init__(self, arguments: Arguments, evaluate_only: bool = False) -> None:
         self.arguments, self.evaluate_only = arguments, evaluate_only
+        self.start: Start | None = None
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", f".*{message}")
         for name in QUIET_LOGGERS:
@@ -114,6 +118,14 @@ class PotstillCLI(LightningCLI):
             )
         except OptionError as error:
             raise explain(str(error), arguments.configs, arguments.cli) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        if self.start is not None:
+            self.start.close()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is ours: loggers, run folder, evaluation."""
@@ -139,11 +151,29 @@ class PotstillCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Choose the precision where nobody did; the run's config.yaml has it."""
+        """Choose the precision where nobody did, and look for a run to go on with; its config.yaml has both."""
         trainer = self.config["trainer"]
         if trainer["precision"] is None:
             student = self.config["model"]["student"]["class_path"]
             trainer["precision"] = default_precision(str(trainer["accelerator"]), student)
+        if not self.evaluate_only:
+            if trainer.get("default_root_dir") is not None:
+                warnings.warn("trainer.default_root_dir has no effect: it is the run folder", stacklevel=2)
+            self._find_start()
+
+    def _find_start(self) -> None:
+        """Look for a run to go on with, and keep to it where its checkpoint decides; a line says so."""
+        ours, now = self.arguments, flat(yaml.safe_load(self._dump()))
+        name = self.config["name"] or self.default_name()
+        self.start = start = find_start(ours.resume, ours.checkpoint, self.config["output"], name, now)
+        self.is_finished = start is not None and start.is_finished(now)
+        if start is None:
+            self.beginning = None if ours.resume is None else "there is no run of this name to go on with: a new one"
+            return
+        kept = start.without_effect(now, named=bool(ours.resume))
+        self.beginning = start.describe(now, kept)
+        for key in kept:
+            self.config[key] = start.before[key]
 
     def instantiate_classes(self) -> None:
         """Build everything; a wrong option is an InputError."""
@@ -176,7 +206,8 @@ class PotstillCLI(LightningCLI):
         self.evaluation.check(self.datamodule.collections, self.model.score)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self._read_images()
-        self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
+        self.start = self.start or new_start(config["output"], config["name"] or self.default_name())
+        self.folder = self.start.folder
         self.evaluation.large.folder = self.folder
         own = config["trainer"].get("callbacks") or []
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
@@ -192,11 +223,6 @@ class PotstillCLI(LightningCLI):
         data.check_teacher(self.model.teacher)
         if data.first_image() is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.model.prepare_teacher(data, True, self.evaluation.teacher_sides(data.collections))
-
-    def _choose_folder(self, output: str, name: str) -> Path:
-        if self.arguments.resume is None:
-            return new_run_folder(output, name)
-        return Path(self.arguments.resume or newest_run_folder(output, name))
 
     @property
     def seed(self) -> int:
@@ -220,8 +246,12 @@ class PotstillCLI(LightningCLI):
         ]
 
     def _run_folder(self) -> RunFolder:
-        text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"])
+        text = self._dump()
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"], self.start)
+
+    def _dump(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -229,17 +259,6 @@ class PotstillCLI(LightningCLI):
         folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the others may have named theirs later
         path = folder / "checkpoints" / "best.ckpt"
         return path if path.is_file() else None
-
-    @property
-    def start_checkpoint(self) -> Path | None:
-        """The checkpoint to resume from; None for a new run, or where none was written yet."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if self.arguments.resume is not None and path.is_file() else None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run that is to be resumed came to its end already."""
-        return self.arguments.resume is not None and is_finished(self.folder)
 
 
 def short_name(kind: str, class_path: str) -> str:

@@ -32,7 +32,8 @@ class Arguments:
 
     cli: list[str] = field(default_factory=list)  # what the LightningCLI parses
     configs: list[Path] = field(default_factory=list)  # in the order in which they are read
-    resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, None a new run
+    resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, if any; None a new run
+    checkpoint: str | None = None  # the one to go on from; None is the one with the most steps
     completion: str | None = None  # the shell for which to print a completion script
 
 
@@ -52,7 +53,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
         if kind in SHORT_NAMES and action == "help":
             return Arguments([f"--{full_key(key)}={class_path(kind, _given(key, value))}"])
         if key == "resume":
-            parsed.resume = value or ""
+            parsed.resume = "" if value in (None, "auto") else value
+        elif key == "from":
+            parsed.checkpoint = _given(key, value)
         elif key == "print_shtab":
             parsed.completion = _given(key, value)
         elif key == "config":

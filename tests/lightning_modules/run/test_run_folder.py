@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from foundations.errors import InputError
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
-from retrieval.results import is_finished
+from lightning_modules.run.run_folder import RunFolder
 
 METRICS = ["map", "ndcg@10", "precision@1"]
 
@@ -26,7 +24,7 @@ def test_files(finished_run):
     assert names == {
         "checkpoints", "config.yaml", "csv", "curves.png", "diagnostics.json", "environment.json", "history.json",
         "lengths.png", "metrics.json", "per_query.json", "results.png", "test.pooled.run", "test.qrels",
-        "test.bm25_english.run", "test.hybrid.run",  # BM25 of the queries as they are finds nothing here
+        ".run.lock", "test.bm25_english.run", "test.hybrid.run",  # BM25 of the queries as they are finds nothing here
     }  # fmt: skip
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -174,29 +172,6 @@ def test_a_finished_run_is_left_as_it_is(script, finished_run, tmp_path):
     assert done.err == f"{folder}: this run is finished, there is nothing to resume\n"
     assert "distilled student" in done.out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-def test_folders_are_numbered(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for expected in ("a", "a-2", "a-3"):
-        folder = new_run_folder(str(tmp_path), "a")
-        assert folder == tmp_path / expected
-        assert not folder.exists()
-        folder.mkdir()
-        assert newest_run_folder(str(tmp_path), "a") == folder
-    with pytest.raises(InputError, match="no such run to resume"):
-        newest_run_folder(str(tmp_path), "b")
-
-
-def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    folder = new_run_folder(str(tmp_path), "a")
-    assert folder == tmp_path / "a-17"
-    folder.mkdir()
-    assert new_run_folder(str(tmp_path), "a") == newest_run_folder(str(tmp_path), "a") == folder
-    (folder / "metrics.json").write_text("{}")
-    assert is_finished(folder)
-    assert new_run_folder(str(tmp_path), "a") == tmp_path / "a-17-2"
 
 
 def test_rows_to_compare_with_can_be_left_out(script, tiny_config, tmp_path):
