@@ -23,7 +23,7 @@ from foundations.errors import InputError
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.names import LOSS, moved
-from lightning_modules.step_values import RunningMeans
+from lightning_modules.step_values import FiniteValues, RunningMeans
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -117,6 +117,7 @@ class DistillationModule(LightningModule):
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
+        self.finite = FiniteValues()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
         self.space = Whitening(shrinkage) if space == "whitened" else None
 
@@ -216,6 +217,7 @@ class DistillationModule(LightningModule):
         """The sum of the strategy's terms for one batch of pairs."""
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
+        self.finite.check(student.pooled, "student's output", batch, self.global_step)
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(
@@ -227,6 +229,7 @@ class DistillationModule(LightningModule):
             )
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
+        self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
         for means in (self.since_log, self.since_validation):
             means.add(values)
@@ -256,11 +259,13 @@ class DistillationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.finite.settle()
             self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
             self.since_validation.start_at(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the means, so that a resumed run goes on with them."""
+        """Keep the means, so that a resumed run goes on with them; the steps up to here were finite."""
+        self.finite.settle()
         checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
@@ -29,7 +30,13 @@ from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder
 from lightning_modules.run.start import Start, find_start, flat, new_start
-from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
+from lightning_modules.run.trainer import (
+    Checkpoint,
+    StepSeed,
+    WholeCheckpoints,
+    default_precision,
+    progress_callbacks,
+)
 from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -213,6 +220,10 @@ class PotstillCLI(LightningCLI):
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
         options["logger"] = config["trainer"].get("logger") or make_loggers(config["logger"], self.folder) or False
+        own_plugins = config["trainer"].get("plugins") or []
+        own_plugins = own_plugins if isinstance(own_plugins, list) else [own_plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in own_plugins):
+            options["plugins"] = [*own_plugins, WholeCheckpoints()]
         return super().instantiate_trainer(callbacks=callbacks, default_root_dir=self.folder, **options)
 
     def _read_images(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from foundations.errors import StoppedError
 from lightning_modules.cli.front_door import parse
 from lightning_modules.cli.help import completion_script, short_help
 
@@ -22,10 +23,16 @@ def train(arguments: list[str]) -> None:
         print(completion_script(parsed.completion))
         return
     from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.run.start import furthest
+    from lightning_modules.step_values import NotFiniteError
 
     cli = PotstillCLI(parsed)
     try:
         _train(cli)
+    except NotFiniteError as error:
+        last = furthest(cli.folder, None)[:2]
+        after = f"the last checkpoint is {last[0]} at step {last[1]}; go on from it with" if last[0] else "start with"
+        raise StoppedError(f"{error}\n{after} a lower --model.lr, or without these pairs") from error
     finally:
         cli.close()
 

@@ -212,7 +212,7 @@ def _start(folder: Path, release: Callable[[], None], checkpoint: str | None, no
     try:
         start = Start(folder, release, _config(folder))
         if not start.is_finished(now):
-            start.checkpoint, start.step, start.damaged = _furthest(folder, checkpoint)
+            start.checkpoint, start.step, start.damaged = furthest(folder, checkpoint)
         if start.checkpoint is not None:
             _check_fits(start, now)
     except BaseException:
@@ -231,8 +231,8 @@ def _check_fits(start: Start, now: Config) -> None:
         raise InputError(f"model.embedding_lr is {rates[0]}, but was {rates[1]}: {frozen}", start.folder)
 
 
-def _furthest(folder: Path, name: str | None) -> tuple[Path | None, int, tuple[Path, ...]]:
-    """The checkpoint with the most steps, or the one with that name; its steps; and those that are damaged."""
+def furthest(folder: Path, name: str | None) -> tuple[Path | None, int, tuple[Path, ...]]:
+    """The checkpoint with the most steps (`best` was written after a validation), or the one with that name; its steps; and those that are damaged."""
     steps: dict[Path, int] = {}
     damaged: dict[Path, InputError] = {}
     for path in checkpoints_in(folder):
@@ -248,7 +248,7 @@ def _furthest(folder: Path, name: str | None) -> tuple[Path | None, int, tuple[P
             stems = ", ".join(each.stem for each in steps) or "a run with a checkpoint"
             raise InputError(f"--from is {name!r}, expected {stems}", folder)
         return path, steps[path], tuple(damaged)
-    furthest = max(steps, key=lambda path: (steps[path], path.stem == "last"), default=None)
+    furthest = max(steps, key=lambda path: (steps[path], path.stem == "best"), default=None)
     if damaged:
         sound = f"--resume {folder} --from {furthest.stem} goes on at step {steps[furthest]}" if furthest else ""
         raise InputError(f"{next(iter(damaged.values()))}; {sound or 'no other one is there: start a new run'}")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lightning_modules.evaluation.callback import RetrievalEvaluation
@@ -230,3 +231,31 @@ def test_a_job_starts_from_no_other_runs_weights(script, tiny_config, tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "out"}
     assert (tmp_path / "out" / "run-5" / "checkpoints" / "own.ckpt").is_file()
     assert script("evaluate.py", "out/run-5").status == 0
+
+
+def test_a_refused_resume_changes_nothing_and_an_accepted_one_takes_its_options(script, finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["TSVDataModule"]["batches"] = 4  # as if it had been written in mid-epoch
+    torch.save(content, last)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = ["--resume", folder, "--trainer.max_epochs", "3", "--logger", "none"]
+    done = script("train.py", *words, "--data.batch_size", "5")
+    assert (done.status, "cannot resume in mid-epoch" in done.err) == (2, True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "checkpoints" / "last.ckpt").write_bytes((finished_run / "checkpoints" / "last.ckpt").read_bytes())
+    done = script("train.py", *words, "--model.lr", "0.5", "--model.weight_decay", "0.1", "--name", "b")
+    assert done.status == 0, done.err
+    assert f"{folder}: goes on at step 20 with " in done.err
+    assert "model.lr 0.5 (was 0.003)" in done.err
+    assert "; without effect here: name" in done.err
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["model"]["lr"], config["name"], config["trainer"]["max_epochs"]) == (0.5, "run", 3)
+    content = torch.load(last, weights_only=True)
+    assert content["global_step"] == 28
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.5}
+    assert groups[0]["lr"] == pytest.approx(0.5 * 2 / 28)
+    assert max(group["weight_decay"] for group in groups) == 0.1
+    assert load(folder, "history.json")[-1]["step"] == 30

@@ -123,7 +123,7 @@ def test_a_job_that_is_started_again_goes_on_by_itself_with_its_own_run(tmp_path
 
 
 def test_the_checkpoint_with_the_most_steps_so_that_no_better_one_is_replaced(tmp_path, find):
-    run = make_run(tmp_path / "a", last=4, best=4)
+    run = make_run(tmp_path / "a", last=4, best=3)
     steps = [find(str(run))]
     for name, step in (("checkpoints/best.ckpt", 6), ("hpc_ckpt_1.ckpt", 7)):
         steps[-1].release()
