@@ -232,7 +232,10 @@ def _check_fits(start: Start, now: Config) -> None:
 
 
 def furthest(folder: Path, name: str | None) -> tuple[Path | None, int, tuple[Path, ...]]:
-    """The checkpoint with the most steps (`best` was written after a validation), or the one with that name; its steps; and those that are damaged."""
+    """The checkpoint with the most steps, or the one with that name; its steps; and those that are damaged.
+
+    Of two with the same weights ``best`` counts, which was written after the validation.
+    """
     steps: dict[Path, int] = {}
     damaged: dict[Path, InputError] = {}
     for path in checkpoints_in(folder):
