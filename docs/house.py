@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """The folders from the ground up: one imports those below it and itself. The scripts stand on top."""
 
 INNER_FLOORS: tuple[tuple[str, ...], ...] = (
-    ("names", "models", "lightning_private", "vectors"),
+    ("names", "models", "lightning_private", "vectors", "step_values"),
     ("students",),
     ("teachers",),
     ("distillation", "listed"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from foundations.errors import InputError
+from foundations.errors import InputError, StoppedError
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +53,9 @@ def run_main(name: str, command: Callable[[list[str]], int | None], arguments: S
     except InputError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except StoppedError as error:
+        print(f"{name}: stopped: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)

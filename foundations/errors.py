@@ -23,6 +23,10 @@ class InputError(ValueError):
         self.line = line or None
 
 
+class StoppedError(RuntimeError):
+    """A run cannot go on, though nothing that the user gave was wrong; scripts print it and exit with status 1."""
+
+
 @contextmanager
 def as_input_error(prefix: str = "", path: str | Path | None = None) -> Iterator[None]:
     """Turn a ValueError, such as a constructor raises over an option, into an `InputError` for the user.

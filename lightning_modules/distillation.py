@@ -19,10 +19,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.base import PairsDataModule
 from datamodules.pairs import PairBatch
 from foundations.checks import check_choice, check_number
+from foundations.errors import InputError
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
+from lightning_modules.step_values import FiniteValues, RunningMeans
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -114,6 +116,7 @@ class DistillationModule(LightningModule):
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
+        self.finite = FiniteValues()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
         self.space = Whitening(shrinkage) if space == "whitened" and not siamese else None
 
@@ -213,6 +216,7 @@ class DistillationModule(LightningModule):
         """The sum of the strategy's terms for one batch of pairs."""
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
+        self.finite.check(student.pooled, "student's output", batch, self.global_step)
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(
@@ -224,6 +228,7 @@ class DistillationModule(LightningModule):
             )
         terms: dict[str, Tensor] = self.distillation(student, teacher)
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
+        self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
         for means in (self.since_log, self.since_validation):
             means.add(values)
@@ -237,6 +242,14 @@ class DistillationModule(LightningModule):
         teacher = self.teacher_in_space
         return self(texts, tokens, side) if self.siamese else teacher.encode(texts, tokens, self.device, side)
 
+    def on_train_start(self) -> None:
+        """Take rates and weight decay from the options: a checkpoint has brought those of the run before."""
+        schedule: Any = self.lr_schedulers()
+        for number, (group, (rate, decay)) in enumerate(zip(schedule.optimizer.param_groups, self.rates, strict=True)):
+            schedule.base_lrs[number] = group["initial_lr"] = rate
+            group["lr"] = rate * schedule.lr_lambdas[number](schedule.last_epoch)
+            group["weight_decay"] = decay
+
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Start the means of the logs again where the last batch was a point of theirs."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -245,11 +258,13 @@ class DistillationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.finite.settle()
             self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
             self.since_validation.start_at(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the means, so that a resumed run goes on with them."""
+        """Keep the means, so that a resumed run goes on with them; the steps up to here were finite."""
+        self.finite.settle()
         checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -269,6 +284,14 @@ class DistillationModule(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """As `validation_step`."""
 
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """As torch's; weights that do not fit are an InputError."""
+        try:
+            return super().load_state_dict(*args, **options)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"the weights in the checkpoint do not fit the options: {reason}") from error
+
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
         """As Lightning's, with today's class paths; an InputError if it names code from elsewhere (`trusting`)."""
@@ -279,7 +302,9 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate of its own for the token tables, and a schedule by steps."""
-        return build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+        built = build_optimiser(self, int(self.trainer.estimated_stepping_batches))
+        self.rates = [(group["initial_lr"], group["weight_decay"]) for group in built["optimizer"].param_groups]
+        return built
 
 
 def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
@@ -291,39 +316,6 @@ def warn_of_lengths(strategy: DistillationStrategy, score: Scoring) -> None:
             "the mean of a text (docs/strategies.md); give it a term on pooled vectors, by a pooled_weight above 0 or "
             "by mse in a weighted_sum, or search with --model.score maxsim"
         )
-
-
-class RunningMeans:
-    """Means of named scalars over the steps since a point; adding to them does not wait for the device."""
-
-    def __init__(self) -> None:
-        self.point = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def start_at(self, point: int) -> None:
-        """Begin again, unless it is still the point that they began at."""
-        if point != self.point:
-            self.point, self.sums, self.counts = point, {}, {}
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Count the values of one step, detached."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, Tensor]:
-        """Name -> mean over the steps that had the value."""
-        return {name: total / self.counts[name] for name, total in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {"point": self.point, "sums": {k: float(v) for k, v in self.sums.items()}, "counts": dict(self.counts)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.point, self.counts = state["point"], dict(state["counts"])
-        self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
 
 
 def teacher_texts(

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, Namespace, get_loader, set_loader, set_p
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import PairsDataModule
@@ -22,7 +23,7 @@ from foundations.errors import InputError, as_input_error
 from foundations.yaml_files import check_yaml
 from lightning_modules.cli.checks import check_callbacks, check_place, check_precision, check_seed
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
-from lightning_modules.cli.front_door import Arguments
+from lightning_modules.cli.front_door import CONFIGS, Arguments
 from lightning_modules.cli.help import OPTIONS
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
@@ -30,9 +31,15 @@ from lightning_modules.models.trust import guarded, guarding
 from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
-from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
-from lightning_modules.run.trainer import Checkpoint, StepSeed, default_precision, progress_callbacks
-from retrieval.results import is_finished
+from lightning_modules.run.run_folder import RunFolder
+from lightning_modules.run.start import Start, find_start, flat, new_start
+from lightning_modules.run.trainer import (
+    Checkpoint,
+    StepSeed,
+    WholeCheckpoints,
+    default_precision,
+    progress_callbacks,
+)
 from strategies import STRATEGIES
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -102,10 +109,14 @@ class PotstillCLI(LightningCLI):
     """
 
     folder: Path
-    """The run folder."""
+    """The run folder, which is locked until `close`."""
+
+    beginning: str | None
+    """How the run starts, where it goes on with another one or was asked to."""
 
     def __init__(self, arguments: Arguments, evaluate_only: bool = False) -> None:
         self.arguments, self.evaluate_only = arguments, evaluate_only
+        self.start: Start | None = None
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", f".*{message}")
         for name in QUIET_LOGGERS:
@@ -127,6 +138,14 @@ class PotstillCLI(LightningCLI):
                 )
         except OptionError as error:
             raise explain(str(error), arguments.configs, arguments.cli) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        if self.start is not None:
+            self.start.close()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is ours: loggers, run folder, evaluation."""
@@ -161,11 +180,29 @@ class PotstillCLI(LightningCLI):
                 check_place(self.config["output"], self.config["name"])
 
     def before_instantiate_classes(self) -> None:
-        """Choose the precision where nobody did; the run's config.yaml has it."""
+        """Choose the precision where nobody did, and look for a run to go on with; its config.yaml has both."""
         trainer = self.config["trainer"]
         if trainer["precision"] is None:
             student = self.config["model"]["student"]["class_path"]
             trainer["precision"] = default_precision(str(trainer["accelerator"]), student)
+        if not self.evaluate_only:
+            if trainer.get("default_root_dir") is not None:
+                warnings.warn("trainer.default_root_dir has no effect: it is the run folder", stacklevel=2)
+            self._find_start()
+
+    def _find_start(self) -> None:
+        """Look for a run to go on with, and keep to it where its checkpoint decides; a line says so."""
+        ours, now = self.arguments, flat(yaml.safe_load(self._dump()))
+        name = self.config["name"] or self.default_name()
+        self.start = start = find_start(ours.resume, ours.checkpoint, self.config["output"], name, now)
+        self.is_finished = start is not None and start.is_finished(now)
+        if start is None:
+            self.beginning = None if ours.resume is None else "there is no run of this name to go on with: a new one"
+            return
+        kept = start.without_effect(now, named=bool(ours.resume))
+        self.beginning = start.describe(now, kept)
+        for key in kept:
+            self.config[key] = start.before[key]
 
     def instantiate_classes(self) -> None:
         """Build everything; a wrong option is an InputError."""
@@ -177,7 +214,10 @@ class PotstillCLI(LightningCLI):
             raise InputError(reason(str(error))) from error
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
-        """Build the trainer with our callbacks and loggers, after the data were read."""
+        """Build the trainer with our callbacks and loggers, after the data were read.
+
+        Its ``default_root_dir`` is the run folder: a SLURM job starts from any ``hpc_ckpt_*.ckpt`` that lies there.
+        """
         config = self.config_init
         self.datamodule: LightningDataModule
         self.datamodule.seed = self.seed
@@ -186,7 +226,8 @@ class PotstillCLI(LightningCLI):
         options: dict[str, Any] = {"enable_progress_bar": shows_bar and sys.stdout.isatty()}
         callbacks: list[Callback] = [self.evaluation, *(progress_callbacks() if shows_bar else [])]
         if self.evaluate_only:
-            return self._trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **options)
+            options |= {"logger": False, "enable_checkpointing": False, "default_root_dir": CONFIGS}
+            return self._trainer(callbacks=callbacks, **options)
         names = parse_names(config["logger"])
         # On every rank, as there is no barrier yet: one makes what is missing, under a lock, and the others wait.
         self.datamodule.prepare_data()
@@ -194,14 +235,19 @@ class PotstillCLI(LightningCLI):
         self.evaluation.check(self.datamodule.collections, self.model.score)
         self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
         self._read_images()
-        self.folder = self._choose_folder(config["output"], config["name"] or self.default_name())
+        self.start = self.start or new_start(config["output"], config["name"] or self.default_name())
+        self.folder = self.start.folder
         self.evaluation.large.folder = self.folder
         own, logger = config["trainer"].get("callbacks") or [], config["trainer"].get("logger") or False
         own = own if isinstance(own, list) else [own]
         check_callbacks(own, bool(logger or names), self.evaluation.metrics, self.datamodule.collections)
         callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
-        trainer = self._trainer(callbacks=callbacks, logger=logger, **options)
+        own_plugins = config["trainer"].get("plugins") or []
+        own_plugins = own_plugins if isinstance(own_plugins, list) else [own_plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in own_plugins):
+            options["plugins"] = [*own_plugins, WholeCheckpoints()]
+        trainer = self._trainer(callbacks=callbacks, logger=logger, default_root_dir=self.folder, **options)
         trainer.loggers = trainer.loggers or make_loggers(config["logger"], self.folder)  # they make the run folder
         return trainer
 
@@ -219,11 +265,6 @@ class PotstillCLI(LightningCLI):
         data.check_teacher(self.model.teacher)
         if data.first_image() is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.model.prepare_teacher(data, True, self.evaluation.teacher_sides(data.collections))
-
-    def _choose_folder(self, output: str, name: str) -> Path:
-        if self.arguments.resume is None:
-            return new_run_folder(output, name)
-        return Path(self.arguments.resume or newest_run_folder(output, name))
 
     @property
     def seed(self) -> int:
@@ -247,8 +288,12 @@ class PotstillCLI(LightningCLI):
         ]
 
     def _run_folder(self) -> RunFolder:
-        text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"])
+        text = self._dump()
+        return RunFolder(self.folder, yaml.safe_load(text), text, self.evaluation, self.config["plots"], self.start)
+
+    def _dump(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -256,17 +301,6 @@ class PotstillCLI(LightningCLI):
         folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the others may have named theirs later
         path = folder / "checkpoints" / "best.ckpt"
         return path if path.is_file() else None
-
-    @property
-    def start_checkpoint(self) -> Path | None:
-        """The checkpoint to resume from; None for a new run, or where none was written yet."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if self.arguments.resume is not None and path.is_file() else None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run that is to be resumed came to its end already."""
-        return self.arguments.resume is not None and is_finished(self.folder)
 
 
 def short_name(kind: str, class_path: str) -> str:

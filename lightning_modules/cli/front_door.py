@@ -33,7 +33,8 @@ class Arguments:
 
     cli: list[str] = field(default_factory=list)  # what the LightningCLI parses
     configs: list[Path] = field(default_factory=list)  # in the order in which they are read
-    resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, None a new run
+    resume: str | None = None  # the run folder to go on with; "" is the newest one of that name, if any; None a new run
+    checkpoint: str | None = None  # the one to go on from; None is the one with the most steps
     completion: str | None = None  # the shell for which to print a completion script
     trust: bool = False  # whether run folders may name any code
 
@@ -48,13 +49,12 @@ def parse(arguments: Sequence[str]) -> Arguments:
     chosen: dict[str, str] = {}
     options: list[str] = []
     for key, value, option in split_options(arguments):
-        kind, _, action = key.partition(".")
-        if key == "help_all":
-            return Arguments(["--help"])
-        if kind in SHORT_NAMES and action == "help":
-            return Arguments([f"--{full_key(key)}={class_path(kind, _given(key, value))}"])
+        if asked := _help_of(key, value):
+            return Arguments([asked])
         if key == "resume":
-            parsed.resume = value or ""
+            parsed.resume = "" if value in (None, "auto") else value
+        elif key == "from":
+            parsed.checkpoint = _given(key, value)
         elif key == "print_shtab":
             parsed.completion = _given(key, value)
         elif key == "trust":
@@ -77,6 +77,14 @@ def parse(arguments: Sequence[str]) -> Arguments:
         parsed.configs[:0] = [run_config(parsed.resume)] if parsed.resume else defaults
     parsed.cli = [*(f"--config={path}" for path in parsed.configs), *classes, *options]
     return parsed
+
+
+def _help_of(key: str, value: str | None) -> str | None:
+    """What to ask the parser for, where an option asks for help."""
+    kind, _, action = key.partition(".")
+    if kind in SHORT_NAMES and action == "help":
+        return f"--{full_key(key)}={class_path(kind, _given(key, value))}"
+    return "--help" if key == "help_all" else None
 
 
 def split_options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
+from foundations.errors import StoppedError
 from lightning_modules.cli.front_door import parse
 from lightning_modules.cli.help import completion_script, short_help
 from lightning_modules.models.trust import trusting
+
+if TYPE_CHECKING:
+    from lightning_modules.cli.cli import PotstillCLI
 
 
 def train(arguments: list[str]) -> None:
@@ -19,19 +24,29 @@ def train(arguments: list[str]) -> None:
         print(completion_script(parsed.completion))
         return
     from lightning_modules.cli.cli import PotstillCLI
-    from lightning_modules.models.files import read_weights
-    from lightning_modules.run.results import print_results
+    from lightning_modules.run.start import furthest
+    from lightning_modules.step_values import NotFiniteError
 
     with trusting(parsed.trust):
         cli = PotstillCLI(parsed)
-    if cli.is_finished:
-        print(f"{cli.folder}: this run is finished, there is nothing to resume", file=sys.stderr)
-    else:
-        if cli.start_checkpoint is not None:
-            read_weights(cli.start_checkpoint)  # a damaged one is an error before the run folder is written to
-        elif parsed.resume is not None:
-            print(f"{cli.folder}: no checkpoint was written yet, so the run starts again", file=sys.stderr)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.start_checkpoint, weights_only=True)
+    try:
+        _train(cli)
+    except NotFiniteError as error:
+        last = furthest(cli.folder, None)[:2]
+        after = f"the last checkpoint is {last[0]} at step {last[1]}; go on from it with" if last[0] else "start with"
+        raise StoppedError(f"{error}\n{after} a lower --model.lr, or without these pairs") from error
+    finally:
+        cli.close()
+
+
+def _train(cli: PotstillCLI) -> None:
+    from lightning_modules.run.results import print_results
+
+    if cli.beginning is not None and cli.trainer.is_global_zero:
+        print(f"{cli.folder}: {cli.beginning}", file=sys.stderr)
+    if not cli.is_finished:
+        start = cli.start.checkpoint if cli.start else None
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start, weights_only=True)
         best = cli.best_checkpoint
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=best, weights_only=True, verbose=False)
     if cli.trainer.is_global_zero:

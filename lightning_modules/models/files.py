@@ -47,13 +47,30 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is no checkpoint.
     """
+    weights: dict[str, Any] = read_checkpoint(path)["state_dict"]
+    return weights
+
+
+def read_checkpoint(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """A checkpoint as a whole, on the CPU; nothing in it is run.
+
+    Args:
+        path: the file.
+        needed: what it holds besides its weights.
+
+    Raises:
+        InputError: the file is no checkpoint, or lacks something.
+    """
     import torch
 
     try:
-        weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [name for name in ("state_dict", *needed) if name not in content]
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(f"cannot be read as a checkpoint ({type(error).__name__})", path) from error
-    return weights
+    if missing:
+        raise InputError(f"this is no checkpoint of a run: it has no {missing[0]}", path)
+    return content
 
 
 def folder_hash(folder: Path, modules: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -18,45 +17,13 @@ from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.lightning_private import data_of
 from lightning_modules.run.loggers import log_results
 from lightning_modules.run.plots import plot_curves, plot_groups, plot_rows
+from lightning_modules.run.start import Start, remove_of_slurm
 from retrieval.collection import Collection
-from retrieval.results import LEXICAL, Result, averages, by_language, is_finished, named, to_json
+from retrieval.results import LEXICAL, Result, averages, by_language, named, to_json
 from retrieval.trec import write_qrels, write_run
 from retrieval.views import views_of
 
 PACKAGES = ("potstill", "torch", "lightning", "transformers", "tokenizers", "pot", "torchmetrics", "wandb", "numpy")
-
-
-def new_run_folder(output: str, name: str) -> Path:
-    """A folder that does not exist yet: ``name``, or ``name-2`` and so on; it is not made here.
-
-    In a SLURM job the name has the job's id, and a job that was put back into the queue gets its folder again, unless
-    the run in it was finished.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    name, number = f"{name}-{job}" if job else name, 1
-    while is_finished(folder := _numbered(output, name, number)) or (not job and folder.exists()):
-        number += 1
-    return folder
-
-
-def newest_run_folder(output: str, name: str) -> Path:
-    """The folder that ``--resume`` without a value means.
-
-    Raises:
-        InputError: there is none.
-    """
-    job = os.environ.get("SLURM_JOB_ID")
-    for base in ([f"{name}-{job}"] if job else []) + [name]:
-        number, folder = 1, None
-        while (candidate := _numbered(output, base, number)).exists():
-            folder, number = candidate, number + 1
-        if folder is not None:
-            return folder
-    raise InputError("there is no such run to resume; start it without --resume", _numbered(output, name, 1))
-
-
-def _numbered(output: str, name: str, number: int) -> Path:
-    return Path(output) / (name if number == 1 else f"{name}-{number}")
 
 
 class RunFolder(Callback):
@@ -68,6 +35,7 @@ class RunFolder(Callback):
         config_yaml: the same as YAML, with its comments.
         evaluation: gives the results.
         plots: whether to draw ``results.png``, ``curves.png`` and ``groups.png``.
+        start: where the run starts; None is a new one.
     """
 
     def __init__(
@@ -77,22 +45,48 @@ class RunFolder(Callback):
         config_yaml: str,
         evaluation: RetrievalEvaluation,
         plots: bool = True,
+        start: Start | None = None,
     ) -> None:
         self.folder, self.config, self.config_yaml = folder, config, config_yaml
         self.evaluation, self.plots = evaluation, plots
+        self.start = start if start is not None and start.checkpoint is not None else None
         self.history: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ARG002
-        """Write what the run starts from."""
-        if stage == "fit" and trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with write_whole(self.folder / "config.yaml") as file:
-                file.write(self.config_yaml)
-            self._write_environment()
-            shares: dict[str, int] = getattr(data_of(trainer), "shares", {})
-            parts = {"pairs_in_an_epoch": shares} if shares else {}
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.config | parts)
+        """Write what a new run starts from.
+
+        Raises:
+            InputError: the processes of the run go on from different checkpoints.
+        """
+        chosen = str(self.start.checkpoint) if self.start else None
+        if stage == "fit" and trainer.strategy.broadcast(chosen) != chosen:
+            raise InputError("its processes chose different checkpoints: name the run, --resume DIR", self.folder)
+        if stage == "fit" and self.start is None:
+            self._write_beginning(trainer)
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Write what a run goes on with, now that its checkpoint was accepted."""
+        if self.start is not None:
+            if trainer.is_global_zero:
+                self.start.accept()
+            self._write_beginning(trainer)
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        """Remove what a signal of SLURM left behind that did not end the run."""
+        if trainer.is_global_zero:
+            remove_of_slurm(self.folder)
+
+    def _write_beginning(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_whole(self.folder / "config.yaml") as file:
+            file.write(self.config_yaml)
+        self._write_environment()
+        shares: dict[str, int] = getattr(data_of(trainer), "shares", {})
+        parts = {"pairs_in_an_epoch": shares} if shares else {}
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config | parts)
 
     def _write_environment(self) -> None:
         """Versions and command; those of a resumed run are added to those of the first part."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from importlib import import_module
@@ -12,9 +13,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from foundations.files import remove_unfinished, unfinished
 from lightning_modules.lightning_private import batches_started
 from lightning_modules.names import LOSS
+from lightning_modules.step_values import check_weights
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -110,6 +114,26 @@ class Checkpoint(ModelCheckpoint):
         moved = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         models = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": folder})
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new one.
+
+    One with weights that are not finite is not written.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
+        """See Lightning's ``CheckpointIO``.
+
+        Raises:
+            NotFiniteError: a weight is NaN or infinite.
+        """
+        check_weights(checkpoint["state_dict"], checkpoint["global_step"])
+        remove_unfinished(path)
+        with unfinished(path) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def progress_callbacks() -> list[Callback]:

@@ -62,7 +62,7 @@ OPTIONS = [
     (["--config", "/no/such.yaml"], "/no/such.yaml: no such config file"),
     (["--data.root", "/no/such/folder"], "/no/such/folder: no such folder, expected one with pairs.tsv"),
     (["--resume", "/no/such/run"], "/no/such/run: no config.yaml there, expected the folder of a run"),
-    (["--resume"], "there is no such run to resume"),
+    (["--from", "best"], "--from names a checkpoint to go on from: it needs --resume"),
     (["mse"], "unexpected argument 'mse': options begin with --"),
     (["--print_shtab", "fish"], "--print_shtab is 'fish', expected one of bash"),
     (["fit"], "unexpected argument 'fit': train.py fits and tests, leave out fit"),

@@ -63,7 +63,9 @@ def test_options_without_value_and_negative_numbers():
     assert cli[-3:] == ["--print_config", "--model.strategy.epsilon=-1", "--trainer.fast_dev_run=true"]
 
 
-@pytest.mark.parametrize(("words", "resume"), [("", None), ("--resume", ""), ("--resume --name a", "")])
+@pytest.mark.parametrize(
+    ("words", "resume"), [("", None), ("--resume", ""), ("--resume auto", ""), ("--resume --name a", "")]
+)
 def test_resume(words, resume):
     assert parse(words.split()).resume == resume
 

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from foundations.errors import InputError
 from lightning_modules.evaluation.callback import RetrievalEvaluation
-from lightning_modules.run.run_folder import RunFolder, new_run_folder, newest_run_folder
-from retrieval.results import is_finished
+from lightning_modules.run.run_folder import RunFolder
 
 METRICS = ["map", "ndcg@10", "precision@1"]
 
@@ -26,7 +25,7 @@ def test_files(finished_run):
     assert names == {
         "checkpoints", "config.yaml", "csv", "curves.png", "diagnostics.json", "environment.json", "history.json",
         "lengths.png", "metrics.json", "per_query.json", "results.png", "test.pooled.run", "test.qrels",
-        "test.bm25_english.run", "test.hybrid.run",  # BM25 of the queries as they are finds nothing here
+        ".run.lock", "test.bm25_english.run", "test.hybrid.run",  # BM25 of the queries as they are finds nothing here
     }  # fmt: skip
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -176,29 +175,6 @@ def test_a_finished_run_is_left_as_it_is(script, finished_run, tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_folders_are_numbered(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for expected in ("a", "a-2", "a-3"):
-        folder = new_run_folder(str(tmp_path), "a")
-        assert folder == tmp_path / expected
-        assert not folder.exists()
-        folder.mkdir()
-        assert newest_run_folder(str(tmp_path), "a") == folder
-    with pytest.raises(InputError, match="no such run to resume"):
-        newest_run_folder(str(tmp_path), "b")
-
-
-def test_a_job_gets_its_folder_again_until_it_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    folder = new_run_folder(str(tmp_path), "a")
-    assert folder == tmp_path / "a-17"
-    folder.mkdir()
-    assert new_run_folder(str(tmp_path), "a") == newest_run_folder(str(tmp_path), "a") == folder
-    (folder / "metrics.json").write_text("{}")
-    assert is_finished(folder)
-    assert new_run_folder(str(tmp_path), "a") == tmp_path / "a-17-2"
-
-
 def test_rows_to_compare_with_can_be_left_out(script, tiny_config, tmp_path):
     words = ("--output", tmp_path, "--name", "run", "--logger", "none", "--trainer.max_epochs", "1")
     done = script(
@@ -240,3 +216,46 @@ def test_a_damaged_checkpoint_is_refused_and_the_folder_left_alone(finished_run,
     assert done.status == 2
     assert "last.ckpt: cannot be read as a checkpoint" in done.err
     assert config.read_text().endswith("# as it was\n")
+
+
+def test_a_job_starts_from_no_other_runs_weights(script, tiny_config, tmp_path, monkeypatch):
+    """What Lightning writes, or looks for, where it is told nothing else is in the run folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("SLURM_JOB_ID", "5"), ("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "job")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    words = ["--strategy", "mse", "--output", "out", "--name", "run", "--logger", "none", "--trainer.max_epochs", "1"]
+    callback = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename=own"]
+    done = script("train.py", "--config", tiny_config, *words, *callback)
+    assert done.status == 0, done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"hpc_ckpt_1.ckpt", "out"}
+    assert (tmp_path / "out" / "run-5" / "checkpoints" / "own.ckpt").is_file()
+    assert script("evaluate.py", "out/run-5").status == 0
+
+
+def test_a_refused_resume_changes_nothing_and_an_accepted_one_takes_its_options(script, finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["TSVDataModule"]["batches"] = 4  # as if it had been written in mid-epoch
+    torch.save(content, last)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = ["--resume", folder, "--trainer.max_epochs", "3", "--logger", "none"]
+    done = script("train.py", *words, "--data.batch_size", "5")
+    assert (done.status, "cannot resume in mid-epoch" in done.err) == (2, True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "checkpoints" / "last.ckpt").write_bytes((finished_run / "checkpoints" / "last.ckpt").read_bytes())
+    done = script("train.py", *words, "--model.lr", "0.5", "--model.weight_decay", "0.1", "--name", "b")
+    assert done.status == 0, done.err
+    assert f"{folder}: goes on at step 20 with " in done.err
+    assert "model.lr 0.5 (was 0.003)" in done.err
+    assert "; without effect here: name" in done.err
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["model"]["lr"], config["name"], config["trainer"]["max_epochs"]) == (0.5, "run", 3)
+    content = torch.load(last, weights_only=True)
+    assert content["global_step"] == 28
+    groups = content["optimizer_states"][0]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.5}
+    assert groups[0]["lr"] == pytest.approx(0.5 * 2 / 28)
+    assert max(group["weight_decay"] for group in groups) == 0.1
+    assert load(folder, "history.json")[-1]["step"] == 30

@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from datamodules.pairs import PairBatch
 from lightning_modules.run import trainer
-from lightning_modules.run.trainer import Checkpoint, default_precision
+from lightning_modules.run.trainer import Checkpoint, WholeCheckpoints, default_precision
+from lightning_modules.step_values import FiniteValues, NotFiniteError
 
 TRANSFORMER = "lightning_modules.students.transformer.TransformerEncoder"
 STATIC = "lightning_modules.students.static.StaticEncoder"
@@ -122,3 +124,68 @@ def test_a_point_of_a_curve_is_the_mean_since_the_last_one(script, tiny_config, 
     assert [int(row["step"]) for row in rows] == [3, 7, 11, 15, 19]
     expected = [fmean(losses[start : start + 4]) for start in range(0, 20, 4)]
     assert [float(row["train/loss"]) for row in rows] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Whatever stops the writing, and with nothing left in the temporary folder."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    path, save = tmp_path / "checkpoints" / "last.ckpt", torch.save
+    content = {"global_step": 3, "state_dict": {"weight": torch.ones(3), "rows": torch.zeros(2, dtype=torch.int64)}}
+    WholeCheckpoints().save_checkpoint(content, path)
+    assert torch.load(path)["global_step"] == 3
+    before = path.read_bytes()
+
+    def fails_half_way(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.torch, "save", fails_half_way)
+    with pytest.raises(OSError, match="No space"):
+        WholeCheckpoints().save_checkpoint(content, path)
+    monkeypatch.setattr(trainer.torch, "save", save)
+    content["state_dict"]["weight"][1] = torch.inf
+    with pytest.raises(NotFiniteError, match="the weights weight after step 3 are not finite"):
+        WholeCheckpoints().save_checkpoint(content, path)
+    assert path.read_bytes() == before
+    (path.parent / ".unfinished-last.ckpt-killed").mkdir()
+    content["state_dict"]["weight"][1] = 2
+    WholeCheckpoints().save_checkpoint(content, path)
+    assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
+    assert not any((tmp_path / "tmp").iterdir())
+
+
+BROKEN = """
+from strategies.mse import MSE
+
+class Broken(MSE):
+    calls = 0
+
+    def forward(self, student, teacher):
+        self.calls += 1
+        return {name: term / (self.calls < 4) for name, term in super().forward(student, teacher).items()}
+"""
+
+
+def test_a_run_stops_where_its_loss_is_not_finite(script, tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--config", tiny_config, "--strategy", "broken.Broken", "--output", tmp_path, "--name", "run"]
+    done = script("train.py", *words, "--checkpoint_every", "2", "--logger", "none")
+    assert done.status == 1, done.err
+    assert "train.py: stopped: the loss of step 4 is not finite; its batch is " in done.err
+    assert " more: ids [" in done.err
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert f"the last checkpoint is {last} at step 2" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_are_looked_at_before_the_strategy_has_them(value):
+    batch = PairBatch(["the cat"], ["paka"], torch.tensor([7]))
+    check = FiniteValues().check
+    check(torch.ones(1, 3), "student's output", batch, 0)
+    expected = "the student's output of step 1 is not finite; its batch is 7: 'the cat' / 'paka'$"
+    with pytest.raises(NotFiniteError, match=expected):
+        check(torch.tensor([[1.0, value, 0.0]]), "student's output", batch, 0)

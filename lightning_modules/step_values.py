@@ -1,0 +1,111 @@
+"""What is kept of the values of training steps, and the check that they are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.pairs import PairBatch
+from foundations.errors import StoppedError
+
+_SHOWN = 3
+_LONGEST = 60
+
+
+class NotFiniteError(StoppedError):
+    """A loss, vectors or weights are NaN or infinite."""
+
+
+class FiniteValues:
+    """Stops a run whose loss or vectors are not finite.
+
+    On a CPU at once. On a GPU one batch later, so that nothing waits: the answers are copied to the host behind the
+    work that they are about, and read when the next batch is queued.
+    """
+
+    def __init__(self) -> None:
+        self._batch: PairBatch | None = None
+        self._open: list[Callable[[], None]] = []
+
+    def check(self, value: Tensor, name: str, batch: PairBatch, step: int) -> None:
+        """Look at a value of a step, of any shape, and at what the batch before left open.
+
+        Raises:
+            NotFiniteError: with the ids and the first texts of its batch.
+        """
+        finite = torch.isfinite(value.detach()).all()
+        if not finite.is_cuda:
+            _stop_unless(bool(finite), name, batch, step)
+            return
+        on_host = torch.empty((), dtype=torch.bool, pin_memory=True)
+        on_host.copy_(finite, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def look() -> None:
+            copied.synchronize()
+            _stop_unless(bool(on_host), name, batch, step)
+
+        if batch is not self._batch:
+            self.settle()
+        self._batch = batch
+        self._open.append(look)
+
+    def settle(self) -> None:
+        """Look at all that was left open."""
+        looks, self._open = self._open, []
+        for look in looks:
+            look()
+
+
+def _stop_unless(finite: bool, name: str, batch: PairBatch, step: int) -> None:
+    if not finite:
+        pairs = zip(batch.ids.tolist(), batch.source, batch.target, strict=True)
+        shown = [f"{number}: {source[:_LONGEST]!r} / {target[:_LONGEST]!r}" for number, source, target in pairs]
+        more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+        raise NotFiniteError(
+            f"the {name} of step {step + 1} is not finite; its batch is {', '.join(shown[:_SHOWN])}{more}"
+        )
+
+
+def check_weights(weights: Mapping[str, Any], step: int) -> None:
+    """Raise `NotFiniteError` where a weight is NaN or infinite."""
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise NotFiniteError(f"the weights {name} after step {step} are not finite, so no checkpoint was written")
+
+
+class RunningMeans:
+    """Means of named scalars over the steps since a point; adding to them does not wait for the device."""
+
+    def __init__(self) -> None:
+        self.point = 0
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def start_at(self, point: int) -> None:
+        """Begin again, unless it is still the point that they began at."""
+        if point != self.point:
+            self.point, self.sums, self.counts = point, {}, {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Count the values of one step, detached."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Tensor]:
+        """Name -> mean over the steps that had the value."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"point": self.point, "sums": {k: float(v) for k, v in self.sums.items()}, "counts": dict(self.counts)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.point, self.counts = state["point"], dict(state["counts"])
+        self.sums = {name: torch.tensor(total) for name, total in state["sums"].items()}
