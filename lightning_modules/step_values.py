@@ -42,7 +42,7 @@ class FiniteValues:
             return
         on_host = torch.empty((), dtype=torch.bool, pin_memory=True)
         on_host.copy_(finite, non_blocking=True)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
 
         def look() -> None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from foundations.errors import InputError
-from foundations.files import read_yaml
+from foundations.yaml_files import read_yaml
 from lightning_modules.models.files import read_checkpoint
 from lightning_modules.names import moved
 from retrieval.results import is_finished
