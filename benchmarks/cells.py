@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import lzma
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from rich.progress import Progress
 
-from foundations.files import read_json, write_whole
+from foundations.files import read_json, unfinished, write_json, write_whole
 
 
 class Cell(Protocol):
@@ -55,6 +56,25 @@ def run_cells(
                 json.dump(future.result(), file)
             progress.advance(task)
     return [read_json(folder / f"{cell.name}.json") for cell in cells]
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Put the results of an archive that `pack` wrote into the folder where it lacks them; there may be no archive."""
+    if not archive.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with lzma.open(archive, "rt", encoding="utf-8") as file:
+        for name, result in json.load(file).items():
+            if not (folder / name).is_file():
+                write_json(folder / name, result)
+
+
+def pack(archive: Path, folder: Path) -> None:
+    """Write all results of the folder into one compressed file."""
+    results = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
+    content = json.dumps(results, separators=(",", ":"), sort_keys=True)
+    with unfinished(archive) as path:
+        path.write_bytes(lzma.compress(content.encode("utf-8"), preset=9))
 
 
 def build(spec: tuple[str, dict[str, Any]]) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cells import run_cells
+from benchmarks.cells import pack, run_cells, unpack
 from benchmarks.real_text_cell import CHOOSING, LATE_TEACHER, TextCell, mean, run_baselines, run_cell, write_late_data
 from benchmarks.real_text_report import write_report
 from foundations.files import read_json, write_json, write_whole
@@ -91,6 +91,8 @@ VARIANTS = [
 CONTEXTUAL_RATES = {"lr": 3e-4, "embedding_lr": 3e-3}
 SETTINGS = Path(__file__).parent / "real_text.yaml"
 """What ``--tune`` chose; written by it."""
+RESULTS = SETTINGS.with_suffix(".json.xz")
+"""Results of the cells that were run: the benchmark goes on where it was, and its pages can be written again."""
 
 
 def make_cell(row: str, setting: dict[str, Any], language: str, seed: int, **options: Any) -> TextCell:
@@ -206,9 +208,11 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="report the finished cells of the folder; run none")
     parser.add_argument("--json", type=Path, help="write the figures to this file, one row a figure")
     options = parser.parse_args()
+    unpack(RESULTS, options.folder)
     run = partial(run_cell, root=options.root)
     if options.tune or options.tune_only:
         tune(run, options.folder, options.workers)
+        pack(RESULTS, options.folder)
     if options.tune_only:
         return
     settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
@@ -225,6 +229,7 @@ def main() -> None:
             write_json(path, run_baselines(language, options.root))
         baselines.append(read_json(path))
     results = run_cells(cells, run, options.folder, options.workers)
+    pack(RESULTS, options.folder)
     write_report(results, baselines, settings, options.json)
 
 

@@ -36,7 +36,7 @@ TITLES = {
     "late": "Static student of a late-interaction teacher",
     "contextual": "Contextual student (3 layers) of MiniLM",
 }
-BM25, UNDISTILLED = "BM25, questions as they are", "undistilled"
+BM25, UNDISTILLED, TEACHER = "BM25, questions as they are", "undistilled", "teacher on English"
 BEST_KINDS = {BM25: "bm25", "BM25, human translations": "bm25"}
 Row = tuple[str, str]
 """Row, space."""
@@ -87,7 +87,7 @@ class Table:
             if len(by_seed) > 1
         ]
         self.plain: dict[str, Groups] = {}
-        for row in baselines[0]["map"]:
+        for row in (UNDISTILLED, *BEST_KINDS, TEACHER):
             kind = BEST_KINDS.get(row, score if score in ("maxsim", "weighted") else "pooled")
             self.plain[row] = [each["map"][row][kind] for each in baselines]
 
@@ -119,7 +119,7 @@ class Table:
             lines.append(_line([name, *self._cells(self.plain[name]), *("" for _ in names)]))
         for row in sorted(self.groups, key=lambda row: row[1]):
             marks = [_mark(*tests[row, name]) if (row, name) in tests else "" for name in names]
-            label = f"`{row[0]}`" + (", whitened" if row[1] == "whitened" else "")
+            label = _label(row[0]) + (", whitened" if row[1] == "whitened" else "")
             lines.append(_line([label, *self._cells(self.groups[row]), *marks]))
         return [*lines, _line([last, *self._cells(self.plain[last]), *("" for _ in names)])]
 
@@ -201,7 +201,8 @@ def _sections(
 def _seeds(table: Table, cells: Sequence[dict[str, Any]]) -> str:
     seeds = sorted(set(table.seeds.values()))
     seconds = np.median([cell["seconds"] for cell in cells])
-    text = f"{' or '.join(map(str, seeds))} seeds a row; median {seconds:.0f} s of training on one thread."
+    count = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
+    text = f"{count} a row; median {seconds:.0f} s of training on one thread."
     if table.deviations:
         median, most = np.median(table.deviations), max(table.deviations)
         text += f" Standard deviation over seeds: median {median:.4f}, at most {most:.4f}."
@@ -219,7 +220,7 @@ def _variants(results: list[dict[str, Any]], baselines: list[dict[str, Any]]) ->
         tables = {variant: table for variant, table in tables.items() if table.groups}
         rows = list(dict.fromkeys(row for table in tables.values() for row in table.groups))
         yield from ("", f"### Changed bitext, static student, whitened: {SCORES[score]}", "")
-        yield _line(["", *(f"`{row[0]}`" for row in rows), "`ot_contrastive` against `mse`", "against attention"])
+        yield _line(["", *(_label(row[0]) for row in rows), "`ot_contrastive` against `mse`", "against attention"])
         yield _line(["---"] * (len(rows) + 3))
         for variant, table in tables.items():
             values = [f"{macro_mean(table.groups[row]):.3f}" if row in table.groups else "" for row in rows]
@@ -247,6 +248,12 @@ def _mean_of(seeds: list[dict[str, float]]) -> dict[str, float]:
 
 def _mean(values: dict[str, float]) -> float:
     return float(np.mean(list(values.values())))
+
+
+def _label(row: str) -> str:
+    """How the tables call a row: the option as it is typed, and what is said of it in words."""
+    name, _, words = row.replace("its plan: ", "ot_contrastive, plan ").partition(", ")
+    return f"`{name}`" + (f", {words}" if words else "")
 
 
 def _mark(difference: float, p: float) -> str:
