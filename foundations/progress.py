@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 LOG_SECONDS = 30.0
 """Seconds between the lines of a log."""
@@ -32,12 +34,13 @@ def delayed_progress(description: str, total: float, delay: float = 2.0) -> Iter
         A function to call with the amount of work done since the last call.
     """
     start = logged = time.monotonic()
-    console, done, mine = Console(stderr=True), 0.0, False
+    done, mine = 0.0, False
+    console: Console | None = None
     progress: Progress | None = None
     task = None
 
     def advance(amount: float) -> None:
-        nonlocal done, mine, progress, task, logged
+        nonlocal console, done, mine, progress, task, logged
         done += amount
         now = time.monotonic()
         if now - start <= delay or (_live and not mine):
@@ -45,6 +48,10 @@ def delayed_progress(description: str, total: float, delay: float = 2.0) -> Iter
         if not mine:
             mine = True
             _live.append(description)
+        from rich.console import Console  # quick work need not wait for it
+        from rich.progress import Progress
+
+        console = console or Console(stderr=True)
         if not console.is_terminal:
             if now - logged >= LOG_SECONDS:
                 logged = now

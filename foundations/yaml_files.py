@@ -55,36 +55,35 @@ def parse_yaml(text: str, path: str | Path | None = None) -> Any:
     Raises:
         InputError: invalid YAML, or more values or levels than `MOST_VALUES` and `DEEPEST`.
     """
-    check_yaml(text, path)
     with yaml_errors(path):
+        check_yaml(text, path)
         return yaml.load(text, _Loader)
 
 
 def check_yaml(text: str, path: str | Path | None = None) -> None:
-    """Look whether a YAML text can be read, and in a short time; arguments and errors are those of `parse_yaml`."""
+    """Look whether a YAML text can be read in a short time: as `parse_yaml`, but invalid YAML stays a ``YAMLError``."""
     if wrong := yaml.reader.Reader.NON_PRINTABLE.search(text):
         line = text.count("\n", 0, wrong.start()) + 1
         raise InputError(f"invalid YAML: {wrong[0]!r} is a control character", path, line)
     values, sizes, containers = 0, dict[str, int](), list[tuple[str | None, int]]()
-    with yaml_errors(path):
-        for event in yaml.parse(text, _BASE):
-            line = getattr(event.start_mark, "line", 0) + 1
-            if isinstance(event, yaml.AliasEvent):
-                if event.anchor not in sizes:
-                    raise InputError(f"the alias *{event.anchor} stands for nothing before it", path, line)
-                values += sizes[event.anchor]
-            elif isinstance(event, yaml.ScalarEvent):
-                values += 1
-                sizes |= {event.anchor: 1} if event.anchor else {}
-            elif isinstance(event, yaml.CollectionStartEvent):
-                containers.append((event.anchor, values))
-                values += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                anchor, before = containers.pop()
-                sizes |= {anchor: values - before} if anchor else {}
-            if values > MOST_VALUES or len(containers) > DEEPEST:
-                found = f"more than {MOST_VALUES:,} values" if values > MOST_VALUES else f"more than {DEEPEST} levels"
-                raise InputError(f"{found}, expected the YAML of a configuration", path, line)
+    for event in yaml.parse(text, _BASE):
+        line = getattr(event.start_mark, "line", 0) + 1
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise InputError(f"the alias *{event.anchor} stands for nothing before it", path, line)
+            values += sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        elif isinstance(event, yaml.CollectionStartEvent):
+            containers.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = containers.pop()
+            sizes |= {anchor: values - before} if anchor else {}
+        if values > MOST_VALUES or len(containers) > DEEPEST:
+            found = f"more than {MOST_VALUES:,} values" if values > MOST_VALUES else f"more than {DEEPEST} levels"
+            raise InputError(f"{found}, expected the YAML of a configuration", path, line)
 
 
 @contextmanager

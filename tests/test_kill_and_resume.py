@@ -123,7 +123,7 @@ def test_killed_twice_and_resumed(whole, arguments, run, tmp_path):
     identity = (folder / "wandb_id").read_text()
     second = kill_after(14, words, "--resume", folder=folder)
     assert second % PER_EPOCH != 0
-    err = run("--resume", folder)  # the config of the folder is enough
+    err = run("--resume", folder, "--trust")  # the config of the folder is enough
     assert f"epoch {EPOCHS}/{EPOCHS}  step {PER_EPOCH * EPOCHS}" in err
     assert "epoch 1/" not in err
     assert_same(folder, whole)
@@ -151,7 +151,7 @@ def test_a_resumed_run_keeps_its_best_checkpoint_in_a_moved_folder(arguments, ru
     state["best_model_score"] = state["kth_value"] = torch.tensor(2.0)
     state["best_k_models"] = {path: torch.tensor(2.0) for path in state["best_k_models"]}
     torch.save(content, last)
-    run("--resume", moved)
+    run("--resume", moved, "--trust")
     assert best.read_bytes() == before
     assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert json.loads((moved / "metrics.json").read_text())["test"]

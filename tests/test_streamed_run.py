@@ -57,7 +57,7 @@ def test_a_streamed_run_resumes_in_mid_epoch(
         with pytest.raises(RuntimeError, match="broken off"):
             script("train.py", *words, *more)
     monkeypatch.delenv("CALLS")
-    done = script("train.py", "--resume", tmp_path / "run")
+    done = script("train.py", "--resume", tmp_path / "run", "--trust")
     assert done.status == 0, done.err
     assert "epoch 2/2  step 20" in done.err
     for name in ("metrics.json", "test.pooled.run"):

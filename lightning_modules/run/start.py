@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
@@ -96,6 +97,8 @@ class Start:
         if _is_first() and [path.name for path in self.folder.iterdir()] == [LOCK]:
             (self.folder / LOCK).unlink()
             self.folder.rmdir()
+            with suppress(OSError):  # there are other runs
+                self.folder.parent.rmdir()
         self.release()
 
 

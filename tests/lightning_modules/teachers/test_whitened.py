@@ -203,7 +203,8 @@ def test_every_strategy_learns_in_it(name, tiny_bert, tiny_unigram):
 
 
 def test_a_siamese_student_has_no_teacher_to_whiten(tiny_bert, tiny_unigram):
-    module = whitened_module(Contrastive(), tiny_bert, tiny_unigram, siamese=True)
+    teacher, student = OnlineTeacher(tiny_bert, max_length=32), StaticEncoder(tiny_unigram, max_length=32)
+    module = DistillationModule(student, teacher, Contrastive(), space="whitened", siamese=True)
     assert module.space is None
     assert module.teacher_in_space is module.teacher
 
@@ -291,7 +292,7 @@ def test_large_collections_are_mapped_as_they_are_read(whitened_run, tiny_bert, 
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             results[most, cli.model.score] = dict(cli.evaluation.results)
             cli.evaluation._by_teacher.clear()
-    for score, accuracy in (("pooled", 1e-5), ("maxsim", 2e-3)):
+    for score, accuracy in (("pooled", 1e-5), ("maxsim", 5e-3)):
         small, large = results[200_000, score], results[50, score]
         for row, result in small.items():
             for query, scores in result.runs[score].items():
