@@ -172,7 +172,9 @@ def _choices(results: list[dict[str, Any]], baselines: list[dict[str, Any]], set
             name, *(_mark(macro_mean(gains[cell]), p_values[cell]) if cell in gains else "" for cell in cells)
         ])  # fmt: skip
     chosen = settings["rows"]["mse"]["epochs"]
-    recipes = {each["english"]: each["pooled"] for each in settings["tried"][:5] if each["epochs"] == chosen}
+    tried = settings["tried"]
+    alike = [each for each in tried if all(each[name] == tried[0][name] for name in ("row", "space", "embedding_lr"))]
+    recipes = {each["english"]: each["pooled"] for each in alike if each["epochs"] == chosen}
     told = ", ".join(f"{value:.3f} with `{english}`" for english, value in recipes.items())
     yield from ("", f"Of `--data.english`, on Hausa, which chose: `mse` in the plain space has pooled MAP {told}.")
 

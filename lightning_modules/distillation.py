@@ -22,6 +22,7 @@ from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
 from lightning_modules.lightning_private import data_of
 from lightning_modules.listed import candidate_texts, takes_candidates, with_candidates
+from lightning_modules.models.files import misfit
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
 from lightning_modules.step_values import FiniteValues, RunningMeans
@@ -289,8 +290,7 @@ class DistillationModule(LightningModule):
         try:
             return super().load_state_dict(*args, **options)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"the weights in the checkpoint do not fit the options: {reason}") from error
+            raise InputError(f"does not fit the model of the run's config.yaml: {misfit(error)}") from error
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:

@@ -65,7 +65,8 @@ def _stop_unless(finite: bool, name: str, batch: PairBatch, step: int) -> None:
     if not finite:
         pairs = zip(batch.ids.tolist(), batch.source, batch.target, strict=True)
         shown = [f"{number}: {source[:_LONGEST]!r} / {target[:_LONGEST]!r}" for number, source, target in pairs]
-        more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+        left = batch.ids.tolist()[_SHOWN:]
+        more = f", and {len(left)} more: ids {left}" if left else ""
         raise NotFiniteError(
             f"the {name} of step {step + 1} is not finite; its batch is {', '.join(shown[:_SHOWN])}{more}"
         )

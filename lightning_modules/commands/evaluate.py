@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import textwrap
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -122,9 +121,8 @@ def load_weights(model: Any, path: Path) -> None:
     weights = read_weights(path)
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = textwrap.shorten(str(error).strip().splitlines()[-1].strip(), 200, placeholder=" ...")
-        raise InputError(f"does not fit the model of the run's config.yaml: {reason}", path) from error
+    except InputError as error:
+        raise InputError(str(error), path) from error
 
 
 def score_trec_run(options: Namespace) -> None:

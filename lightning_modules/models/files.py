@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ def read_checkpoint(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     if missing:
         raise InputError(f"this is no checkpoint of a run: it has no {missing[0]}", path)
     return content
+
+
+def misfit(error: Exception) -> str:
+    """What torch found wrong with weights, in one line: the last of its page, such as the unexpected keys."""
+    return textwrap.shorten(str(error).strip().splitlines()[-1].strip(), 200, placeholder=" ...")
 
 
 def folder_hash(folder: Path, modules: bool = False) -> str:

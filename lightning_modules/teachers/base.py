@@ -119,6 +119,48 @@ class Teacher(Encoder):
         return None
 
 
+class WrappedTeacher(Teacher):
+    """Stands before another teacher, and answers as that one does where a subclass says nothing else.
+
+    Args:
+        teacher: the other one.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.teacher.dim
+
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """See `Encoder.sides`."""
+        return self.teacher.sides
+
+    @property
+    def reads_images(self) -> bool:
+        """See `Teacher.reads_images`."""
+        return self.teacher.reads_images
+
+    def fingerprint(self, side: TextSide = "queries") -> str:
+        """See `Encoder.fingerprint`."""
+        return self.teacher.fingerprint(side)
+
+    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
+        """See `Encoder.prepare`."""
+        self.teacher.prepare(texts, tokens, side)
+
+    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
+        """See `Teacher.fit_idf`."""
+        self.teacher.fit_idf(texts, side)
+
+    def tokenization(self) -> Tokenization | None:
+        """See `Teacher.tokenization`."""
+        return self.teacher.tokenization()
+
+
 @dataclass(frozen=True)
 class EncodedBatch:
     """Some texts of a list, encoded together.

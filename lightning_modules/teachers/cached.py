@@ -23,9 +23,8 @@ from foundations.errors import InputError
 from foundations.files import read_json, write_json
 from foundations.progress import delayed_progress
 from lightning_modules.students.base import TextSide
-from lightning_modules.students.tokens import Tokenization
 from lightning_modules.students.vocabulary import chunks
-from lightning_modules.teachers.base import EncodedBatch, ModelTeacher, Teacher
+from lightning_modules.teachers.base import EncodedBatch, ModelTeacher, Teacher, WrappedTeacher
 from lightning_modules.teachers.store import TeacherStore, text_keys
 from lightning_modules.vectors import host_zeros, idf_of_ids, to_device
 from strategies.base import Embeddings
@@ -39,7 +38,7 @@ _SAMPLE = 1000
 _BLOCK = 65536
 
 
-class CachedTeacher(Teacher):
+class CachedTeacher(WrappedTeacher):
     """Keeps what a teacher gave on disk, so that a second run loads no model.
 
     Vectors are stored under the fingerprint of the model's files and settings, by the hash of the text; token
@@ -61,11 +60,14 @@ class CachedTeacher(Teacher):
         ValueError: an unknown type.
     """
 
+    teacher: ModelTeacher
+
     def __init__(
         self, teacher: ModelTeacher, cache_dir: str | None = None, token_dtype: TokenDtype = "float16"
     ) -> None:
         check_choice("token_dtype", token_dtype, get_args(TokenDtype))
-        self.teacher, self.cache_dir, self.token_dtype = teacher, cache_dir, token_dtype
+        super().__init__(teacher)
+        self.cache_dir, self.token_dtype = cache_dir, token_dtype
         self._folders: dict[TextSide, Path] = {}
         self._stores: dict[tuple[bool, TextSide], TeacherStore] = {}
 
@@ -85,20 +87,6 @@ class CachedTeacher(Teacher):
     def uncached(self) -> Teacher:
         """The teacher whose vectors it keeps."""
         return self.teacher
-
-    def fingerprint(self, side: TextSide = "queries") -> str:
-        """That of the teacher."""
-        return self.teacher.fingerprint(side)
-
-    @property
-    def reads_images(self) -> bool:
-        """As the teacher whose vectors it keeps."""
-        return self.teacher.reads_images
-
-    @property
-    def sides(self) -> tuple[TextSide, ...]:
-        """See `Encoder.sides`."""
-        return self.teacher.sides
 
     @property
     def dim(self) -> int:
@@ -162,10 +150,6 @@ class CachedTeacher(Teacher):
         self.prepare(texts, tokens=True, side=side)
         store = self._store(True, side)
         self.teacher.idf = idf_of_ids(store.ragged("ids", store.find(text_keys(texts))))
-
-    def tokenization(self) -> Tokenization | None:
-        """How queries become tokens; see `Teacher.tokenization`."""
-        return self.teacher.tokenization()
 
     def _store(self, tokens: bool, side: TextSide) -> TeacherStore:
         if (tokens, side) not in self._stores:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundations.cache import content_hash
 from foundations.errors import InputError
-from lightning_modules.models.files import read_weights
+from lightning_modules.models.files import misfit, read_weights
 from lightning_modules.models.settings import OwnSettings, own_settings
 from lightning_modules.models.trust import read_run_config
 from lightning_modules.students.base import TextEncoder, TextSide
@@ -95,8 +95,8 @@ class RunTeacher(OnlineTeacher):
         try:
             student.load_state_dict(parts["student"])
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise InputError(f"does not fit the student of the run's config.yaml: {reason}", self.checkpoint) from error
+            message = f"does not fit the student of the run's config.yaml: {misfit(error)}"
+            raise InputError(message, self.checkpoint) from error
         if parts["projection"]:
             width, inner = parts["projection"]["weight"].shape
             self._projection = nn.Linear(inner, width).requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from foundations.checks import check_number
 from foundations.errors import InputError
 from lightning_modules.students.base import TextSide
 from lightning_modules.students.vocabulary import chunks
-from lightning_modules.teachers.base import Encoder, Teacher
+from lightning_modules.teachers.base import Encoder, Teacher, WrappedTeacher
 from lightning_modules.vectors import masked_mean
 from strategies.base import Embeddings
 
@@ -127,7 +127,7 @@ class Whitening(nn.Module):
         return self._copies[device]
 
 
-class WhitenedTeacher(Teacher):
+class WhitenedTeacher(WrappedTeacher):
     """A teacher whose vectors are mapped as they are read; a cache behind it keeps them plain.
 
     Args:
@@ -136,17 +136,8 @@ class WhitenedTeacher(Teacher):
     """
 
     def __init__(self, teacher: Teacher, space: Whitening) -> None:
-        self.teacher, self.space = teacher, space
-
-    @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-        return self.teacher.dim
-
-    @property
-    def sides(self) -> tuple[TextSide, ...]:
-        """See `Encoder.sides`."""
-        return self.teacher.sides
+        super().__init__(teacher)
+        self.space = space
 
     @property
     def uncached(self) -> Teacher:
@@ -165,10 +156,6 @@ class WhitenedTeacher(Teacher):
             digest.update(value.contiguous().view(-1).numpy().data)
         return digest.hexdigest()
 
-    def prepare(self, texts: Iterable[str], tokens: bool, side: TextSide = "queries") -> None:
-        """See `Encoder.prepare`."""
-        self.teacher.prepare(texts, tokens, side)
-
     def encode(
         self,
         texts: list[str],
@@ -179,10 +166,6 @@ class WhitenedTeacher(Teacher):
         """See `Encoder.encode`."""
         embeddings: Embeddings = self.space(self.teacher.encode(texts, tokens, device, side))
         return embeddings
-
-    def fit_idf(self, texts: Sequence[str], side: TextSide = "queries") -> None:
-        """See `Teacher.fit_idf`."""
-        self.teacher.fit_idf(texts, side)
 
 
 def _thinned(texts: list[str], most: int) -> list[str]:

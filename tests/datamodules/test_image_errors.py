@@ -46,7 +46,7 @@ SPOILED = {
     "corrupt image of a region": (ENTITIES, cut(PICTURE, 200), f"102.jpg{DAMAGED}"),
     "missing image of a region": (ENTITIES, drop(PICTURE), "there is no 102.jpg"),
     "box outside its image": (ENTITIES, change(XML, "<xmax>50", "<xmax>61"), "102.xml:7: the box 32 11 61 40 of chain"),
-    "box outside the picture": (ENTITIES, shrink(PICTURE), "40) is not inside the image, which"),
+    "box outside the picture": (ENTITIES, shrink(PICTURE), "102.jpg: the box (31, 10, 50, 40) is not inside"),
     "truncated XML": (ENTITIES, cut(XML, 300), "102.xml:10: is no XML, or is cut off"),
     "missing XML": (ENTITIES, drop(XML), "102.xml: no such file"),
     "open phrase": (ENTITIES, change("Sentences/102.txt", "a dog]", "a dog"), "102.txt:1: the phrase of chain 2"),

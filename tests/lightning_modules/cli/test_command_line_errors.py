@@ -239,5 +239,5 @@ def test_evaluate_with_a_checkpoint_of_another_model(script, finished_run, tmp_p
     (folder / "config.yaml").write_text(text.replace("layers: null", "layers: 1"))
     done = script("evaluate.py", folder, "--checkpoint", finished_run / "checkpoints" / "best.ckpt")
     assert done.status == 2
-    assert "the weights in the checkpoint do not fit the options" in done.err
+    assert "does not fit the model of the run's config.yaml: Unexpected key(s)" in done.err
     assert len(done.err) < 600

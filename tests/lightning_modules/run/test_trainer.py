@@ -174,6 +174,7 @@ def test_a_run_stops_where_its_loss_is_not_finite(script, tiny_config, tmp_path,
     done = script("train.py", *words, "--checkpoint_every", "2", "--logger", "none")
     assert done.status == 1, done.err
     assert "train.py: stopped: the loss of step 4 is not finite; its batch is " in done.err
+    assert " more: ids [" in done.err
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert f"the last checkpoint is {last} at step 2" in done.err
     assert "Traceback" not in done.err

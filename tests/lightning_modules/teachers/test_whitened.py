@@ -285,14 +285,14 @@ def test_large_collections_are_mapped_as_they_are_read(whitened_run, tiny_bert, 
     results = {}
     for most in (200_000, 50):
         cli = open_run(str(whitened_run), [f"--evaluation.shard_texts={most}", "--evaluation.bm25=false"])
-        cli.model.teacher = CachedTeacher(OnlineTeacher(tiny_bert, max_length=32), str(tmp_path / "cache"))
+        cli.model.teacher = CachedTeacher(OnlineTeacher(tiny_bert, max_length=32), str(tmp_path / "cache"), "float32")
         cli.evaluation.large.folder = tmp_path
         load_weights(cli.model, whitened_run / "checkpoints" / "best.ckpt")
         for cli.model.score in ("pooled", "maxsim"):
             cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             results[most, cli.model.score] = dict(cli.evaluation.results)
             cli.evaluation._by_teacher.clear()
-    for score, accuracy in (("pooled", 1e-5), ("maxsim", 5e-3)):
+    for score, accuracy in (("pooled", 1e-5), ("maxsim", 2e-3)):
         small, large = results[200_000, score], results[50, score]
         for row, result in small.items():
             for query, scores in result.runs[score].items():
