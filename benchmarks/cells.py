@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import lzma
@@ -75,6 +76,14 @@ def pack(archive: Path, folder: Path) -> None:
     content = json.dumps(results, separators=(",", ":"), sort_keys=True)
     with unfinished(archive) as path:
         path.write_bytes(lzma.compress(content.encode("utf-8"), preset=9))
+
+
+def add_cell_options(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Add the options that all benchmarks of cells have; ``folder`` is where results are by default."""
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--folder", type=Path, default=folder, help="results of the cells")
+    parser.add_argument("--report-only", action="store_true", help="report the finished cells of the folder; run none")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, one row a figure")
 
 
 def build(spec: tuple[str, dict[str, Any]]) -> Any:

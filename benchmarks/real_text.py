@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cells import pack, run_cells, unpack
+from benchmarks.cells import add_cell_options, pack, run_cells, unpack
 from benchmarks.real_text_cell import CHOOSING, LATE_TEACHER, TextCell, mean, run_baselines, run_cell, write_late_data
 from benchmarks.real_text_report import write_report
 from foundations.files import read_json, write_json, write_whole
@@ -203,10 +202,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--tune", action="store_true", help="choose on Hausa first")
     parser.add_argument("--tune-only", action="store_true", help="choose on Hausa, and stop")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
-    parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/real_text"), help="results of the cells")
-    parser.add_argument("--report-only", action="store_true", help="report the finished cells of the folder; run none")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, one row a figure")
+    add_cell_options(parser, Path("runs/benchmarks/real_text"))
     options = parser.parse_args()
     unpack(RESULTS, options.folder)
     run = partial(run_cell, root=options.root)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.cells import build, run_cells
+from benchmarks.cells import add_cell_options, build, run_cells
 from benchmarks.strategies_report import write_report
 from foundations.files import read_json, write_whole
 from retrieval.results import is_finished
@@ -208,10 +207,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--tune", action="store_true", help="choose the learning rates first")
     parser.add_argument("--tune-only", action="store_true", help="choose the learning rates, and stop")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
-    parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/strategies"), help="results of the cells")
-    parser.add_argument("--report-only", action="store_true", help="report the finished cells of the folder; run none")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, one row a figure")
+    add_cell_options(parser, Path("runs/benchmarks/strategies"))
     options = parser.parse_args()
     if not options.report_only:
         make_teachers(options.students)

@@ -27,6 +27,7 @@ from strategies.mse import MSE
 from strategies.ot import OptimalTransport
 from strategies.ot_match import OTMatch
 from strategies.relational import Relational
+from tests.training_steps import losses_of_steps
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
@@ -331,12 +332,5 @@ def test_the_loss_falls_on_images_captions_and_both(model, images, tiny_unigram,
         module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
         targets = ["paka mdogo", "habari ya asubuhi", "maji ni uhai", "jua kubwa jekundu"]
         batch = PairBatch(list(sources), targets, torch.arange(4), noisy=torch.tensor([False, False, True, False]))
-        optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
-        losses = []
-        for _ in range(20):
-            loss = module.training_step(batch, 0)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
+        losses = losses_of_steps(module, batch)
         assert losses[-1] < 0.9 * losses[0], sources
