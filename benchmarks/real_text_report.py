@@ -89,7 +89,7 @@ class Table:
         self.plain: dict[str, Groups] = {}
         for row in (UNDISTILLED, *BEST_KINDS, TEACHER):
             kind = BEST_KINDS.get(row, score if score in ("maxsim", "weighted") else "pooled")
-            self.plain[row] = [each["map"][row][kind] for each in baselines]
+            self.plain[row] = [_mean_of([each["map"][row][kind]]) for each in baselines]
 
     def tests(self) -> dict[tuple[Row, str], tuple[float, float]]:
         """Difference on the average of the languages, and p, of each row against each of three; Holm over all."""
@@ -244,8 +244,8 @@ def _rows(results: list[dict[str, Any]], baselines: list[dict[str, Any]]) -> Ite
 
 
 def _mean_of(seeds: list[dict[str, float]]) -> dict[str, float]:
-    """The mean over seeds of each question."""
-    return {query: float(np.mean([seed[query] for seed in seeds])) for query in seeds[0]}
+    """The mean over seeds of each question, in the order of their ids, which the bootstrap follows."""
+    return {query: float(np.mean([seed[query] for seed in seeds])) for query in sorted(seeds[0])}
 
 
 def _mean(values: dict[str, float]) -> float:
