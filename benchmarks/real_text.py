@@ -160,7 +160,7 @@ def all_cells(settings: dict[str, Any], languages: list[str], seeds: int, parts:
     """The cells of the tables, what is compared with each other close together."""
     rows = {row: setting | {"hybrid": settings["hybrid"]} for row, setting in settings["rows"].items()}
     first = [*FEW, "mixture"]
-    for seed, chosen in itertools.product(range(seeds), (first, [row for row in ROWS if row not in first])):
+    for chosen, seed in itertools.product((first, [row for row in ROWS if row not in first]), range(seeds)):
         for language, row, space in itertools.product(languages, chosen, ("plain", "whitened")):
             if "static" in parts:
                 yield make_cell(row, rows[row], language, seed, space=space)

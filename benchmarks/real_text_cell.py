@@ -23,6 +23,7 @@ from lightning_modules.distillation import DistillationModule, Space
 from lightning_modules.evaluation.encoding import encode, encoder_of
 from lightning_modules.evaluation.hybrid import standardised, weighted_sum
 from lightning_modules.teachers.base import Encoder
+from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
 from retrieval.collection import Collection
 from retrieval.index.bm25 import BM25
 from retrieval.index.exact import TopDocuments
@@ -195,14 +196,19 @@ def run_baselines(language: str, root: Path) -> dict[str, Any]:
     Returns:
         Row -> score -> average precision of each question.
     """
-    data = AfriQADataModule(language=language, **folders(root))
-    _, collections = data.load()
-    test, english = collections["test"], collections["english"]
+    data = AfriQADataModule(language=language, english="documents", **folders(root))
+    data.setup()
+    test, english = data.collections["test"], data.collections["english"]
     teacher = teacher_of("static")
+    space = Whitening()
+    space.fit(teacher, (pair.source for pair in data.sample_pairs()))
+    whitened = WhitenedTeacher(teacher, space)
     rows = {
         "undistilled": all_scores(teacher, teacher, test),
+        "undistilled, whitened": all_scores(whitened, whitened, test),
         "teacher on English": all_scores(teacher, teacher, english),
     }
+    del rows["undistilled, whitened"]["bm25"]
     rows |= {
         "BM25, questions as they are": {"bm25": rows["undistilled"].pop("bm25")},
         "BM25, human translations": {"bm25": rows["teacher on English"].pop("bm25")},

@@ -87,7 +87,7 @@ class Table:
             if len(by_seed) > 1
         ]
         self.plain: dict[str, Groups] = {}
-        for row in (UNDISTILLED, *BEST_KINDS, TEACHER):
+        for row in (UNDISTILLED, f"{UNDISTILLED}, whitened", *BEST_KINDS, TEACHER):
             kind = BEST_KINDS.get(row, score if score in ("maxsim", "weighted") else "pooled")
             self.plain[row] = [_mean_of([each["map"][row][kind]]) for each in baselines]
 
