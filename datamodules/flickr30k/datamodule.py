@@ -32,7 +32,6 @@ from datamodules.flickr30k.files import (
     find_images,
     outside_the_split,
     read_flickr,
-    read_karpathy,
     require_images,
 )
 from datamodules.flickr30k.splits import ImageSplits, SourceKind, SplitByImage
@@ -61,6 +60,8 @@ class Flickr30kDataModule(SplitByImage):
         source: what the teacher reads of a pair: the ``image``, the English ``caption``, or ``both``, which makes two
             pairs of each caption.
         images: folder of the images in `root`; by default flickr30k-images or images.
+        split_lists: a folder in `root` with train.txt, val.txt and test.txt in place of the split of Karpathy, such as
+            that of Flickr30k Entities, whose split is another one.
         **options: those of `SplitByImage` (remove_overlap) and `PairsDataModule`.
 
     Raises:
@@ -77,9 +78,11 @@ class Flickr30kDataModule(SplitByImage):
         test_language: str | None = None,
         source: SourceKind = "image",
         images: str | None = None,
+        split_lists: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.split_lists = split_lists
         check_choice("source", source, get_args(SourceKind))
         self.root, self.images, self.source = Path(root).expanduser(), images, source
         test = (test_captions or captions, test_language or language)
@@ -89,8 +92,8 @@ class Flickr30kDataModule(SplitByImage):
             check_source(name, spelled)
 
     def image_splits(self) -> ImageSplits:
-        """The images of the split of Karpathy."""
-        images = read_karpathy(self.root / "dataset_flickr30k.json").values()
+        """The images of the split."""
+        images = self._images.values()
         train = frozenset(image.name for image in images if image.split == "train")
         return ImageSplits(train, frozenset(image.name for image in images if image.split != "train"))
 
@@ -117,7 +120,7 @@ class Flickr30kDataModule(SplitByImage):
 
     @cached_property
     def _images(self) -> dict[str, FlickrImage]:
-        return read_flickr(self.root)
+        return read_flickr(self.root, self.split_lists)
 
     @cached_property
     def _folder(self) -> Path:
@@ -127,9 +130,11 @@ class Flickr30kDataModule(SplitByImage):
     def _read(self) -> dict[tuple[str, str], dict[str, list[Caption]]]:
         """The captions of each (source, language) by image."""
         used = set(self.sources.values())
-        others = outside_the_split(self.root, self._images) if any(source != "english" for source, _ in used) else ()
+        others = frozenset[str]()
+        if any(source != "english" for source, _ in used):
+            others = outside_the_split(self.root, self._images) | (read_flickr(self.root).keys() - self._images.keys())
         return {
-            (source, language): read_captions(source, self.root, language, self._images, frozenset(others))
+            (source, language): read_captions(source, self.root, language, self._images, others)
             for source, language in used
         }
 

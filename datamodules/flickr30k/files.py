@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.text import normalise
 from datamodules.text_files import read_rows
 from foundations.errors import InputError
-from foundations.files import decode, read_json, scan_lines
+from foundations.files import decode, read_json, require_file, scan_lines
 
 Split = Literal["train", "val", "test"]
 _SIZES = (29_000, 1_014, 1_000)
@@ -92,15 +92,18 @@ def read_token_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     return {image: tuple(own[number] for number in sorted(own)) for image, own in captions.items()}
 
 
-def read_flickr(root: Path) -> dict[str, FlickrImage]:
+def read_flickr(root: Path, split_lists: str | None = None) -> dict[str, FlickrImage]:
     """The images of a folder with the official files, by name, in the order of the split.
 
-    The split is that of ``dataset_flickr30k.json``; the English captions are those of ``results_20130124.token`` where
-    it is there (every image must then have one), else those of the JSON file.
+    The split is that of ``dataset_flickr30k.json``, or of the lists of a folder (see `split_by_lists`); the English
+    captions are those of ``results_20130124.token`` where it is there (every image must then have one), else those of
+    the JSON file.
     """
     if not root.is_dir():
         raise InputError("no such folder, expected one with dataset_flickr30k.json and flickr30k-images", root)
     images = read_karpathy(root / "dataset_flickr30k.json")
+    if split_lists is not None:
+        images = split_by_lists(images, root / Path(split_lists).expanduser())
     tokens = root / "results_20130124.token"
     if not tokens.is_file():
         return images
@@ -108,6 +111,27 @@ def read_flickr(root: Path) -> dict[str, FlickrImage]:
     if lacking := [name for name in images if name not in captions]:
         raise InputError(f"no caption for {lacking[0]}.jpg ({len(lacking):,} of {len(images):,} images)", tokens)
     return {name: FlickrImage(name, image.split, captions[name]) for name, image in images.items()}
+
+
+def split_by_lists(images: Mapping[str, FlickrImage], folder: Path) -> dict[str, FlickrImage]:
+    """The images in train.txt, val.txt or test.txt of a folder, one name a line, as Flickr30k Entities has them.
+
+    Args:
+        images: by name; those in no list are left out, and names of other images passed over.
+        folder: of the three lists.
+
+    Raises:
+        InputError: a list is missing, an image is in two of them, or a split has none of the images.
+    """
+    splits: dict[str, Split] = {}
+    for split in get_args(Split):
+        path = require_file(folder / f"{split}.txt")
+        for line, name in numbered_lines(path):
+            if splits.setdefault(name.removesuffix(".jpg"), split) != split:
+                raise InputError(f"the image {name} is in {splits[name.removesuffix('.jpg')]}.txt as well", path, line)
+        if split not in (splits.get(name) for name in images):
+            raise InputError("none of these images is in dataset_flickr30k.json", path)
+    return {name: replace(image, split=splits[name]) for name, image in images.items() if name in splits}
 
 
 def outside_the_split(root: Path, images: Iterable[str]) -> frozenset[str]:

@@ -52,6 +52,20 @@ class SplitByImage(PairsDataModule):
         super().__init__(**options)
         self.remove_overlap = remove_overlap
 
+    def check_teacher(self, teacher: Any) -> None:
+        """Look whether a teacher can teach these data; see `PairsDataModule.check_teacher`.
+
+        Raises:
+            InputError: it reads texts only, or has learned from images that these data test on.
+        """
+        super().check_teacher(teacher)
+        learned: frozenset[str] = getattr(getattr(teacher, "teacher", teacher), "learned_images", frozenset())
+        if shared := learned & (self.image_splits().evaluated if learned else frozenset()):
+            raise InputError(
+                f"the teacher has learned from {len(shared):,} of the dev and test images of these data, such as "
+                f"{min(shared)}: give it the same split (data.split and model.teacher.teacher.split, or split_lists)"
+            )
+
     def image_splits(self) -> ImageSplits:
         """Hook: the images that it will use, read from the files of the split alone."""
         raise NotImplementedError

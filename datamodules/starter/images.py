@@ -76,20 +76,6 @@ class StarterImagesDataModule(SplitByImage):
         check_choice("captions", captions, get_args(CaptionKind))
         self.language, self.split, self.source, self.captions = language, split, source, captions
 
-    def check_teacher(self, teacher: Any) -> None:
-        """Look whether a teacher can teach these data; see `PairsDataModule.check_teacher`.
-
-        Raises:
-            InputError: it reads texts only, or has learned from the pictures of another split.
-        """
-        super().check_teacher(teacher)
-        learned = getattr(getattr(teacher, "teacher", teacher), "split", self.split)
-        if learned != self.split:
-            raise InputError(
-                f"the teacher learned from the training pictures of split={learned}, some of which are tested with "
-                f"split={self.split}: set --model.teacher.teacher.split {self.split}"
-            )
-
     def prepare_data(self) -> None:
         """Fetch the packages."""
         fetch_data("starter_images")

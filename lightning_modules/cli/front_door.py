@@ -165,7 +165,7 @@ def _given(key: str, value: str | None) -> str:
     return value
 
 
-_OPEN_CLIP = "open_clip:"
+_OPEN_CLIP, _LOCKED_IMAGE = "open_clip:", "locked_image:"
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -174,8 +174,11 @@ def teacher_options(name: str) -> list[str]:
 
     NAME is a run folder (its student becomes the teacher), ``starter/minilm``, a model's folder, a name on the hub,
     ``open_clip:ARCHITECTURE/WEIGHTS`` with a tag of published weights or a checkpoint file, ``open_clip:FOLDER``,
-    ``open_clip:hf-hub:NAME``, or the class path of a teacher, which is then used without a cache.
+    ``open_clip:hf-hub:NAME``, ``locked_image:FOLDER`` with photographs to learn from, or the class path of a teacher,
+    which is then used without a cache.
     """
+    if name.startswith(_LOCKED_IMAGE):
+        return _cached("locked_image", "images", name.removeprefix(_LOCKED_IMAGE))
     if name.startswith(_OPEN_CLIP):
         return _open_clip(name.removeprefix(_OPEN_CLIP))
     folder = Path(name).expanduser()

@@ -85,6 +85,30 @@ def test_collections_have_both_directions(root):
     assert backward.qrels[images[1]] == {f"{images[1]}#{n}": 1 for n in range(5)}
 
 
+def test_the_split_may_be_that_of_lists(root):
+    """As Flickr30k Entities publishes its own; what is in no list is left out."""
+    layout.write_tsv(root)
+    (root / "results_20130124.token").unlink()  # so nothing but the JSON file knows the images in no list
+    first, second, *others = layout.IMAGES
+    lists = {"train": [*others[4:], "99999999"], "val": others[:2], "test": [first, f"{second}.jpg"]}
+    for name, images in lists.items():
+        (root / f"{name}.txt").write_text("\n".join(images) + "\n")
+    data = loaded(root, language="sw", captions="captions.sw.tsv", split_lists=".")
+    assert set(data.collections["test"].documents) == {first, second}
+    assert set(data.collections["dev"].documents) == set(others[:2])
+    assert {image_of(pair.source) for pair in data.pairs} == set(others[4:])
+    assert data.image_splits().train == set(others[4:])
+    assert data.image_splits().evaluated == {first, second, *others[:2]}
+    (root / "val.txt").write_text(f"{others[0]}\n{first}\n")
+    with pytest.raises(InputError, match=rf"test\.txt:1: the image {first} is in val\.txt as well"):
+        loaded(root, language="sw", captions="captions.sw.tsv", split_lists=".")
+    (root / "val.txt").write_text("88888888\n")
+    with pytest.raises(InputError, match=r"val\.txt: none of these images is in dataset_flickr30k\.json"):
+        loaded(root, split_lists=".")
+    with pytest.raises(InputError, match=r"elsewhere/train\.txt: no such file"):
+        loaded(root, split_lists="elsewhere")
+
+
 @pytest.mark.parametrize(("source", "expected"), [("image", 1), ("caption", 1), ("both", 2)])
 def test_what_the_teacher_reads(root, source, expected):
     layout.write_tsv(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ from PIL import Image
 from torch import nn
 
 from datamodules.fetch import missing
+from datamodules.flickr30k.datamodule import Flickr30kDataModule
 from datamodules.images import image_source, load_image
 from datamodules.starter.images import Picture, StarterImagesDataModule, read_pictures
 from foundations.errors import InputError
+from lightning_modules.teachers import backbones
 from lightning_modules.teachers import locked_image as locked_image_teacher
+from lightning_modules.teachers.backbones import TimmBackbone, load_efficientnet, weights_file
 from lightning_modules.teachers.cached import CachedTeacher
 from lightning_modules.teachers.image_head import STRENGTHS, Captioned, ImageHead, fit_head, mean_reciprocal_rank
-from lightning_modules.teachers.locked_image import LockedImageTeacher, load_backbone, weights_file
+from lightning_modules.teachers.locked_image import LockedImageTeacher
 from lightning_modules.teachers.online import OnlineTeacher
 
 WORDS = ["cat", "mat", "morning", "friend", "sun", "water", "life", "big", "red", "small", "good", "is"]
@@ -52,8 +56,8 @@ def pictures(tmp_path, tiny_bert, monkeypatch) -> list[Picture]:
     weights.write_bytes(b"weights")
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("lightning_modules.models.starter._package", lambda name: package)
-    monkeypatch.setattr(locked_image_teacher, "weights_file", lambda: weights)
-    monkeypatch.setattr(locked_image_teacher, "load_backbone", lambda path: Colours())
+    monkeypatch.setattr(backbones, "weights_file", lambda: weights)
+    monkeypatch.setattr(backbones, "load_efficientnet", lambda path: Colours())
     monkeypatch.setattr(locked_image_teacher, "read_pictures", lambda split: found)
     return found
 
@@ -188,6 +192,91 @@ def test_wrong_options_and_pictures(pictures, tmp_path) -> None:
         make().encode([pictures[0].image])
 
 
+@pytest.fixture
+def photographs(pictures, tmp_path) -> Path:
+    """A folder in the layout of Flickr30k, with forty photographs to train on."""
+    root, random = tmp_path / "flickr", np.random.default_rng(1)
+    (root / "images").mkdir(parents=True)
+    entries = []
+    for number in range(46):
+        pixels = np.tile(random.integers(0, 256, 3), (64, 64, 1)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{number}.jpg")
+        split = "train" if number < 40 else "val" if number < 43 else "test"
+        texts = [f"the {WORDS[number % 12]}", f"a {WORDS[number % 7]}"]
+        entries.append({"filename": f"{number}.jpg", "split": split, "sentences": [{"raw": text} for text in texts]})
+    (root / "dataset_flickr30k.json").write_text(json.dumps({"images": entries}))
+    return root
+
+
+def test_the_layer_of_photographs_learns_from_the_training_photographs_alone(photographs, tmp_path) -> None:
+    teacher = make(images=str(photographs))
+    names = {path.stem for path in teacher._photographs}
+    assert names == teacher.learned_images == {str(number) for number in range(40)}
+    train, dev = teacher._photograph_parts()
+    assert {*train, *dev} == {image_source(photographs / "images" / f"{name}.jpg") for name in names}
+    assert not {*train} & {*dev}
+    found = teacher.encode([image_source(photographs / "images" / "45.jpg")], tokens=True)
+    assert found.tokens.shape == (1, 4, 32)
+    for number in (41, 45):  # neither dev nor test can change anything
+        Image.new("RGB", (64, 64)).save(photographs / "images" / f"{number}.jpg")
+    assert make(images=str(photographs)).fingerprint() == teacher.fingerprint()
+    path = photographs / "dataset_flickr30k.json"
+    path.write_text(path.read_text().replace("the sun", "the moon"))
+    assert make(images=str(photographs)).fingerprint() != teacher.fingerprint()
+    for name, lines in {"train": range(5, 46), "val": range(3), "test": range(3, 5)}.items():
+        (photographs / f"{name}.txt").write_text("".join(f"{number}\n" for number in lines))
+    other = make(images=str(photographs), split_lists=".")
+    assert other.learned_images == {str(number) for number in range(5, 46)}
+
+
+def test_data_refuse_a_teacher_that_has_seen_what_they_test_on(photographs) -> None:
+    data = Flickr30kDataModule(str(photographs), batch_size=2)
+    data.setup()
+    data.check_teacher(CachedTeacher(make(images=str(photographs))))
+    for name, lines in {"train": range(5, 46), "val": range(3), "test": range(3, 5)}.items():
+        (photographs / f"{name}.txt").write_text("".join(f"{number}\n" for number in lines))
+    with pytest.raises(InputError, match=r"learned from 6 of the dev and test images of these data, such as 40"):
+        data.check_teacher(CachedTeacher(make(images=str(photographs), split_lists=".")))
+
+
+def test_any_network_of_timm_sees(photographs, tmp_path) -> None:
+    """A folder as timm saves it, a checkpoint file, maps with channels last, a vision transformer."""
+    import timm
+    from timm.models import save_for_hf
+
+    image = load_image(image_source(photographs / "images" / "3.jpg"))
+    network = timm.create_model("resnet18", pretrained=False).eval()
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    save_for_hf(network, tmp_path / "saved")
+    folder, file = TimmBackbone(str(tmp_path / "saved")), TimmBackbone(f"resnet18/{tmp_path / 'resnet18.pth'}")
+    pixels = folder.pixels(image)[None]
+    with torch.no_grad():
+        expected = network.forward_features(pixels).flatten(2).transpose(1, 2)
+        assert torch.equal(folder.cells(folder.load(), pixels), expected)
+        assert torch.equal(file.cells(file.load(), pixels), expected)
+    assert folder.patches == expected.shape[1] == 49
+    assert len({folder.key(), file.key()}) == 2
+    for name, cells in (("vit_tiny_patch16_224", 196), ("swin_tiny_patch4_window7_224", 49)):
+        torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path / f"{name}.pth")
+        backbone = TimmBackbone(f"{name}/{tmp_path / name}.pth")
+        assert backbone.patches == cells
+    teacher = make(images=str(photographs), backbone=str(tmp_path / "saved"), size=None)
+    found = teacher.encode([image_source(photographs / "images" / "45.jpg"), "the cat"], tokens=True)
+    assert found.mask.sum(1).tolist() == [49, 2]
+
+
+def test_wrong_backbones(photographs, tmp_path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"expected a folder of a timm model, or ARCHITECTURE/FILE.*resnet18"):
+        TimmBackbone(f"resnet1/{tmp_path / 'other.pth'}")
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
+        TimmBackbone(str(photographs))
+    with pytest.raises(InputError, match=r"other\.pth: does not hold the weights of this network"):
+        TimmBackbone(f"resnet18/{tmp_path / 'other.pth'}").load()
+    with pytest.raises(ValueError, match="size is 64, expected none with a backbone of timm"):
+        make(backbone=f"resnet18/{tmp_path / 'other.pth'}")
+
+
 def test_text_models_refuse_pictures(tiny_bert, pictures) -> None:
     with pytest.raises(InputError, match="reads texts only, but was given an image"):
         OnlineTeacher(tiny_bert, max_length=32, device="cpu").encode(["the cat", pictures[0].image])
@@ -196,7 +285,7 @@ def test_text_models_refuse_pictures(tiny_bert, pictures) -> None:
 def test_the_backbone_refuses_weights_of_another_network(tmp_path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other\.pth: holds no EfficientNet-Lite0"):
-        load_backbone(tmp_path / "other.pth")
+        load_efficientnet(tmp_path / "other.pth")
 
 
 @pytest.fixture
@@ -211,7 +300,7 @@ def test_the_real_backbone_knows_an_umbrella(starter_images) -> None:
     """The weights are in the right places: class 879 of ImageNet is the umbrella."""
     (image,) = (each.image for each in read_pictures("kind") if each.captions["name"] == "umbrella")
     with torch.no_grad():
-        scores = load_backbone(weights_file())(LockedImageTeacher(size=224).pixels(load_image(image))[None])
+        scores = load_efficientnet(weights_file())(LockedImageTeacher(size=224).pixels(load_image(image))[None])
     assert scores.softmax(-1)[0].max() > 0.5
     assert scores.argmax() == 879
 
