@@ -5,7 +5,8 @@ translation an image (de fr cs), aligned with one English caption
 multi30k_task2    data/task2/raw/{train,val,test_2016}.<1-5>.<language>.gz and data/task2/image_splits/{train,val,
 test_2016}_images.txt: five captions an image (de), written without sight of the English ones
 flickr30k_cn      folders of a split with TextData/*.caption.txt, or *.txt, of lines <image>#zhm#<number> caption (zhm:
-people translated; zhb: a machine did), the translations of English captions with the same numbers. The caption may be
+people translated; zhb: a machine did), the translations of English captions with the same numbers, or of lines
+<image><TAB>caption, which do not say who translated, in the order of the English ones. The caption may be
 cut into words with their parts of speech (她:r 在:p), which are taken off. Trap: its split has 29,783 / 1,000 / 1,000
 images, so people translated the captions of its test images, most of which are not test images here
 xflickrco         annotations/<language>/test.jsonl; images of COCO are passed over; test only
@@ -24,8 +25,9 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
-from datamodules.flickr30k.files import FlickrImage, numbered_lines
+from datamodules.flickr30k.files import FlickrImage, Split, numbered_lines
 from datamodules.text import normalise
 from datamodules.text_files import read_rows
 from foundations.errors import InputError
@@ -33,7 +35,9 @@ from foundations.files import json_line, require_file
 
 Images = Mapping[str, FlickrImage]
 
-_SPLIT_FILE = "dataset_flickr30k.json"
+_SPLIT_FILE, _TOKEN_FILE = "dataset_flickr30k.json", "results_20130124.token"
+_FOLDERS = {"multi30k_task2": "multi30k"}
+"""Source -> the folder that its files are in, if it is not called like it."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,21 @@ class Caption:
 
 @dataclass
 class CaptionTable:
-    """Captions by image and number, while they are read; those of images `outside` the split are passed over."""
+    """Captions by image and number, while they are read.
+
+    Args:
+        images: those of the split; an image may be named as Flickr8k names the same photograph, <image>_<hash>.jpg.
+        outside: images whose captions are passed over.
+        splits: those whose captions are needed; a source with a file for each split reads no other.
+        captions: what was read.
+        empty: the places of empty captions, which published files have; they are passed over.
+    """
 
     images: Images
     outside: Set[str] = frozenset()
+    splits: Set[Split] = frozenset(get_args(Split))
     captions: dict[str, dict[int, Caption]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
 
     def add(
         self, image: str, text: str, path: Path, line: int, number: int | None = None, english: str | None = None
@@ -61,22 +75,25 @@ class CaptionTable:
         same number, counted round where there are fewer.
 
         Raises:
-            InputError: an unknown image, an empty caption, or a number that is taken.
+            InputError: an unknown image, or a number that is taken.
         """
         name = image.removesuffix(".jpg")
+        name = name if name in self.images or name in self.outside else name.partition("_")[0]
         if name in self.outside:
             return
         if name not in self.images:
-            token_file = " and results_20130124.token have" if self.outside else " has"
-            raise InputError(f"a caption for an unknown image {image!r}: {_SPLIT_FILE}{token_file} none", path, line)
+            known = f"{_SPLIT_FILE} and {_TOKEN_FILE} have none" if self.outside else f"{_SPLIT_FILE} has none"
+            cure = "" if self.outside else f" (769 images of Flickr30k are in no split: put {_TOKEN_FILE} beside it)"
+            raise InputError(f"a caption for an unknown image {image!r}: {known}{cure}", path, line)
         if not (text := normalise(text)):
-            raise InputError(f"the caption of {image} is empty", path, line)
+            self.empty.append(f"{path}:{line}")
+            return
         captions = self.captions.setdefault(name, {})
         number = len(captions) if number is None else number
         if number in captions:
             raise InputError(f"the caption {number} of {image} appears twice", path, line)
         known = self.images[name].captions
-        captions[number] = Caption(text, known[number % len(known)] if english is None else english)
+        captions[number] = Caption(text, english or known[number % len(known)])
 
     def add_lines(self, images: list[str], path: Path, number: int | None = None, english: Path | None = None) -> None:
         """Add a caption of each image of a list: the lines of a file, and of one with their English twins if given."""
@@ -85,7 +102,10 @@ class CaptionTable:
             self.add(Path(image).name, text, path, line, number, twin)
 
     def result(self) -> dict[str, list[Caption]]:
-        """Image -> captions in their order; images in the order of the split."""
+        """Image -> captions in their order; images in the order of the split. Says how many were empty."""
+        if self.empty:
+            first = ", ".join(self.empty[:3]) + (", ..." if len(self.empty) > 3 else "")
+            warnings.warn(f"{len(self.empty):,} empty captions are passed over: {first}", stacklevel=4)
         return {
             name: [self.captions[name][number] for number in sorted(self.captions[name])]
             for name in self.images
@@ -94,23 +114,29 @@ class CaptionTable:
 
 
 def read_captions(
-    source: str, root: Path, language: str, images: Images, outside: Set[str] = frozenset()
+    source: str,
+    root: Path,
+    language: str,
+    images: Images,
+    outside: Set[str] = frozenset(),
+    splits: Set[Split] = frozenset(get_args(Split)),
 ) -> dict[str, list[Caption]]:
     """Image -> its captions in a language, in the order of the split; images without captions are not there.
 
     The source is ``english``, a name of `READERS`, alone or with its folder (``multi30k:/data/multi30k``), or a TSV
     file; folders and files are looked for in `root`. The language is spelled as in the source's files: ``de``, or
-    ``swh_Latn`` for flickr30k_200. InputError where a file is missing or malformed, or names an unknown image.
+    ``swh_Latn`` for flickr30k_200. Of a source with a file for each split only those of `splits` are read. InputError
+    where a file is missing or malformed, or names an unknown image.
     """
     if source == "english":
         return {name: [Caption(text, text) for text in image.captions] for name, image in images.items()}
     name, _, folder = source.partition(":")
     if name not in READERS:
-        return _read_tsv(root / source, CaptionTable(images, outside))
-    path = root / Path(folder or name).expanduser()
+        return _read_tsv(root / source, CaptionTable(images, outside, splits))
+    path = root / Path(folder or _FOLDERS.get(name, name)).expanduser()
     if not path.is_dir():
         raise InputError(f"no such folder, expected the files of {name}; or name it: {name}:FOLDER", path)
-    table = CaptionTable(images, outside)
+    table = CaptionTable(images, outside, splits)
     READERS[name](path, language, table)
     if not table.captions:
         raise InputError(f"found no caption in {language} there, expected those of {name}", path)
@@ -128,46 +154,59 @@ def check_source(source: str, language: str) -> None:
 
 def _multi30k(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "data/task1", "task1")
-    paths = {split: _packed(folder / "raw" / f"{split}.{language}") for split in ("train", "val", "test_2016_flickr")}
+    names = [name for name in ("train", "val", "test_2016_flickr") if _split_of(name) in table.splits]
+    paths = {split: _packed(folder / "raw" / f"{split}.{language}") for split in names}
     for split, path in paths.items():
         if path is not None:
             images = _image_names(folder / "image_splits" / f"{split}.txt")
             table.add_lines(images, path, english=_packed(folder / "raw" / f"{split}.en"))
     if not any(paths.values()):
-        raise InputError(f"no file {{train,val,test_2016_flickr}}.{language}.gz there", folder / "raw")
+        raise InputError(f"no file {{{','.join(names)}}}.{language}.gz there", folder / "raw")
 
 
 def _multi30k_task2(folder: Path, language: str, table: CaptionTable) -> None:
     folder = _inner(folder, "data/task2", "task2")
-    names = product(("train", "val", "test_2016"), range(1, 6))
-    paths = {(split, number): _packed(folder / "raw" / f"{split}.{number}.{language}") for split, number in names}
+    splits = [name for name in ("train", "val", "test_2016") if _split_of(name) in table.splits]
+    paths = {
+        (split, number): _packed(folder / "raw" / f"{split}.{number}.{language}")
+        for split, number in product(splits, range(1, 6))
+    }
     for (split, number), path in paths.items():
         if path is not None:
             images = _image_names(folder / "image_splits" / f"{split}_images.txt")
             table.add_lines(images, path, number - 1)
     if not any(paths.values()):
-        raise InputError(f"no file {{train,val,test_2016}}.{{1-5}}.{language}.gz there", folder / "raw")
+        raise InputError(f"no file {{{','.join(splits)}}}.{{1-5}}.{language}.gz there", folder / "raw")
+
+
+def _split_of(file: str) -> str:
+    """The split that a file of Multi30k is of: ``test_2016_flickr`` is ``test``."""
+    return file.partition("_")[0]
 
 
 def _flickr30k_cn(folder: Path, language: str, table: CaptionTable) -> None:
     if language != "zh":
         raise InputError(f"the language is {language}, but flickr30k_cn is in Chinese: set language to zh")
-    translated: dict[str, dict[str, list[tuple[str, str, Path, int, int]]]] = {"zhm": {}, "zhb": {}}
+    translated: dict[str, dict[str, list[tuple[str, str, Path, int, int | None]]]] = {"zhm": {}, "zhb": {}}
+    numbered = True
     for path in _caption_files(folder):
         for line, text in numbered_lines(path):
             match = _CN_LINE.fullmatch(text)
             if match is None:
-                raise InputError(f"found {text[:60]!r}, expected <image>#zhm#<number> caption", path, line)
+                raise InputError(
+                    f"found {text[:60]!r}, expected <image>#zhm#<number> caption, or <image><TAB>caption", path, line
+                )
             image, kind, number, caption = match.groups()
+            numbered = numbered and number is not None
             captions = translated["zhm" if kind == "zhm" else "zhb"].setdefault(image.removesuffix(".jpg"), [])
-            captions.append((image, joined(caption), path, line, int(number)))
+            captions.append((image, joined(caption), path, line, int(number) if number else None))
     by_people = translated["zhm"]
     for captions in (translated["zhb"] | by_people).values():  # those of people, where there are such
         for arguments in captions:
             table.add(*arguments)
     test = [name for name in table.captions if table.images[name].split == "test"]
     count = sum(name in by_people for name in test)
-    if count < len(test):
+    if count < len(test) and numbered:
         warnings.warn(
             f"flickr30k_cn: people translated the captions of {count:,} of the {len(test):,} test images, a machine "
             "those of the others; its own split is another one",
@@ -229,7 +268,7 @@ def _read_tsv(path: Path, table: CaptionTable) -> dict[str, list[Caption]]:
     return table.result()
 
 
-_CN_LINE = re.compile(r"([^#\s]+)#(zh[a-z])#([0-9]+)\s+(\S.*)")
+_CN_LINE = re.compile(r"([^#\s]+)(?:#(zh[a-z])#([0-9]+))?\s+(\S.*)")
 _PART_OF_SPEECH = re.compile(r"(?<=.):[a-z]+$")
 """Of a word: 女孩:n. The tags are those of BosonNLP."""
 
@@ -266,8 +305,8 @@ def _image_names(path: Path) -> list[str]:
 
 
 def _aligned(path: Path, images: list[str]) -> list[str]:
-    """The lines of a file, as many as images."""
-    texts = [text for _, text in numbered_lines(path)]
+    """The lines of a file, as many as images; a line may be empty."""
+    texts = [text for _, text in numbered_lines(path, empty=True)]
     if len(texts) != len(images):
         raise InputError(f"has {len(texts):,} lines, but its list of images has {len(images):,}", path)
     return texts

@@ -130,11 +130,14 @@ class Flickr30kDataModule(SplitByImage):
     def _read(self) -> dict[tuple[str, str], dict[str, list[Caption]]]:
         """The captions of each (source, language) by image."""
         used = set(self.sources.values())
+        needed = {each: frozenset(split for split in get_args(Split) if self.sources[split] == each) for each in used}
         others = frozenset[str]()
         if any(source != "english" for source, _ in used):
             others = outside_the_split(self.root, self._images) | (read_flickr(self.root).keys() - self._images.keys())
         return {
-            (source, language): read_captions(source, self.root, language, self._images, others)
+            (source, language): read_captions(
+                source, self.root, language, self._images, others, needed[source, language]
+            )
             for source, language in used
         }
 

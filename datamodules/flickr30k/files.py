@@ -160,13 +160,14 @@ def require_images(folder: Path, names: Iterable[str]) -> None:
         raise InputError(f"there is no {missing[0]}.jpg ({len(missing):,} of {len(names):,} images missing)", folder)
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path, empty: bool = False) -> Iterator[tuple[int, str]]:
     """Number from 1 and normalised text of each line, of a file where line numbers count; it may be compressed.
 
-    InputError where there is no file, or it is damaged, not in UTF-8, or has an empty line. The last line may end
-    without a newline.
+    InputError where there is no file, or it is damaged, not in UTF-8, or has an empty line, unless those may be there.
+    The last line may end without a newline.
     """
     for number, _, raw in scan_lines(path, "a text on every line", blank=True):
-        if not (text := normalise(decode(raw, "a text on every line", path, number))):
+        text = normalise(decode(raw, "a text on every line", path, number))
+        if not text and not empty:
             raise InputError("the line is empty, expected a text on every line", path, number)
         yield number, text

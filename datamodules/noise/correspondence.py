@@ -54,6 +54,18 @@ def mismatch(pairs: list[Pair], noise: TrainingNoise) -> list[Pair]:
     ]
 
 
+def with_known_level(pairs: list[Pair], noise: TrainingNoise) -> TrainingNoise:
+    """The noise as it is to be reported: an index file whose captions of a source move together is of level image."""
+    if not noise.index_file or noise.level == "image":
+        return noise
+    captions = _Captions(pairs)
+    indices = _read(Path(noise.index_file).expanduser())
+    first = np.array([own[0] for own in captions.of_source], dtype=np.int64)
+    several = len(captions.source) > len(captions.of_source) and len(indices) == len(captions.source)
+    together = several and bool((indices == indices[first][captions.source]).all())
+    return replace(noise, level="image") if together else noise
+
+
 def caption_numbers(pairs: Sequence[Pair]) -> IntArray:
     """The number of each pair's caption, from 0, in their order; (P,).
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from datamodules.images import ImageReference, is_image
 from datamodules.lines import LazyTexts
-from datamodules.noise.correspondence import mismatch, realised_counts
+from datamodules.noise.correspondence import mismatch, realised_counts, with_known_level
 from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.options import EvaluationNoise, TrainingNoise
 from datamodules.noise.text import TextNoise
@@ -128,6 +128,7 @@ def noisy_pairs(pairs: Pairs, noise: TrainingNoise) -> tuple[Pairs, NoiseReport]
     if isinstance(pairs, PairSource):
         return _noisy_source(pairs, noise)
     matched = mismatch(pairs, noise)
+    noise = with_known_level(pairs, noise)
     wrong, captions = realised_counts(matched)
     mismatched = wrong if noise.changes_correspondence else None
     if not (noise.changes_texts or noise.changes_images):

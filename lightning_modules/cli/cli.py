@@ -273,10 +273,10 @@ class PotstillCLI(LightningCLI):
         return 0 if seed is None or isinstance(seed, bool) else int(seed)
 
     def default_name(self) -> str:
-        """Name of the run folder: data, language, strategy and seed."""
+        """Name of the run folder: data, language, strategy, noise of the training pairs, and seed."""
         data, strategy = self.config["data"], self.config["model"]["strategy"]
-        languages = in_folder_name(data)
-        short = [short_name("data", data["class_path"]), languages, short_name("strategy", strategy["class_path"])]
+        names = short_name("data", data["class_path"]), short_name("strategy", strategy["class_path"])
+        short = [names[0], in_folder_name(data), names[1], noise_in_folder_name(data)]
         return "-".join([*(part for part in short if part), f"seed{self.seed}"])
 
     def _checkpoints(self) -> list[Checkpoint]:
@@ -367,6 +367,18 @@ def in_folder_name(data: Namespace) -> str | None:
     if len(names) > _MOST_IN_A_NAME:
         names = [*names[: _MOST_IN_A_NAME - 1], f"{len(names) - _MOST_IN_A_NAME + 1}more"]
     return "+".join(names) or None
+
+
+def noise_in_folder_name(data: Namespace) -> str:
+    """The noise of the training pairs of a datamodule's configuration: ``noise0.4``, ``image0.4-ocr3``; or nothing."""
+    noise = (data.get("init_args") or _namespace()).get("noise") or _namespace()
+    level = "image" if noise.get("level") == "image" else "noise"
+    rate, file = noise.get("rate") or 0, noise.get("index_file")
+    parts = [f"{level}{Path(file).stem}" if file else f"{level}{rate:g}" if rate else ""]
+    for kind in ("text", "image"):
+        severity = noise.get(f"{kind}_severity") or 0
+        parts.append(f"{noise.get(kind)}{severity}" if noise.get(kind) and severity else "")
+    return "-".join(part for part in parts if part)
 
 
 def _namespace(**values: Any) -> Namespace:

@@ -85,6 +85,54 @@ def test_collections_have_both_directions(root):
     assert backward.qrels[images[1]] == {f"{images[1]}#{n}": 1 for n in range(5)}
 
 
+def test_empty_captions_of_published_files_are_passed_over(root):
+    """xFlickrCO has one in its Indonesian test file; without it the image has no query."""
+    folder = layout.write_xflickrco(root / "xflickrco")
+    first, *others = layout.of_split("test")
+    layout.change("xflickrco/annotations/tr/test.jsonl", f'["tr {first}"]', '[" "]')(root)
+    layout.write_tsv(root, "captions.tr.tsv")
+    options = {"language": "tr", "captions": "captions.tr.tsv", "test_captions": "xflickrco"}
+    with pytest.warns(UserWarning, match=r"1 empty captions are passed over: .*tr/test\.jsonl:1"):
+        data = loaded(root, **options)
+    assert set(data.collections["test"].queries) == {f"{image}#0" for image in others}
+    layout.write_flickr30k_200(root / "flickr30k_200")
+    path = folder.parent / "flickr30k_200" / "flickr30k-200" / "swh_Latn.txt"
+    path.write_text("\n".join(["", *path.read_text().split("\n")[1:]]))
+    with pytest.warns(UserWarning, match=r"1 empty captions are passed over: .*swh_Latn\.txt:1"):
+        loaded(root, **options | {"test_captions": "flickr30k_200", "test_language": "swh_Latn"})
+
+
+def test_a_bad_file_of_a_split_does_not_block_the_others(root):
+    """Quechua's published test file has 999 lines for 1,000 images: its training captions are good."""
+    layout.write_multi30k(root / "multi30k", "qu")
+    layout.write_tsv(root, "captions.qu.tsv")
+    images = layout.of_split("test")
+    raw = root / "multi30k" / "data" / "task1" / "raw"
+    layout.packed(raw / "test_2016_flickr.qu.gz", [f"qu {image}" for image in images[1:]])
+    with pytest.raises(InputError, match=r"test_2016_flickr\.qu\.gz: has 3 lines, but its list of images has 4"):
+        loaded(root, language="qu", captions="multi30k")
+    data = loaded(root, language="qu", captions="multi30k", test_captions="captions.qu.tsv")
+    assert len(data.pairs) == len(TRAIN)
+    assert len(data.collections["test"].queries) == 5 * len(images)
+
+
+def test_photographs_may_be_named_as_in_flickr8k(root):
+    path = layout.write_tsv(root)
+    path.write_text(path.read_text(encoding="utf-8").replace(".jpg#", "_693b08cb0e.jpg#"), encoding="utf-8")
+    data = loaded(root, language="sw", captions="captions.sw.tsv")
+    assert [image_of(pair.source) for pair in data.pairs[::5]] == TRAIN
+
+
+def test_chinese_captions_without_numbers(root):
+    folder = root / "flickr30k_cn"
+    folder.mkdir()
+    lines = [f"{image}\t图 {image} {n}" for image in layout.IMAGES for n in range(5)]
+    (folder / "captions.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = loaded(root, language="zh", captions="flickr30k_cn", source="both")
+    assert [pair.target for pair in data.pairs[:10:2]] == [f"图 {TRAIN[0]} {n}" for n in range(5)]
+    assert data.pairs[3].source == f"{layout.english(TRAIN[0])[1]} ."
+
+
 def test_the_split_may_be_that_of_lists(root):
     """As Flickr30k Entities publishes its own; what is in no list is left out."""
     layout.write_tsv(root)
@@ -161,7 +209,7 @@ def test_multi30k(root):
     # One caption an image, so one English caption an image to compare with.
     test = layout.of_split("test")
     assert data.collections["english"].queries == {f"{name}#0": layout.english(name)[2] for name in test[::-1]}
-    five = loaded(root, language="de", captions=f"multi30k_task2:{root / 'multi30k'}")
+    five = loaded(root, language="de", captions="multi30k_task2")
     assert [pair.target for pair in five.pairs[:6]] == [*(f"de{n} {TRAIN[0]}" for n in range(1, 6)), f"de1 {TRAIN[1]}"]
 
 

@@ -117,6 +117,16 @@ def test_published_index_files(tmp_path, level):
     assert f"{wrong.mean():.4f} of them with another's source ({level} level, file" in str(report)
 
 
+def test_an_index_of_captions_that_moves_images_is_of_the_level_image(tmp_path) -> None:
+    """Published files have an entry a caption also where all captions of an image move together."""
+    pairs = captions(40)
+    np.save(tmp_path / "moved.npy", np.repeat(np.random.default_rng(0).permutation(40), 5))
+    noise = TrainingNoise(index_file=str(tmp_path / "moved.npy"))
+    assert "(image level, file" in str(noisy_pairs(pairs, noise)[1])
+    np.save(tmp_path / "moved.npy", np.random.default_rng(0).permutation(np.repeat(np.arange(40), 5)))
+    assert "(caption level, file" in str(noisy_pairs(pairs, noise)[1])
+
+
 def both(images: int, each: int = 5) -> list[Pair]:
     """What ``source: both`` writes: for each caption a pair with the image and one with the English caption."""
     return [

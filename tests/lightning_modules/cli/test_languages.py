@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from datamodules.tsv import TSVDataModule
 from foundations.errors import InputError
-from lightning_modules.cli.cli import expand_languages, in_folder_name
+from lightning_modules.cli.cli import expand_languages, in_folder_name, noise_in_folder_name
 from lightning_modules.run.loggers import result_table
 from retrieval.results import LEXICAL
 from retrieval.statistics import macro_interval, macro_permutation_test, macro_t_test
@@ -324,3 +324,18 @@ def test_the_id_of_a_dataset_is_in_the_folder_name():
     data = Namespace(class_path="a.B", init_args=Namespace(id="neuclir/1/fa/hc4-filtered"))
     assert in_folder_name(data) == "neuclir-1-fa-hc4-filtered"
     assert in_folder_name(Namespace(class_path="a.B", init_args=Namespace(root="/x"))) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, ""),
+        ({"rate": 0.0, "level": "caption", "text": "", "text_severity": 3}, ""),
+        ({"rate": 0.4, "level": "caption"}, "noise0.4"),
+        ({"rate": 0.25, "level": "image", "text": "ocr", "text_severity": 3}, "image0.25-ocr3"),
+        ({"index_file": "/data/0.2.npy", "image": "jpeg", "image_severity": 1}, "noise0.2-jpeg1"),
+    ],
+)
+def test_runs_of_other_noise_have_another_name(options, name) -> None:
+    data = Namespace(class_path="a.B", init_args=Namespace(noise=Namespace(**options) if options else None))
+    assert noise_in_folder_name(data) == name
