@@ -82,9 +82,9 @@ class CaptionTable:
         if name in self.outside:
             return
         if name not in self.images:
-            known = f"{_SPLIT_FILE} and {_TOKEN_FILE} have none" if self.outside else f"{_SPLIT_FILE} has none"
+            having = f"{_SPLIT_FILE} and {_TOKEN_FILE} have none" if self.outside else f"{_SPLIT_FILE} has none"
             cure = "" if self.outside else f" (769 images of Flickr30k are in no split: put {_TOKEN_FILE} beside it)"
-            raise InputError(f"a caption for an unknown image {image!r}: {known}{cure}", path, line)
+            raise InputError(f"a caption for an unknown image {image!r}: {having}{cure}", path, line)
         if not (text := normalise(text)):
             self.empty.append(f"{path}:{line}")
             return

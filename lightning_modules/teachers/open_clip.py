@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
+_HUB_SECONDS = 10.0
 _FORMAT = 1
 """Part of the fingerprint: raise it when the same model and settings give other vectors."""
 
@@ -169,6 +170,8 @@ class OpenClipTeacher(ImageTeacher):
         if self.folder is not None or self.model.startswith(HUB):
             if self.pretrained is not None:
                 raise InputError("holds its own weights, so pretrained must not be set", self.model)
+            if self.folder is None:
+                _check_hub(self.model.removeprefix(HUB))
             return
         check_name(self.model)
         if self.checkpoint is None:
@@ -247,6 +250,20 @@ def check_name(model: str) -> None:
     if model not in names:
         question = did_you_mean(model, names, cutoff=0.4) or ", see open_clip.list_models()"
         raise InputError(f"open_clip has no architecture {model!r}{question}")
+
+
+def _check_hub(name: str) -> None:
+    """Raise InputError where a model is neither in the hub's cache nor on the hub, without trying again and again."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, CONFIG_FILE), str):
+            HfApi().model_info(name, timeout=_HUB_SECONDS)
+    except Exception as error:  # the class is that of an HTTP library, which one differs by version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"open_clip cannot get {name!r} from the hub: {reason}; a model on this disk is open_clip:FOLDER"
+        ) from error
 
 
 def check_folder(folder: Path) -> None:

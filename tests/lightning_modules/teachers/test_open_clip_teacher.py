@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,13 @@ def test_the_loss_falls_on_images_captions_and_both(model, images, tiny_unigram,
         batch = PairBatch(list(sources), targets, torch.arange(4), noisy=torch.tensor([False, False, True, False]))
         losses = losses_of_steps(module, batch)
         assert losses[-1] < 0.9 * losses[0], sources
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    began = time.perf_counter()
+    with pytest.raises(
+        InputError, match=r"cannot get 'org/name' from the hub: .*refused; a model on this disk is open_c"
+    ):
+        OpenClipTeacher("hf-hub:org/name")
+    assert time.perf_counter() - began < 5
