@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from itertools import groupby
@@ -13,6 +14,8 @@ from datamodules.text import script_of
 _CLUSTER = regex.compile(r"\X")
 _PIECES = {"Han": 2, "Cjk": 2, "Hiragana": 2, "Katakana": 2, "Thai": 4, "Lao": 4, "Khmer": 3, "Myanmar": 3}
 """Scripts that put no space between words -> characters that stand for a word."""
+_AFTER_DIVIDER = re.compile("(?<=[\u0f0b\u0f0c\u0f0d\u1361\u16eb\u1680])(?=\\w)")
+"""Where a word begins after a mark that divides words: tsheg and shad of Tibetan, those of Ethiopic, Runes, Ogham."""
 
 
 def clusters(text: str) -> list[str]:
@@ -34,7 +37,8 @@ def clusters(text: str) -> list[str]:
 def split_words(text: str) -> tuple[list[str], list[str]]:
     """The words of a text, and what comes before each of them: a space, or nothing.
 
-    In scripts without spaces some characters (2 of Han and kana, 4 of Thai) count as a word.
+    In scripts without spaces some characters (2 of Han and kana, 4 of Thai) count as a word; where other marks than
+    spaces divide words (the tsheg of Tibetan), those do.
 
     >>> split_words("maji 水資源 x")
     (['maji', '水資', '源', 'x'], ['', ' ', '', ' '])
@@ -54,9 +58,13 @@ def join_words(words: list[str], gaps: list[str]) -> str:
 
 
 def _pieces(run: str) -> list[str]:
-    if run.isascii() or not any(script_of(character) in _PIECES for character in run):
+    if run.isascii():
         return [run]
-    pieces = []
+    pieces: list[str] = []
+    if len(parts := _AFTER_DIVIDER.split(run)) > 1:
+        return [piece for part in parts for piece in _pieces(part)]
+    if not any(script_of(character) in _PIECES for character in run):
+        return [run]
     for script, group in groupby(clusters(run), key=lambda cluster: script_of(cluster[0])):
         parts = list(group)
         size = _PIECES.get(script or "", len(parts))

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 
-from datamodules.noise.graphemes import chart_neighbours, script_name
+from datamodules.noise.graphemes import chart_neighbours, clusters, script_name
 from datamodules.noise.keyboards import alphabet, keys_beside
 
 
@@ -36,6 +36,8 @@ def misread(cluster: str) -> tuple[str, ...]:
     plain, *marks = list(unicodedata.normalize("NFD", cluster[0]))
     if marks and all(unicodedata.category(mark) == "Mn" for mark in marks):
         return (plain + cluster[1:],)  # a small mark is what is lost first
+    if len(cluster) > 1 and unicodedata.combining(cluster[1]) == _NUKTA:
+        return (cluster[0] + cluster[2:],)  # the same, of letters that Unicode always writes as two
     return _with_one_changed(cluster, looks_like)
 
 
@@ -73,6 +75,9 @@ _GROUPS = {
     "Georgian": "აპ ბგ დლ ეფ ვპ თო რღ სხ ცძ უყ შწ ჩზ",
 }
 
+_NUKTA = 7
+"""The combining class of the dot that makes another letter of one, in the scripts of India."""
+
 _SPLIT = {"m": "rn", "w": "vv", "d": "cl", "h": "li", "M": "IVI", "W": "VV"}
 """Latin letters that are read as two."""
 
@@ -102,9 +107,10 @@ def looks_like(character: str) -> tuple[str, ...]:
 def _table(script: str) -> dict[str, list[str]]:
     table: dict[str, list[str]] = {}
     for group in _GROUPS[script].split():
-        for character in group:
-            if unicodedata.name(character, ""):
-                table.setdefault(character, []).extend(each for each in group if each != character)
+        # Marks that look alike stand in a group of their own; in others a mark is part of the letter before it.
+        alike = list(group) if unicodedata.category(group[0])[0] == "M" else clusters(group)
+        for character in alike:
+            table.setdefault(character, []).extend(each for each in alike if each != character)
     return table
 
 

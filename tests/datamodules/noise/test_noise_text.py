@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from datamodules.noise import replacements
 from datamodules.noise.files import read_lexicon, read_machine_translations
 from datamodules.noise.graphemes import clusters, join_words, script_name, split_words, without_diacritics
 from datamodules.noise.keyboards import alphabet, keys_beside, layout
@@ -258,3 +259,24 @@ def test_wrong_kind_or_severity():
         TextNoise("keybord", 1)
     with pytest.raises(ValueError, match="the severity of ocr is 6"):
         TextNoise("ocr", 6)
+
+
+def test_no_look_alike_of_a_letter_is_a_bare_mark() -> None:
+    """Unicode never composes some letters of Bengali, so a table by characters would hold their dot alone."""
+    for script, groups in replacements._GROUPS.items():
+        for letter in clusters(groups.replace(" ", "\n")):
+            for other in replacements.misread(letter) if unicodedata.category(letter[0])[0] == "L" else ():
+                assert unicodedata.category(other[0])[0] != "M", (script, letter, other)
+    assert "য়" in replacements.misread("য")
+    assert replacements.misread("য়") == ("য",)
+    assert replacements.misread("ড়ি") == ("ডি",)
+
+
+def test_words_that_other_marks_than_spaces_divide() -> None:
+    words, gaps = split_words("བོད་ཡིག་གི་ཚིག ሰላም፡ለዓለም x")
+    assert words == ["བོད་", "ཡིག་", "གི་", "ཚིག", "ሰላም፡", "ለዓለም", "x"]
+    assert gaps == ["", "", "", "", " ", "", " "]
+    assert join_words(words, gaps) == "བོད་ཡིག་གི་ཚིག ሰላም፡ለዓለም x"
+    texts = [f"ཁྱི་{number}་ཞིག་རྩྭ་ཐང་སྔོན་པོའི་ནང་དུ་རྒྱུག་གིན་འདུག" for number in range(50)]
+    changed = sum(TextNoise("keyboard", 5)(text) != text for text in texts)
+    assert changed >= 40
