@@ -6,7 +6,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-strategies study docs fetch fetch-images clean
+.PHONY: help demo test test-fast lint audit format bench bench-strategies study docs fetch fetch-images clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,10 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict train.py evaluate.py compare.py baseline.py search.py sweep.py report.py
+
+audit: $(STAMP)  ## known vulnerabilities of the packages in .venv (asks PyPI)
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --progress-spinner off --skip-editable
 
 format: $(STAMP)  ## let ruff reformat and mend
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,16 @@ def test_images_are_no_leaks() -> None:
     leaks, rows = find_leaks(pairs, {"test": asked, "dev": written})
     assert rows == [1]
     assert leaks.examples == ["maji"]
+
+
+def test_an_image_of_more_pixels_than_anyone_has_memory_for_is_refused(tmp_path) -> None:
+    """A bomb: 70 bytes that ask for 1.2 GB."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match=r"bomb\.png: is no image, or is damaged: .*exceeds limit"):
+        load_image(image_source(path))
