@@ -77,9 +77,11 @@ def test_a_job_trains_and_goes_on_when_it_is_queued_again(name: str, tiny_config
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test queries, mean") == 1, "one table, whatever the number of processes"
     run = tmp_path / "runs" / "job-7"
-    done = sbatch(path, *words, "--trainer.max_epochs", 3, folder=tmp_path, **given)
+    (run / "metrics.json").unlink()  # as if it had been cut off before its test
+    done = sbatch(path, *words, folder=tmp_path, **given)
     assert done.returncode == 0, done.stderr
     assert f"{run}: goes on" in done.stderr
+    assert (run / "metrics.json").is_file()
     assert [each.name for each in run.parent.iterdir()] == ["job-7"]
 
 
