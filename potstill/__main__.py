@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": ("lightning_modules.commands.arguments", "compare runs, with intervals and significance tests"),
     "baseline": ("lightning_modules.commands.arguments", "BM25, fusion of runs, reranking"),
     "search": ("lightning_modules.commands.arguments", "index a collection, and search it"),
+    "export": ("lightning_modules.commands.arguments", "write a student as a folder of sentence-transformers"),
     "sweep": ("studies.sweep", "run the cells of a grid: strategies x noise x languages x seeds"),
     "report": ("studies.report", "tables, curves and a page about the runs of a study"),
 }

@@ -8,14 +8,14 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
 from lightning_modules.cli.front_door import Arguments, run_config
 from lightning_modules.models.trust import read_run_config
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
-from retrieval.results import Rows, averages, by_language, english_note, to_json
+from retrieval.results import Result, Rows, averages, by_language, english_note, to_json
 from retrieval.table import print_table, results_table
 from retrieval.trec import check_queries, read_qrels, read_run
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from datamodules.flickr30k.splits import SplitByImage
     from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.teachers.base import Encoder
 
 
 def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
@@ -53,6 +54,36 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
         if note := english_note(Path(options.folder)):
             print(note)
         _write(grouped, means, options.json)
+
+
+def score_encoder(cli: PotstillCLI, encoder: Encoder, score: str) -> dict[str, Result]:
+    """Score the test collections of a run with another encoder in the place of its student.
+
+    Args:
+        cli: of the run, with its weights.
+        encoder: reads what the student reads; the teacher reads the rest.
+        score: ``pooled`` or ``maxsim``.
+
+    Returns:
+        Name of a collection, such as ``test/sw``, -> its result.
+    """
+    from lightning_modules.evaluation.encoding import encode
+    from lightning_modules.evaluation.ranking import rank
+    from lightning_modules.students.base import TextSide
+
+    module, evaluation, data, results = cli.model.eval(), cli.evaluation, cli.datamodule, {}
+    data.setup("test")
+    readers = {"student": encoder, "teacher": module.teacher_in_space}
+    weights = evaluation.query_weights(score)
+    for name, collection in data.collections.items():
+        if collection.split == "test":
+            encoded = [
+                encode(readers[module.reader_of(collection, side)], collection.texts(side), side,
+                       tokens=score == "maxsim", token_weights=weights if side == "queries" else "uniform")
+                for side in get_args(TextSide)
+            ]  # fmt: skip
+            results[name] = rank(*encoded, collection, evaluation.metrics, score, evaluation.k)
+    return results
 
 
 def run_options(options: Namespace) -> list[str]:

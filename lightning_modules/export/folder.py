@@ -1,0 +1,221 @@
+"""The folder of an exported student: written, opened, and compared with the run that it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foundations.errors import InputError
+from foundations.files import read_json
+from lightning_modules.export.modules import Parts, pooled_parts, space_map, token_parts
+from lightning_modules.models.files import folder_hash, write_tokenizer
+from lightning_modules.models.pretrained import quiet_transformers
+from lightning_modules.students.base import TextSide
+from lightning_modules.teachers.base import Encoder
+from lightning_modules.teachers.run import RunTeacher
+from strategies.base import Embeddings
+from strategies.functional import Marginals
+
+CONFIG = "config_sentence_transformers.json"
+SPACE = "teacher_map"
+"""The folder of the map that the teacher's vectors need, where the student lives in a whitened space."""
+TOLERANCE = 1e-5
+_TEXTS, _SIDES = 24, ("queries", "documents")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_folder` did.
+
+    Args:
+        score: ``pooled`` or ``maxsim``: how the vectors are compared.
+        dim: width of the vectors.
+        max_length: longest text in tokens.
+        prompts: put before queries and documents.
+        difference: largest difference from the run's vectors.
+    """
+
+    score: str
+    dim: int
+    max_length: int
+    prompts: dict[str, str]
+    difference: float
+
+
+class FolderEncoder(Encoder):
+    """An exported student, or another model of sentence-transformers, as an `Encoder`; on the CPU.
+
+    Args:
+        folder: a folder with ``modules.json``.
+
+    Raises:
+        InputError: there is no such folder, or the library cannot load it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "modules.json").is_file():
+            raise InputError("no modules.json there, expected a run or an exported student", folder)
+        about = read_json(self.folder / CONFIG) if (self.folder / CONFIG).is_file() else {}
+        self.gives_tokens = about.get("model_type") == "MultiVectorEncoder"
+        self.both_sides = len(set((about.get("prompts") or {"": ""}).values())) > 1
+
+    @cached_property
+    def model(self) -> Any:
+        """The ``SentenceTransformer`` or ``MultiVectorEncoder``."""
+        from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+
+        kind = MultiVectorEncoder if self.gives_tokens else SentenceTransformer
+        try:
+            with quiet_transformers():
+                return kind(str(self.folder), device="cpu", local_files_only=True)
+        except Exception as error:  # the library raises whatever it comes upon
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise InputError(f"sentence-transformers cannot load it: {reason}", self.folder) from error
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.encode(["a"]).pooled.shape[1])
+
+    @property
+    def sides(self) -> tuple[TextSide, ...]:
+        """See `Encoder.sides`."""
+        return ("queries", "documents") if self.both_sides or self.gives_tokens else ("queries",)
+
+    def fingerprint(self, side: TextSide = "queries") -> str:
+        """See `Encoder.fingerprint`."""
+        return folder_hash(self.folder, modules=True) + (side if len(self.sides) > 1 else "")
+
+    def encode(
+        self,
+        texts: list[str],
+        tokens: bool = False,
+        device: torch.device | str | None = None,
+        side: TextSide = "queries",
+    ) -> Embeddings:
+        """See `Encoder.encode`; the pooled vector of a model of tokens is the mean of their unit vectors.
+
+        Raises:
+            InputError: tokens of a model that gives pooled vectors.
+        """
+        if tokens and not self.gives_tokens:
+            raise InputError("it gives one vector a text, expected one exported with --score maxsim", self.folder)
+        encode = self.model.encode_query if side == "queries" else self.model.encode_document
+        given = encode(texts, show_progress_bar=False, convert_to_numpy=False)
+        if not self.gives_tokens:
+            return Embeddings(torch.stack(list(given)).float().to(device or "cpu"))
+        padded = torch.nn.utils.rnn.pad_sequence(given, batch_first=True).float()
+        mask = torch.arange(padded.shape[1]) < torch.tensor([len(each) for each in given])[:, None]
+        pooled = torch.nn.functional.normalize(torch.nn.functional.normalize(padded, dim=-1).sum(1), dim=-1)
+        return Embeddings(pooled, padded if tokens else None, mask if tokens else None)
+
+
+def write_folder(
+    folder: Path, run: RunTeacher, score: str, weights: Marginals = "uniform", scratch: Path | None = None
+) -> Written:
+    """Write a run's student, and compare what the library makes of it with the run's vectors.
+
+    Args:
+        folder: an empty folder.
+        run: the run, on the CPU. Its student is used up: with prefixes and MaxSim it gets further tokens.
+        score: ``pooled`` for one vector a text, ``maxsim`` for one a token.
+        weights: how much each token of a query counts in MaxSim.
+        scratch: a folder that does not exist, for temporary files; None is one next to ``folder``.
+
+    Raises:
+        InputError: the student cannot be written so, or what was written gives other vectors.
+    """
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+
+    scratch = scratch or folder.parent / f"{folder.name}-model"
+    scratch.mkdir()
+    student, tokens = run.encoder, score == "maxsim"
+    dim, texts = run.dim, sample_texts(run)
+    expected = {side: run.encode(texts, tokens, side=side) for side in _SIDES}
+    with quiet_transformers(), torch.no_grad():
+        parts: Parts = (
+            token_parts(student, run.projection, weights, scratch)
+            if tokens
+            else pooled_parts(student, run.projection, scratch)
+        )
+        prompts = {name: text for name, text in parts.prompts.items() if text}
+        options: dict[str, Any] = {"modules": parts.modules, "prompts": parts.prompts, "device": "cpu"}
+        if prompts and not tokens:
+            options["default_prompt_name"] = "query"
+        model = (MultiVectorEncoder if tokens else SentenceTransformer)(**options)
+        model.save(str(folder), create_model_card=False)
+        if (folder / "tokenizer_config.json").is_file():
+            write_tokenizer(folder, parts.tokenizer, parts.special_tokens, parts.max_length)
+        if run.space:
+            (folder / SPACE).mkdir()
+            space_map(run.space, tokens).save(str(folder / SPACE))
+    return Written(score, dim, parts.max_length, prompts, _compared(folder, texts, expected, weights))
+
+
+def sample_texts(run: RunTeacher) -> list[str]:
+    """Texts made of pieces of the student's vocabulary, some longer than it reads; the same for the same run.
+
+    Left out are texts whose first word is cut behind its mark of a beginning where there is a prefix. The run counts
+    the mark to the prefix there, which matters where tokens of a prefix do not count; outside it is one of the text.
+    """
+    tokenizer = run.encoder.tokenization().tokenizer
+    generator = np.random.default_rng(0)
+    longest = min(run.encoder.max_length, 512)
+    lengths = [1, 2, 3, *generator.integers(4, 24, _TEXTS - 5), longest, 2 * longest]
+    size = tokenizer.get_vocab_size()
+    texts = [tokenizer.decode(generator.integers(0, size, length).tolist()).strip() for length in lengths]
+    prefixes = {prefix for prefix in run.prefixes.values() if prefix}
+    return [
+        text
+        for text in texts
+        if any(character.isalnum() for character in text)
+        and not any(_parted(tokenizer.encode(prefix + text), len(prefix)) for prefix in prefixes)
+    ] or ["a"]
+
+
+def _parted(encoding: Any, length: int) -> bool:
+    """Whether a token of white space alone ends where the prefix does."""
+    return any(end == length and token in ("▁", "Ġ") for token, (_, end) in zip(encoding.tokens, encoding.offsets, strict=True))
+
+
+def _compared(folder: Path, texts: list[str], expected: dict[Any, Embeddings], weights: Marginals) -> float:
+    """The largest difference between the vectors that the folder gives and those expected; few of them are equal.
+
+    Raises:
+        InputError: it is larger than `TOLERANCE`.
+    """
+    encoder, largest = FolderEncoder(folder), 0.0
+    for side, embeddings in expected.items():
+        ours = encoder.encode(texts, embeddings.tokens is not None, side=side)
+        pairs = [(ours.pooled, embeddings.pooled)]
+        if embeddings.tokens is not None:
+            pairs = _unit_tokens(ours, embeddings, "lengths" if side == "queries" and weights != "uniform" else "")
+        for one, other in pairs:
+            if one.shape != other.shape:
+                raise InputError(
+                    f"the exported student gives {len(one)} vectors for a text of which the run makes {len(other)}: its "
+                    "tokenizer reads texts in another way there"
+                )
+            largest = max(largest, float((one - other).abs().max()))
+    if largest > TOLERANCE:
+        raise InputError(f"the exported student's vectors differ by {largest:.2g} from the run's, expected {TOLERANCE}")
+    return largest
+
+
+def _unit_tokens(ours: Embeddings, theirs: Embeddings, lengths: str) -> list[tuple[Tensor, Tensor]]:
+    """The token vectors of each text at unit length, as the two sides give them."""
+    pairs = []
+    for row in range(len(ours.pooled)):
+        both = [each.require_tokens() for each in (ours, theirs)]
+        one, other = (states[row][mask[row]] for states, mask in both)
+        one = torch.nn.functional.normalize(one, dim=-1) if lengths else one
+        pairs.append((one, torch.nn.functional.normalize(other, dim=-1)))
+    return pairs
+
