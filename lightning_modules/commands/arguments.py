@@ -1,4 +1,4 @@
-"""The options of evaluate.py, baseline.py, search.py, export.py and compare.py, read before anything heavy is imported."""
+"""The options of all scripts but train.py and those of studies, read before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -190,7 +190,9 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("run", help="run folder that train.py wrote")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="to write; it must not exist, or be empty")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: %(default)s")
-    parser.add_argument("--score", choices=["pooled", "maxsim"], help="one vector a text or one a token (as in training)")
+    parser.add_argument(
+        "--score", choices=["pooled", "maxsim"], help="a vector a text, or a token (as in training)"
+    )
     parser.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
     parser.add_argument("--license", metavar="ID", help="for the model card, such as mit (that of the first weights)")
     parser.add_argument("--onnx", action="store_true", help="write onnx/model.onnx as well, for onnxruntime")

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
@@ -22,9 +22,12 @@ from retrieval.trec import check_queries, read_qrels, read_run
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
 
+    from datamodules.base import PairsDataModule
     from datamodules.flickr30k.splits import SplitByImage
     from lightning_modules.cli.cli import PotstillCLI
     from lightning_modules.teachers.base import Encoder
+    from retrieval.collection import Collection
+    from strategies.functional import Marginals
 
 
 def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
@@ -67,23 +70,44 @@ def score_encoder(cli: PotstillCLI, encoder: Encoder, score: str) -> dict[str, R
     Returns:
         Name of a collection, such as ``test/sw``, -> its result.
     """
+    module, evaluation, data = cli.model.eval(), cli.evaluation, cast("PairsDataModule", cli.datamodule)
+    data.setup("test")
+    readers = {"student": encoder, "teacher": encoder if module.siamese else module.teacher_in_space}
+    weights = evaluation.query_weights(score)
+    return {
+        name: score_collection(collection, readers, evaluation.metrics, score, evaluation.k, weights)
+        for name, collection in data.collections.items()
+        if collection.split == "test"
+    }
+
+
+def score_collection(
+    collection: Collection,
+    readers: Mapping[str, Encoder],
+    metrics: Sequence[str],
+    score: str,
+    k: int = 100,
+    weights: Marginals = "uniform",
+) -> Result:
+    """Search a collection and score the rankings.
+
+    Args:
+        collection: with its judgments.
+        readers: the encoders ``student`` and, where it reads a side, ``teacher``.
+        metrics: names as in `retrieval.metrics.parse_metric`.
+        score: ``pooled`` or ``maxsim``.
+        k: documents to retrieve for each query.
+        weights: how much each token of a query counts in MaxSim.
+    """
     from lightning_modules.evaluation.encoding import encode
     from lightning_modules.evaluation.ranking import rank
-    from lightning_modules.students.base import TextSide
 
-    module, evaluation, data, results = cli.model.eval(), cli.evaluation, cli.datamodule, {}
-    data.setup("test")
-    readers = {"student": encoder, "teacher": module.teacher_in_space}
-    weights = evaluation.query_weights(score)
-    for name, collection in data.collections.items():
-        if collection.split == "test":
-            encoded = [
-                encode(readers[module.reader_of(collection, side)], collection.texts(side), side,
-                       tokens=score == "maxsim", token_weights=weights if side == "queries" else "uniform")
-                for side in get_args(TextSide)
-            ]  # fmt: skip
-            results[name] = rank(*encoded, collection, evaluation.metrics, score, evaluation.k)
-    return results
+    tokens = score == "maxsim"
+    queries = encode(
+        readers[collection.query_side], collection.queries, "queries", tokens=tokens, token_weights=weights
+    )
+    documents = encode(readers[collection.document_side], collection.documents, "documents", tokens=tokens)
+    return rank(queries, documents, collection, metrics, score, k)
 
 
 def run_options(options: Namespace) -> list[str]:

@@ -14,6 +14,7 @@ from lightning_modules.export.card import write_card
 from lightning_modules.export.folder import Written, write_folder
 from lightning_modules.models.trust import read_run_config
 from lightning_modules.teachers.run import RunTeacher
+from strategies.functional import Marginals
 
 
 def export_run(options: Namespace) -> Path:
@@ -30,14 +31,14 @@ def export_run(options: Namespace) -> Path:
         raise InputError("the folder is not empty: give another one, or remove it first", target)
     config = read_run_config(run)
     score = options.score or ("maxsim" if config["model"].get("score") == "maxsim" else "pooled")
-    weights = options.token_weights or config.get("evaluation", {}).get("token_weights") or "uniform"
+    weights: Marginals = options.token_weights or config.get("evaluation", {}).get("token_weights") or "uniform"
     if options.onnx or options.int8:
         from lightning_modules.export.onnx import check_onnx
 
         check_onnx(score, weights)
     teacher = RunTeacher(options.run, checkpoint=options.checkpoint, device="cpu")
     with new_folder(target) as folder:
-        written = write_folder(folder, teacher, score, weights, folder.parent / "model")
+        written = write_folder(folder, teacher, score, weights)
         notes = _onnx(options, folder, written)
         shutil.copy(run / "config.yaml", folder / "training.yaml")
         write_card(folder, options.push or target.name, run, config, written, options.license, notes)
@@ -95,5 +96,5 @@ def push(folder: Path, name: str, private: bool) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Student exported by Potstill")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"--push is {name!r}, and the hub did not take it: {reason}; the folder is whole", folder) from error
+        raise InputError(f"written, but the hub did not take it as --push {name}: {reason}", folder) from error
     return str(address)

@@ -22,11 +22,18 @@ _LICENCES = {
     "starter_images": "Unicode CLDR (Unicode-3.0) and its package of pictures",
     "afriqa": "AfriQA (CC BY 4.0); NTREX-128 (CC BY-SA 4.0) and TICO-19 (CC0) where they were added",
 }
-"""Dataset -> where it comes from, with licences; the others are the user's or have to be asked for."""
+"""Dataset -> where it comes from, with licences; the others are the user's, or their authors name one."""
+_UNKNOWN = "see its authors for the licence"
 
 
 def write_card(
-    folder: Path, name: str, run: Path, config: Mapping[str, Any], written: Written, licence: str | None, notes: list[str]
+    folder: Path,
+    name: str,
+    run: Path,
+    config: Mapping[str, Any],
+    written: Written,
+    licence: str | None,
+    notes: list[str],
 ) -> None:
     """Write ``README.md``.
 
@@ -45,7 +52,8 @@ def write_card(
 
     student, teacher = config["model"]["student"], _inner(config["model"]["teacher"])
     data = [(short("data", part["class_path"]), part.get("init_args") or {}) for part in _parts(config["data"])]
-    base, known = STARTER_MODELS.get(student["init_args"].get("model", ""), (student["init_args"].get("model", ""), None))
+    start = str(student["init_args"].get("model") or "")
+    base, known = STARTER_MODELS.get(start, (start, None))
     languages = _languages(run, data)
     scores = _scores(run)
     about = ModelCardData(
@@ -75,7 +83,7 @@ def write_card(
         space=(folder / SPACE).is_dir(),
         space_folder=SPACE,
         written=written,
-        data=[(kind, _LICENCES.get(kind, "ask its authors for the licence"), _noise(options)) for kind, options in data],
+        data=[(kind, _LICENCES.get(kind, _UNKNOWN), _noise(options)) for kind, options in data],
         table=_table(scores),
         command=shlex.join(environment.get("command", [])),
         versions=environment.get("versions", {}),
@@ -157,15 +165,16 @@ def _eval_results(scores: Mapping[str, Any], data: list[tuple[str, Mapping[str, 
 
 def _table(scores: Mapping[str, Any]) -> list[list[str]]:
     """The header and the rows of the results, with 95 % intervals; empty without results."""
-    metrics = [metric for metric, values in next(iter(scores.values()), {}).get("test", {}).items() if values][:4]
-    lines = [["language", "system", *metrics]]
+    first: dict[str, Any] = next(iter(scores.values()), {})
+    metrics = [metric for metric, values in first.get("test", {}).items() if values][:4]
+    lines = [[*(["language"] if list(scores) != [""] else []), "system", *metrics]]
     several = {AVERAGE: scores} if len(scores) > 1 else {}
     for language, grouped in [*((name, {name: rows}) for name, rows in scores.items()), *several.items()]:
         for row, label in LABELS.items():
             values = [groups(grouped, row, metric) for metric in metrics]
             if values and values[0]:
                 cells = [format_interval(macro_mean(each), macro_interval(each)) if each else "" for each in values]
-                lines.append([language, label, *cells])
+                lines.append([*([language] if language else []), label, *cells])
     return lines if metrics else []
 
 

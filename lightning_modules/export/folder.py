@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foundations.errors import InputError
 from foundations.files import read_json
 from lightning_modules.export.modules import Parts, pooled_parts, space_map, token_parts
 from lightning_modules.models.files import folder_hash, write_tokenizer
 from lightning_modules.models.pretrained import quiet_transformers
-from lightning_modules.students.base import TextSide
+from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Encoder
 from lightning_modules.teachers.run import RunTeacher
 from strategies.base import Embeddings
-from strategies.functional import Marginals
+from strategies.functional import Marginals, token_weights
 
 CONFIG = "config_sentence_transformers.json"
 SPACE = "teacher_map"
 """The folder of the map that the teacher's vectors need, where the student lives in a whitened space."""
 TOLERANCE = 1e-5
-_TEXTS, _SIDES = 24, ("queries", "documents")
+_TEXTS = 24
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,13 @@ class FolderEncoder(Encoder):
         given = encode(texts, show_progress_bar=False, convert_to_numpy=False)
         if not self.gives_tokens:
             return Embeddings(torch.stack(list(given)).float().to(device or "cpu"))
-        padded = torch.nn.utils.rnn.pad_sequence(given, batch_first=True).float()
+        padded = nn.utils.rnn.pad_sequence(given, batch_first=True).float()
         mask = torch.arange(padded.shape[1]) < torch.tensor([len(each) for each in given])[:, None]
-        pooled = torch.nn.functional.normalize(torch.nn.functional.normalize(padded, dim=-1).sum(1), dim=-1)
+        pooled = nn.functional.normalize(nn.functional.normalize(padded, dim=-1).sum(1), dim=-1)
         return Embeddings(pooled, padded if tokens else None, mask if tokens else None)
 
 
-def write_folder(
-    folder: Path, run: RunTeacher, score: str, weights: Marginals = "uniform", scratch: Path | None = None
-) -> Written:
+def write_folder(folder: Path, run: RunTeacher, score: str, weights: Marginals = "uniform") -> Written:
     """Write a run's student, and compare what the library makes of it with the run's vectors.
 
     Args:
@@ -127,36 +127,52 @@ def write_folder(
         run: the run, on the CPU. Its student is used up: with prefixes and MaxSim it gets further tokens.
         score: ``pooled`` for one vector a text, ``maxsim`` for one a token.
         weights: how much each token of a query counts in MaxSim.
-        scratch: a folder that does not exist, for temporary files; None is one next to ``folder``.
 
     Raises:
         InputError: the student cannot be written so, or what was written gives other vectors.
     """
-    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
-
-    scratch = scratch or folder.parent / f"{folder.name}-model"
-    scratch.mkdir()
     student, tokens = run.encoder, score == "maxsim"
     dim, texts = run.dim, sample_texts(run)
-    expected = {side: run.encode(texts, tokens, side=side) for side in _SIDES}
-    with quiet_transformers(), torch.no_grad():
-        parts: Parts = (
-            token_parts(student, run.projection, weights, scratch)
-            if tokens
-            else pooled_parts(student, run.projection, scratch)
-        )
-        prompts = {name: text for name, text in parts.prompts.items() if text}
-        options: dict[str, Any] = {"modules": parts.modules, "prompts": parts.prompts, "device": "cpu"}
-        if prompts and not tokens:
-            options["default_prompt_name"] = "query"
-        model = (MultiVectorEncoder if tokens else SentenceTransformer)(**options)
-        model.save(str(folder), create_model_card=False)
-        if (folder / "tokenizer_config.json").is_file():
-            write_tokenizer(folder, parts.tokenizer, parts.special_tokens, parts.max_length)
-        if run.space:
-            (folder / SPACE).mkdir()
-            space_map(run.space, tokens).save(str(folder / SPACE))
+    run.idf = student.idf.numpy() if weights == "idf" else run.idf
+    expected = {side: run.encode(texts, tokens, side=side) for side in get_args(TextSide)}
+    parts = save_student(folder, student, run.projection, score, weights)
+    if run.space:
+        (folder / SPACE).mkdir()
+        space_map(run.space, tokens).save(str(folder / SPACE))
+    prompts = {name: text for name, text in parts.prompts.items() if text}
     return Written(score, dim, parts.max_length, prompts, _compared(folder, texts, expected, weights))
+
+
+def save_student(
+    folder: Path, student: TextEncoder, projection: nn.Module, score: str = "pooled", weights: Marginals = "uniform"
+) -> Parts:
+    """Write a student, in eval mode and on the CPU, into a folder for sentence-transformers.
+
+    Args:
+        folder: where nothing is, or an empty folder.
+        student: see `token_parts`.
+        projection: the layer into the teacher's width, or ``nn.Identity``.
+        score: ``pooled`` or ``maxsim``.
+        weights: how much each token of a query counts in MaxSim.
+
+    Raises:
+        InputError: as `pooled_parts` and `token_parts`.
+    """
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+
+    tokens = score == "maxsim"
+    with quiet_transformers(), torch.no_grad(), TemporaryDirectory() as scratch:
+        if tokens:
+            parts = token_parts(student, projection, weights, Path(scratch))
+        else:
+            parts = pooled_parts(student, projection, Path(scratch))
+        first = None if tokens or not any(parts.prompts.values()) else "query"
+        options: dict[str, Any] = {"modules": parts.modules, "prompts": parts.prompts, "device": "cpu"}
+        model = (MultiVectorEncoder if tokens else SentenceTransformer)(**options, default_prompt_name=first)
+        model.save(str(folder), create_model_card=False)
+    if (folder / "tokenizer_config.json").is_file():  # as it is: the library may write a class that others lack
+        write_tokenizer(folder, parts.tokenizer, parts.special_tokens, parts.max_length)
+    return parts
 
 
 def sample_texts(run: RunTeacher) -> list[str]:
@@ -182,26 +198,27 @@ def sample_texts(run: RunTeacher) -> list[str]:
 
 def _parted(encoding: Any, length: int) -> bool:
     """Whether a token of white space alone ends where the prefix does."""
-    return any(end == length and token in ("▁", "Ġ") for token, (_, end) in zip(encoding.tokens, encoding.offsets, strict=True))
+    pairs = zip(encoding.tokens, encoding.offsets, strict=True)
+    return any(end == length and token in ("▁", "Ġ") for token, (_, end) in pairs)
 
 
-def _compared(folder: Path, texts: list[str], expected: dict[Any, Embeddings], weights: Marginals) -> float:
-    """The largest difference between the vectors that the folder gives and those expected; few of them are equal.
+def _compared(folder: Path, texts: list[str], expected: Mapping[TextSide, Embeddings], weights: Marginals) -> float:
+    """The largest difference between the vectors that the folder gives and those expected.
 
     Raises:
         InputError: it is larger than `TOLERANCE`.
     """
     encoder, largest = FolderEncoder(folder), 0.0
-    for side, embeddings in expected.items():
-        ours = encoder.encode(texts, embeddings.tokens is not None, side=side)
-        pairs = [(ours.pooled, embeddings.pooled)]
-        if embeddings.tokens is not None:
-            pairs = _unit_tokens(ours, embeddings, "lengths" if side == "queries" and weights != "uniform" else "")
+    for side, theirs in expected.items():
+        ours = encoder.encode(texts, theirs.tokens is not None, side=side)
+        pairs = [(ours.pooled, theirs.pooled)]
+        if theirs.tokens is not None:
+            pairs = _of_tokens(ours, theirs, weights if side == "queries" else "uniform")
         for one, other in pairs:
             if one.shape != other.shape:
                 raise InputError(
-                    f"the exported student gives {len(one)} vectors for a text of which the run makes {len(other)}: its "
-                    "tokenizer reads texts in another way there"
+                    f"the exported student makes {len(one)} vectors of a text and the run {len(other)}: its tokenizer "
+                    "reads texts in another way there"
                 )
             largest = max(largest, float((one - other).abs().max()))
     if largest > TOLERANCE:
@@ -209,13 +226,12 @@ def _compared(folder: Path, texts: list[str], expected: dict[Any, Embeddings], w
     return largest
 
 
-def _unit_tokens(ours: Embeddings, theirs: Embeddings, lengths: str) -> list[tuple[Tensor, Tensor]]:
-    """The token vectors of each text at unit length, as the two sides give them."""
-    pairs = []
-    for row in range(len(ours.pooled)):
-        both = [each.require_tokens() for each in (ours, theirs)]
-        one, other = (states[row][mask[row]] for states, mask in both)
-        one = torch.nn.functional.normalize(one, dim=-1) if lengths else one
-        pairs.append((one, torch.nn.functional.normalize(other, dim=-1)))
-    return pairs
-
+def _of_tokens(ours: Embeddings, theirs: Embeddings, weights: Marginals) -> Iterator[tuple[Tensor, Tensor]]:
+    """The token vectors of each text at unit length, times what each counts."""
+    counts, unit = token_weights(theirs, weights), nn.functional.normalize
+    (states, mask), (expected, real) = ours.require_tokens(), theirs.require_tokens()
+    for row, count in enumerate(counts):
+        one, other = states[row][mask[row]], expected[row][real[row]]
+        yield unit(one, dim=-1), unit(other, dim=-1)
+        if len(one) == len(other):
+            yield one.norm(dim=-1) / one.norm(dim=-1).sum(), count[real[row]]

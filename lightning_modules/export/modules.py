@@ -142,9 +142,7 @@ def _linear(layer: nn.Module | None, rows: Tensor) -> Tensor:
 def _dense(layer: nn.Linear, key: str = "sentence_embedding") -> Any:
     from sentence_transformers.base.modules import Dense
 
-    dense = Dense(
-        layer.in_features, layer.out_features, layer.bias is not None, nn.Identity(), module_input_name=key
-    )
+    dense = Dense(layer.in_features, layer.out_features, layer.bias is not None, nn.Identity(), module_input_name=key)
     dense.linear.load_state_dict(layer.state_dict())
     return dense
 
@@ -166,7 +164,7 @@ def _tokenizer(student: TextEncoder) -> Any:
 
 
 def _static_tokenizer(student: StaticEncoder) -> tuple[Any, int]:
-    """The tokenizer, and how many tokens are read without those of a prefix, which tokens that see no other need not."""
+    """The tokenizer, and how many tokens are read: a prefix is left out, since tokens do not see each other."""
     tokenizer = _tokenizer(student)
     return tokenizer, student.max_length - len(_own_ids(tokenizer, student.prefixes["queries"].rstrip()))
 

@@ -30,7 +30,7 @@ def check_onnx(score: str, weights: str) -> None:
         InputError: MaxSim with weights that differ, or a package is missing.
     """
     if score != "pooled" and weights != "uniform":
-        raise InputError(f"--token_weights is {weights}, expected uniform with --onnx: queries and documents would differ")
+        raise InputError(f"--token_weights is {weights}, expected uniform with --onnx, one model for both")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
