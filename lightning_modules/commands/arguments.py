@@ -190,9 +190,7 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("run", help="run folder that train.py wrote")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="to write; it must not exist, or be empty")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: %(default)s")
-    parser.add_argument(
-        "--score", choices=["pooled", "maxsim"], help="a vector a text, or a token (as in training)"
-    )
+    parser.add_argument("--score", choices=["pooled", "maxsim"], help="a vector a text, or a token (as in training)")
     parser.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
     parser.add_argument("--license", metavar="ID", help="for the model card, such as mit (that of the first weights)")
     parser.add_argument("--onnx", action="store_true", help="write onnx/model.onnx as well, for onnxruntime")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -211,7 +211,7 @@ def _compared(folder: Path, texts: list[str], expected: Mapping[TextSide, Embedd
     encoder, largest = FolderEncoder(folder), 0.0
     for side, theirs in expected.items():
         ours = encoder.encode(texts, theirs.tokens is not None, side=side)
-        pairs = [(ours.pooled, theirs.pooled)]
+        pairs: Iterable[tuple[Tensor, Tensor]] = [(ours.pooled, theirs.pooled)]
         if theirs.tokens is not None:
             pairs = _of_tokens(ours, theirs, weights if side == "queries" else "uniform")
         for one, other in pairs:

@@ -91,12 +91,14 @@ def token_parts(student: TextEncoder, projection: nn.Module, weights: Marginals,
     Raises:
         InputError: as `pooled_parts`; the student has no IDF; or its layers are for pooled vectors only.
     """
+    prompts: dict[str, str] = {}
+    chain: list[Any] = []
     if isinstance(student, StaticEncoder):
         tokenizer, length = _static_tokenizer(student)
         length = min(length, _MOST_POSITIONS)
         rows = _linear(projection, _linear(student.linear, student.embedding.weight.detach()))
         first = _saved(_bare_table(rows, length), tokenizer, student, scratch, length)
-        masked, prompts, chain = _added_tokens(tokenizer), {}, []
+        masked = _added_tokens(tokenizer)
     else:
         student = _transformer(student)
         tokenizer, length = _tokenizer(student), student.max_length
@@ -246,7 +248,7 @@ def _for_tokens(student: TransformerEncoder) -> list[Any]:
             continue
         if kind != "Dense":
             raise InputError(f"the student has a {kind} behind its pooling, which token vectors cannot pass outside")
-        moved = copy.deepcopy(module)
+        moved: Any = copy.deepcopy(module)
         moved.module_input_name = moved.module_output_name = _TOKENS
         modules.append(moved)
     return modules
