@@ -37,7 +37,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict train.py evaluate.py compare.py baseline.py search.py sweep.py report.py
+	$(BIN)/mypy --strict train.py evaluate.py export.py compare.py baseline.py search.py sweep.py report.py
 
 format: $(STAMP)  ## let ruff reformat and mend
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,7 @@ from typing import Any
 from foundations.files import read_json
 from lightning_modules.export.folder import SPACE, Written
 from lightning_modules.models.starter import STARTER_MODELS
-from lightning_modules.names import SHORT_NAMES
+from lightning_modules.names import short_name
 from retrieval.results import AVERAGE, LABELS, from_json, groups
 from retrieval.statistics import macro_interval, macro_mean
 from retrieval.table import format_interval
@@ -51,7 +51,7 @@ def write_card(
     from jinja2 import Environment, StrictUndefined
 
     student, teacher = config["model"]["student"], _inner(config["model"]["teacher"])
-    data = [(short("data", part["class_path"]), part.get("init_args") or {}) for part in _parts(config["data"])]
+    data = [(short_name("data", part["class_path"]), part.get("init_args") or {}) for part in _parts(config["data"])]
     start = str(student["init_args"].get("model") or "")
     base, known = STARTER_MODELS.get(start, (start, None))
     languages = _languages(run, data)
@@ -74,7 +74,7 @@ def write_card(
     ).render(
         name=name,
         languages=languages,
-        strategy=short("strategy", config["model"]["strategy"]["class_path"]),
+        strategy=short_name("strategy", config["model"]["strategy"]["class_path"]),
         strategy_options=_shown(config["model"]["strategy"].get("init_args") or {}),
         student=f"{student['class_path'].rpartition('.')[2]} from {_public(base)}",
         teacher=_teacher(teacher),
@@ -90,11 +90,6 @@ def write_card(
         notes=notes,
     )  # fmt: skip
     ModelCard(f"---\n{about.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
-
-
-def short(kind: str, path: str) -> str:
-    """The short name of a class of ours on the command line; the name of the class, if it has none."""
-    return next((name for name, each in SHORT_NAMES[kind].items() if each == path), path.rpartition(".")[2])
 
 
 def _inner(part: Mapping[str, Any]) -> Mapping[str, Any]:

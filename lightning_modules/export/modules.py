@@ -58,7 +58,8 @@ def pooled_parts(student: TextEncoder, projection: nn.Module, scratch: Path) -> 
 
     if isinstance(student, StaticEncoder):
         tokenizer, length = _static_tokenizer(student)
-        tokenizer.enable_truncation(length - len(_added_tokens(tokenizer)))  # the library adds no special tokens
+        length -= len(_added_tokens(tokenizer))  # the library puts none around a text
+        tokenizer.enable_truncation(length)
         weights = 1 if student.token_weights is None else student.token_weights.weight.detach().exp()
         rows = weights * _linear(student.linear, student.embedding.weight.detach())
         chain = [StaticEmbedding(tokenizer, rows), *_normalised(projection)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -89,8 +92,6 @@ def make_run(tmp_path_factory, tiny_config, script):
 
 
 def model_of(config: Path) -> str:
-    import yaml
-
     return yaml.safe_load(config.read_text())["model"]["student"]["init_args"]["model"]
 
 
@@ -176,6 +177,59 @@ def test_the_card(make_run, script, tmp_path):
     assert f"| distilled student | {means['map']:.3f} [" in card.text
     assert "tmp" not in card.text.partition("**Command**")[0]  # folders of this machine are nobody's business
     assert (tmp_path / "out" / "training.yaml").read_text() == (run / "config.yaml").read_text()
+
+
+def run_snippets(folder: Path, texts: list[str], models: dict[str, str]) -> dict[str, object]:
+    """What the blocks of Python in a card leave behind, with other texts, and models of this machine."""
+    card, scope = (folder / "README.md").read_text(), {}
+    code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.S)).replace('["..."]', repr(texts))
+    for name, path in models.items():
+        code = code.replace(f'"{name}"', repr(str(path)))
+    exec(code, scope)
+    return scope
+
+
+@pytest.mark.parametrize("name", ["static projected", "static tokens projected"])
+def test_the_lines_in_the_card_work(make_run, script, tmp_path, tiny_bert, name):
+    run = make_run(name, *RUNS[name])
+    assert script("export.py", run, "--to", tmp_path / "out").status == 0
+    texts, tokens = ["water", "the big red sun"], "tokens" in name
+    scope = run_snippets(tmp_path / "out", texts, {"out": tmp_path / "out", Path(tiny_bert).name: tiny_bert})
+    module = module_of(run)
+    expected = module.teacher_in_space.encode(texts, tokens=True, side="documents")
+    given = scope["teacher"].encode_document(texts, convert_to_numpy=False)
+    if tokens:
+        for row, vectors in enumerate(given):
+            ours = nn.functional.normalize(expected.tokens[row][expected.mask[row]], dim=-1)
+            torch.testing.assert_close(vectors, ours, atol=1e-5, rtol=0)
+    else:
+        torch.testing.assert_close(torch.stack(list(given)), expected.pooled, atol=1e-5, rtol=0)
+        scores = StudentEncoder(module).encode(texts).pooled @ expected.pooled.T
+        torch.testing.assert_close(scope["scores"], scores, atol=1e-5, rtol=0)
+    assert scope["scores"].shape == (2, 2)
+
+
+def test_the_card_of_several_languages_and_an_image_teacher(make_run, script, tmp_path):
+    """The teacher is no part of what is exported, so it need not be there."""
+    run = Path(shutil.copytree(make_run("static projected", *RUNS["static projected"]), tmp_path / "run"))
+    config, rows = yaml.safe_load((run / "config.yaml").read_text()), json.loads((run / "per_query.json").read_text())
+    config["model"]["teacher"] = {
+        "class_path": "lightning_modules.teachers.open_clip.OpenClipTeacher",
+        "init_args": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+    }
+    part = {"class_path": "datamodules.starter.images.StarterImagesDataModule"}
+    noise = {"kind": "shuffle", "rate": 0.4}
+    parts = {code: part | {"init_args": {"language": code, "noise": noise}} for code in ("sw", "so")}
+    config["data"] = {"class_path": "datamodules.mixture.MixtureDataModule", "init_args": {"parts": parts}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "per_query.json").write_text(json.dumps({"languages": {"sw": rows, "so": rows}}))
+    assert script("export.py", run, "--to", tmp_path / "out").status == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "\nlanguage:\n- so\n- sw\n" in text
+    assert 'create_model_and_transforms("ViT-B-32", pretrained="laion2b_s34b_b79k")' in text
+    assert "`starter_images`, Unicode CLDR (Unicode-3.0)" in text
+    assert "noise in the training pairs: kind shuffle, rate 0.4" in text
+    assert re.findall(r"^\| (\w+) \| distilled student", text, re.M) == ["sw", "so", "average"]
 
 
 def test_bad_input_leaves_nothing(make_run, script, tmp_path, monkeypatch):
