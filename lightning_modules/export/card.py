@@ -179,5 +179,8 @@ def _shown(options: Mapping[str, Any]) -> str:
 
 def _noise(options: Mapping[str, Any]) -> str:
     """The noise that was put into the training pairs."""
-    given = {name: value for name, value in (options.get("noise") or {}).items() if value}
-    return _shown(given) if given.get("rate") or given.get("severity") or given.get("kind") else "none"
+    given = options.get("noise") or {}
+    parts = [f"{given['rate']:.0%} wrong pairs ({given.get('level')})"] if given.get("rate") else []
+    parts += ["wrong pairs by an index file"] if given.get("index_file") else []
+    kinds = [side for side in ("text", "image") if given.get(f"{side}_severity")]
+    return ", ".join([*parts, *(f"{given[side]} {given[f'{side}_severity']} of 5" for side in kinds)]) or "none"

@@ -218,7 +218,7 @@ def test_the_card_of_several_languages_and_an_image_teacher(make_run, script, tm
         "init_args": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
     }
     part = {"class_path": "datamodules.starter.images.StarterImagesDataModule"}
-    noise = {"kind": "shuffle", "rate": 0.4}
+    noise = {"rate": 0.4, "level": "image", "text": "keyboard", "text_severity": 3}
     parts = {code: part | {"init_args": {"language": code, "noise": noise}} for code in ("sw", "so")}
     config["data"] = {"class_path": "datamodules.mixture.MixtureDataModule", "init_args": {"parts": parts}}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -228,7 +228,7 @@ def test_the_card_of_several_languages_and_an_image_teacher(make_run, script, tm
     assert "\nlanguage:\n- so\n- sw\n" in text
     assert 'create_model_and_transforms("ViT-B-32", pretrained="laion2b_s34b_b79k")' in text
     assert "`starter_images`, Unicode CLDR (Unicode-3.0)" in text
-    assert "noise in the training pairs: kind shuffle, rate 0.4" in text
+    assert "noise in the training pairs: 40% wrong pairs (image), keyboard 3 of 5" in text
     assert re.findall(r"^\| (\w+) \| distilled student", text, re.M) == ["sw", "so", "average"]
 
 
