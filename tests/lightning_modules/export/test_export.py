@@ -16,12 +16,17 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
+from tokenizers import normalizers
 from torch import nn
 
 from lightning_modules.commands.evaluate import load_weights, open_run
 from lightning_modules.evaluation.encoding import StudentEncoder
+from lightning_modules.export.folder import FolderEncoder, save_student
 from lightning_modules.export.modules import space_map
+from lightning_modules.students.static import StaticEncoder
+from lightning_modules.students.transformer import TransformerEncoder
 from strategies.functional import token_weights
+from tests.conftest import save_tiny, unigram_tokenizer
 
 TEXTS = [
     "maji",
@@ -177,6 +182,27 @@ def test_the_card(make_run, script, tmp_path):
     assert f"| distilled student | {means['map']:.3f} [" in card.text
     assert "tmp" not in card.text.partition("**Command**")[0]  # folders of this machine are nobody's business
     assert (tmp_path / "out" / "training.yaml").read_text() == (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("kind", [StaticEncoder, TransformerEncoder])
+@pytest.mark.parametrize("score", ["pooled", "maxsim"])
+def test_texts_are_brought_to_nfc(tmp_path, kind, score):
+    """With a tokenizer that changes nothing by itself."""
+    texts = ["café übér", "naïve"]
+    tokenizer, special = unigram_tokenizer(texts)
+    tokenizer.normalizer = normalizers.Replace("zz", "z")
+    student = kind(save_tiny(tmp_path / "model", tokenizer, special), max_length=32).eval()
+    save_student(tmp_path / "out", student, nn.Identity(), score)
+    library, tokens = FolderEncoder(tmp_path / "out"), score == "maxsim"
+    expected = student(student.tokenize(texts), tokens=tokens)
+    for form in ("NFC", "NFD"):
+        given = library.encode([unicodedata.normalize(form, text) for text in texts], tokens)
+        if tokens:
+            for row in range(2):
+                ours = nn.functional.normalize(expected.tokens[row][expected.mask[row]], dim=-1)
+                torch.testing.assert_close(given.tokens[row][given.mask[row]], ours, atol=1e-5, rtol=0)
+        else:
+            torch.testing.assert_close(given.pooled, expected.pooled, atol=1e-5, rtol=0)
 
 
 def run_snippets(folder: Path, texts: list[str], models: dict[str, str]) -> dict[str, object]:
