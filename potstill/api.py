@@ -71,7 +71,7 @@ class Student:
             (N, D); with ``tokens`` an array (tokens of the text, D) for each text.
 
         Raises:
-            InputError: the texts are a single one, or an exported student gives no tokens.
+            InputError: the texts are a single one, or a student exported for one score is asked for the other.
             ValueError: there is no such side.
         """
         if isinstance(texts, str):
@@ -210,7 +210,7 @@ def evaluate(
         teacher: who reads the other side of a collection or of a folder: a model's name, or an encoder. None is the
             teacher of the student's run.
         metrics: such as ``map`` or ``ndcg@10``.
-        score: compare pooled vectors, or tokens.
+        score: compare pooled vectors, or tokens (MaxSim).
 
     Returns:
         Metric -> mean over the queries; of a run on several languages the mean over languages, and each language's as

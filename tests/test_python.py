@@ -41,7 +41,7 @@ def test_tokens(finished_run, exported):
     assert [len(each) for each in tokens] == [1, 2, 3, 1]
     np.testing.assert_allclose(np.linalg.norm(tokens[2], axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(tokens[0], tokens[3], atol=1e-6)
-    with pytest.raises(InputError, match="one exported with --score maxsim"):
+    with pytest.raises(InputError, match="expected a student exported with --score maxsim"):
         load_student(exported).encode(TEXTS, tokens=True)
 
 

@@ -84,7 +84,7 @@ class FolderEncoder(Encoder):
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return int(self.encode(["a"]).pooled.shape[1])
+        return int(self.encode(["a"], self.gives_tokens).pooled.shape[1])
 
     @property
     def sides(self) -> tuple[TextSide, ...]:
@@ -102,21 +102,24 @@ class FolderEncoder(Encoder):
         device: torch.device | str | None = None,
         side: TextSide = "queries",
     ) -> Embeddings:
-        """See `Encoder.encode`; the pooled vector of a model of tokens is the mean of their unit vectors.
+        """See `Encoder.encode`; with tokens, the pooled vector is the mean of their unit vectors.
 
         Raises:
-            InputError: tokens of a model that gives pooled vectors.
+            InputError: tokens of a model that gives one vector a text, or the other way round.
         """
-        if tokens and not self.gives_tokens:
-            raise InputError("it gives one vector a text, expected one exported with --score maxsim", self.folder)
+        if tokens != self.gives_tokens:
+            kinds = "one vector a text", "one a token"
+            given, score = kinds[self.gives_tokens], ("pooled", "maxsim")[tokens]
+            raise InputError(f"it gives {given}, expected a student exported with --score {score}", self.folder)
         encode = self.model.encode_query if side == "queries" else self.model.encode_document
         given = encode(texts, show_progress_bar=False, convert_to_numpy=False)
         if not self.gives_tokens:
             return Embeddings(torch.stack(list(given)).float().to(device or "cpu"))
-        padded = nn.utils.rnn.pad_sequence(given, batch_first=True).float()
-        mask = torch.arange(padded.shape[1]) < torch.tensor([len(each) for each in given])[:, None]
+        padded = nn.utils.rnn.pad_sequence(given, batch_first=True).float().to(device or "cpu")
+        lengths = torch.tensor([len(each) for each in given], device=padded.device)
+        mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
         pooled = nn.functional.normalize(nn.functional.normalize(padded, dim=-1).sum(1), dim=-1)
-        return Embeddings(pooled, padded if tokens else None, mask if tokens else None)
+        return Embeddings(pooled, padded, mask)
 
 
 def write_folder(folder: Path, run: RunTeacher, score: str, weights: Marginals = "uniform") -> Written:

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from tokenizers import normalizers
 from torch import nn
 
+from foundations.errors import InputError
 from lightning_modules.commands.evaluate import load_weights, open_run
 from lightning_modules.evaluation.encoding import StudentEncoder
 from lightning_modules.export.folder import FolderEncoder, save_student
@@ -194,6 +195,11 @@ def test_texts_are_brought_to_nfc(tmp_path, kind, score):
     student = kind(save_tiny(tmp_path / "model", tokenizer, special), max_length=32).eval()
     save_student(tmp_path / "out", student, nn.Identity(), score)
     library, tokens = FolderEncoder(tmp_path / "out"), score == "maxsim"
+    with pytest.raises(
+        InputError, match=f"expected a student exported with --score {'pooled' if tokens else 'maxsim'}"
+    ):
+        library.encode(texts, not tokens)
+    assert library.dim == student.dim
     expected = student(student.tokenize(texts), tokens=tokens)
     for form in ("NFC", "NFD"):
         given = library.encode([unicodedata.normalize(form, text) for text in texts], tokens)
