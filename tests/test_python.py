@@ -45,6 +45,7 @@ def test_tokens(finished_run, exported):
         load_student(exported).encode(TEXTS, tokens=True)
 
 
+@pytest.mark.slow
 def test_evaluate_a_run_a_folder_and_a_collection(finished_run, exported, tsv_folder, tiny_bert):
     stored = json.loads((finished_run / "metrics.json").read_text())["test"]
     for student in (load_student(finished_run), finished_run, exported):

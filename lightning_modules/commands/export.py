@@ -29,6 +29,8 @@ def export_run(options: Namespace) -> Path:
     target, run = Path(options.to), Path(options.run)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError("the folder is not empty: give another one, or remove it first", target)
+    if options.push:
+        _check_name(options.push)
     config = read_run_config(run)
     score = options.score or ("maxsim" if config["model"].get("score") == "maxsim" else "pooled")
     weights: Marginals = options.token_weights or config.get("evaluation", {}).get("token_weights") or "uniform"
@@ -72,6 +74,16 @@ def _onnx(options: Namespace, folder: Path, written: Written) -> list[str]:
     return notes
 
 
+def _check_name(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise InputError(f"--push is {name!r}, expected organisation/model of letters, digits and -_.") from None
+
+
 def push(folder: Path, name: str, private: bool) -> str:
     """Upload a folder to the Hugging Face hub, or to the endpoint in ``HF_ENDPOINT``.
 
@@ -88,13 +100,13 @@ def push(folder: Path, name: str, private: bool) -> str:
     """
     import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api: Any = HfApi()
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Student exported by Potstill")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"written, but the hub did not take it as --push {name}: {reason}", folder) from error
     return str(address)

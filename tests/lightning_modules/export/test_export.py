@@ -272,6 +272,10 @@ def test_bad_input_leaves_nothing(make_run, script, tmp_path, monkeypatch):
         ([run, "--to", tmp_path / "full"], "the folder is not empty"),
         ([tmp_path, "--to", tmp_path / "out"], "no config.yaml there, expected the folder of a run"),
         ([run, "--to", tmp_path / "out", "--checkpoint", "worst"], "--checkpoint"),
+        (
+            [run, "--to", tmp_path / "out", "--push", "my student"],
+            "--push is 'my student', expected organisation/model",
+        ),
         ([run], "--to"),
     ]
     for words, message in cases:
