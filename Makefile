@@ -37,7 +37,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict train.py evaluate.py compare.py baseline.py search.py sweep.py report.py
+	$(BIN)/mypy --strict train.py evaluate.py export.py compare.py baseline.py search.py sweep.py report.py
 
 audit: $(STAMP)  ## known vulnerabilities of the packages in .venv (asks PyPI)
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit

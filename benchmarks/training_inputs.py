@@ -16,6 +16,7 @@ from typing import Any
 from datamodules.starter.emoji import StarterDataModule
 from datamodules.text_files import read_rows
 from foundations.files import write_json, write_whole
+from lightning_modules.models.files import write_tokenizer
 from lightning_modules.models.starter import resolve_model
 from lightning_modules.students.transformer import TransformerEncoder
 from lightning_modules.students.vocabulary import Mode
@@ -52,7 +53,9 @@ def prepare(folder: Path, settings: dict[str, Any]) -> None:
         if not (folder / name).is_dir():
             start = TransformerEncoder(STUDENT, layers=settings["layers"], dropout=0.0, vocabulary=vocabulary)
             start.adapt_vocabulary(targets)
-            start.save_pretrained(folder / name)
+            start.model.save_pretrained(folder / name)
+            plain = type(start.tokenizer).from_str(start.tokenizer_json())
+            write_tokenizer(folder / name, plain, start.special_tokens, start.max_length)
 
 
 def _write_data(folder: Path, settings: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ INNER_FLOORS: tuple[tuple[str, ...], ...] = (
     ("students",),
     ("teachers",),
     ("distillation", "listed"),
-    ("evaluation",),
+    ("evaluation", "export"),
     ("run",),
     ("cli",),
     ("commands",),

@@ -66,6 +66,12 @@ _GONE = re.compile(rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in GONE if
 _MOVED = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, MOVED))})(?![\w.])")
 
 
+def short_name(kind: str, class_path: str) -> str:
+    """The short name of a class path, or the name of the class."""
+    names = {path: name for name, path in SHORT_NAMES[kind].items()}
+    return names.get(class_path, class_path.rpartition(".")[2])
+
+
 def was_taken_out(name: str) -> InputError:
     """The error for a name in `GONE`.
 

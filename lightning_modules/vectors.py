@@ -17,8 +17,8 @@ from retrieval.index.tokens import TokenMatrix
 from strategies.base import Embeddings
 from strategies.functional import Marginals, token_weights
 
-PROJECTION = "projection.safetensors"
-"""The projection's file in a folder that an encoder saved."""
+PROJECTION = "1_Dense/model.safetensors"
+"""The projection's file in the folder of a late-interaction model of sentence-transformers."""
 
 
 def idf_of_ids(texts: Iterable[np.ndarray[Any, Any]], size: int = 0) -> np.ndarray[Any, Any]:
@@ -55,7 +55,7 @@ def start_projection(layer: nn.Linear, path: Path) -> None:
 
     Args:
         layer: without bias.
-        path: ``projection.safetensors`` of a saved encoder; it need not exist.
+        path: of the file in a late-interaction model, which need not exist.
 
     Raises:
         InputError: the file holds a matrix of another shape, or none.
@@ -67,9 +67,9 @@ def start_projection(layer: nn.Linear, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        weight = load_file(path)["weight"]
+        weight = load_file(path)["linear.weight"]
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"has no matrix named weight ({type(error).__name__})", path) from error
+        raise InputError(f"has no matrix named linear.weight ({type(error).__name__})", path) from error
     if weight.shape != layer.weight.shape:
         raise InputError(f"holds {tuple(weight.shape)}, expected {tuple(layer.weight.shape)}: set output_dim", path)
     layer.weight.data.copy_(weight)

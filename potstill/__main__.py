@@ -16,10 +16,15 @@ COMMANDS = {
     "compare": ("lightning_modules.commands.arguments", "compare runs, with intervals and significance tests"),
     "baseline": ("lightning_modules.commands.arguments", "BM25, fusion of runs, reranking"),
     "search": ("lightning_modules.commands.arguments", "index a collection, and search it"),
+    "export": ("lightning_modules.commands.arguments", "write a student as a folder of sentence-transformers"),
     "sweep": ("studies.sweep", "run the cells of a grid: strategies x noise x languages x seeds"),
     "report": ("studies.report", "tables, curves and a page about the runs of a study"),
+    "list": ("potstill.about", "strategies, datasets, students, models, configs"),
+    "doctor": ("potstill.about", "versions, devices, disk, caches, npm: whether this machine has what a run needs"),
 }
 """Command -> the module that has a function of that name, and what it does."""
+_FUNCTIONS = {"list": "names"}
+"""Commands whose name is taken in Python."""
 
 
 def potstill(arguments: list[str]) -> int | None:
@@ -44,7 +49,7 @@ def potstill(arguments: list[str]) -> int | None:
     elif name not in COMMANDS:
         raise InputError(f"unknown command {name!r}{did_you_mean(name, COMMANDS)}\ncommands: {', '.join(COMMANDS)}")
     else:
-        status: int | None = getattr(import_module(COMMANDS[name][0]), name)(arguments[1:])
+        status: int | None = getattr(import_module(COMMANDS[name][0]), _FUNCTIONS.get(name, name))(arguments[1:])
         return status
     return None
 

@@ -74,7 +74,7 @@ def test_the_console_script(installed, tmp_path):
     script = installed / "bin" / "potstill"
     assert run(script, "--version", folder=tmp_path, python_path=installed) == "potstill 0.1.0\n"
     assert "  train " in run(script, "--help", folder=tmp_path, python_path=installed)
-    for name in ("evaluate", "compare", "baseline", "search", "sweep", "report"):
+    for name in ("evaluate", "export", "compare", "baseline", "search", "sweep", "report"):
         assert f"usage: potstill {name}" in run(script, name, "--help", folder=tmp_path, python_path=installed)
     words = ("sweep", "--config", "configs/sweeps/noise.yaml", "--dry_run")
     assert "to run" in run(script, *words, folder=tmp_path, python_path=installed)

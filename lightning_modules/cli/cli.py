@@ -28,7 +28,7 @@ from lightning_modules.cli.help import OPTIONS
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
 from lightning_modules.models.trust import guarded, guarding
-from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
+from lightning_modules.names import STUDENTS, TEACHERS, moved, short_name
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder
@@ -301,12 +301,6 @@ class PotstillCLI(LightningCLI):
         folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the others may have named theirs later
         path = folder / "checkpoints" / "best.ckpt"
         return path if path.is_file() else None
-
-
-def short_name(kind: str, class_path: str) -> str:
-    """The short name of a class path, or the name of the class."""
-    names = {path: name for name, path in SHORT_NAMES[kind].items()}
-    return names.get(class_path, class_path.rpartition(".")[2])
 
 
 MIXTURE = "datamodules.mixture.MixtureDataModule"

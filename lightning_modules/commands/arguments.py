@@ -1,4 +1,4 @@
-"""The options of evaluate.py, baseline.py, search.py and compare.py, read before anything heavy is imported."""
+"""The options of all scripts but train.py and those of studies, read before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -177,6 +177,32 @@ def search(arguments: list[str]) -> None:
 
     with trusting(options.trust):
         COMMANDS[options.command](options)
+
+
+def export(arguments: list[str]) -> None:
+    """Write a run's student as a folder that sentence-transformers opens, without Potstill and without the network.
+
+    python export.py runs/starter-sw-ot-seed0 --to exported
+    python export.py runs/starter-sw-ot-seed0 --to tokens --score maxsim --token_weights norm
+    python export.py runs/starter-sw-ot-seed0 --to small --int8 --push organisation/swahili-student
+    """
+    parser = Parser(export.__doc__)
+    parser.add_argument("run", help="run folder that train.py wrote")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="to write; it must not exist, or be empty")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: %(default)s")
+    parser.add_argument("--score", choices=["pooled", "maxsim"], help="a vector a text, or a token (as in training)")
+    parser.add_argument("--token_weights", choices=TOKEN_WEIGHTS, help=WEIGHTS_HELP)
+    parser.add_argument("--license", metavar="ID", help="for the model card, such as mit (that of the first weights)")
+    parser.add_argument("--onnx", action="store_true", help="write onnx/model.onnx as well, for onnxruntime")
+    parser.add_argument("--int8", action="store_true", help="and onnx/model_int8.onnx; what it loses is measured")
+    parser.add_argument("--push", metavar="NAME", help="upload the folder to the Hugging Face hub under this name")
+    parser.add_argument("--private", action="store_true", help="where --push creates it, for your eyes only")
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    options = parser.parse_args(arguments)
+    from lightning_modules.commands.export import export_run
+
+    with as_input_error(), trusting(options.trust):
+        export_run(options)
 
 
 def compare(arguments: list[str]) -> None:

@@ -8,22 +8,26 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from foundations.errors import InputError, as_input_error
 from foundations.files import write_json
 from lightning_modules.cli.front_door import Arguments, run_config
 from lightning_modules.models.trust import read_run_config
 from retrieval.metrics import DEFAULT_METRICS, SUMMARIES, evaluate_run, mean_over_queries, parse_metric
-from retrieval.results import Rows, averages, by_language, english_note, to_json
+from retrieval.results import Result, Rows, averages, by_language, english_note, to_json
 from retrieval.table import print_table, results_table
 from retrieval.trec import check_queries, read_qrels, read_run
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
 
+    from datamodules.base import PairsDataModule
     from datamodules.flickr30k.splits import SplitByImage
     from lightning_modules.cli.cli import PotstillCLI
+    from lightning_modules.teachers.base import Encoder
+    from retrieval.collection import Collection
+    from strategies.functional import Marginals
 
 
 def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
@@ -53,6 +57,57 @@ def score_checkpoint(options: Namespace, data: Sequence[str]) -> None:
         if note := english_note(Path(options.folder)):
             print(note)
         _write(grouped, means, options.json)
+
+
+def score_encoder(cli: PotstillCLI, encoder: Encoder, score: str) -> dict[str, Result]:
+    """Score the test collections of a run with another encoder in the place of its student.
+
+    Args:
+        cli: of the run, with its weights.
+        encoder: reads what the student reads; the teacher reads the rest.
+        score: ``pooled`` or ``maxsim``.
+
+    Returns:
+        Name of a collection, such as ``test/sw``, -> its result.
+    """
+    module, evaluation, data = cli.model.eval(), cli.evaluation, cast("PairsDataModule", cli.datamodule)
+    data.setup("test")
+    readers = {"student": encoder, "teacher": encoder if module.siamese else module.teacher_in_space}
+    weights = evaluation.query_weights(score)
+    return {
+        name: score_collection(collection, readers, evaluation.metrics, score, evaluation.k, weights)
+        for name, collection in data.collections.items()
+        if collection.split == "test"
+    }
+
+
+def score_collection(
+    collection: Collection,
+    readers: Mapping[str, Encoder],
+    metrics: Sequence[str],
+    score: str,
+    k: int = 100,
+    weights: Marginals = "uniform",
+) -> Result:
+    """Search a collection and score the rankings.
+
+    Args:
+        collection: with its judgments.
+        readers: the encoders ``student`` and, where it reads a side, ``teacher``.
+        metrics: names as in `retrieval.metrics.parse_metric`.
+        score: ``pooled`` or ``maxsim``.
+        k: documents to retrieve for each query.
+        weights: how much each token of a query counts in MaxSim.
+    """
+    from lightning_modules.evaluation.encoding import encode
+    from lightning_modules.evaluation.ranking import rank
+
+    tokens = score == "maxsim"
+    queries = encode(
+        readers[collection.query_side], collection.queries, "queries", tokens=tokens, token_weights=weights
+    )
+    documents = encode(readers[collection.document_side], collection.documents, "documents", tokens=tokens)
+    return rank(queries, documents, collection, metrics, score, k)
 
 
 def run_options(options: Namespace) -> list[str]:

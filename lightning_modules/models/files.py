@@ -12,7 +12,6 @@ from typing import Any
 
 from foundations.cache import content_hash
 from foundations.errors import InputError
-from foundations.files import write_json
 
 _MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model")
 
@@ -91,27 +90,3 @@ def folder_hash(folder: Path, modules: bool = False) -> str:
         if path.suffix in _MODEL_FILES:
             digest.update(f"{path.relative_to(folder).as_posix()}:{content_hash(path)};".encode())
     return digest.hexdigest()
-
-
-def write_modules(folder: Path, modules: Sequence[Any], max_length: int, query: str, document: str) -> None:
-    """Write what makes a transformer's folder one of sentence-transformers.
-
-    Args:
-        folder: of the transformer and its tokenizer.
-        modules: those that come after it, of the library's classes.
-        max_length: longest text in tokens.
-        query: put before queries.
-        document: put before documents.
-    """
-    entries = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    for number, module in enumerate(modules, start=1):
-        kind = type(module)
-        path = folder / f"{number}_{kind.__name__}"
-        path.mkdir()
-        module.save(str(path))
-        kind_path = f"{kind.__module__}.{kind.__name__}"
-        entries.append({"idx": number, "name": str(number), "path": path.name, "type": kind_path})
-    named = {"query": query, "document": document}
-    write_json(folder / "modules.json", entries)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    write_json(folder / "config_sentence_transformers.json", {"prompts": named, "default_prompt_name": None})

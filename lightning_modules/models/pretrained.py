@@ -94,7 +94,6 @@ def load_modules(model: str, changes: dict[str, Any] | None = None, trust: bool 
     """
     from sentence_transformers import SentenceTransformer  # takes seconds, so only those who need it import it
 
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     options: dict[str, Any] = {"trust_remote_code": trust, "config_kwargs": changes}
     try:
         with quiet_transformers(), warnings.catch_warnings(action="ignore"):
@@ -196,13 +195,16 @@ def quiet_transformers() -> Iterator[None]:
     """Neither progress bars nor the list of weights that were left out on purpose (upper layers, pooler)."""
     from transformers import utils
 
-    logging: Any = utils.logging
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    messages: Any = utils.logging
+    library = logging.getLogger("sentence_transformers")
+    level, bar, others = messages.get_verbosity(), messages.is_progress_bar_enabled(), library.level
+    messages.set_verbosity_error()
+    library.setLevel(logging.ERROR)
+    messages.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        messages.set_verbosity(level)
+        library.setLevel(others)
         if bar:
-            logging.enable_progress_bar()
+            messages.enable_progress_bar()

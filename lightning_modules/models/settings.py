@@ -21,6 +21,8 @@ UNLIMITED = 10**6
 
 _FIRST = ("Transformer", "StaticEmbedding")
 _OTHERS = ("Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
+_LATE = ("MultiVectorEncoder", "ColBERT")
+"""Late-interaction models, as sentence-transformers and PyLate name them."""
 _PROMPTS = {"queries": ("query",), "documents": ("document", "passage", "corpus")}
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -54,7 +56,8 @@ def own_settings(model: str) -> OwnSettings:
 
     The prompt of queries is the one named ``query``, that of documents the first of ``document``, ``passage`` and
     ``corpus`` that is not empty; where there is none of them, both sides have the model's default prompt. Of the
-    starter models nothing is read: they are used as they always were, with mean pooling and `DEFAULT_LENGTH`.
+    starter models nothing is read: they are used as they always were, with mean pooling and `DEFAULT_LENGTH`. Of a
+    late-interaction model only the prompts are read, since its modules are for tokens.
 
     Args:
         model: a starter name, a folder, or a name on the hub.
@@ -65,8 +68,10 @@ def own_settings(model: str) -> OwnSettings:
     path = None if model in STARTER_MODELS else model_file(model, "modules.json")
     if path is None:
         return OwnSettings()
-    classes, folder = _read_modules(path)
     about = _read(model, "config_sentence_transformers.json")
+    if about.get("model_type") in _LATE:
+        return OwnSettings(prompts=_prompts(about))
+    classes, folder = _read_modules(path)
     if classes[0] == "StaticEmbedding":
         return OwnSettings(classes, folder, _prompts(about), UNLIMITED)
     inside = f"{folder}/" if folder else ""

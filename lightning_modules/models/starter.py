@@ -7,8 +7,11 @@ from pathlib import Path
 from foundations.checks import did_you_mean
 from foundations.errors import InputError
 
-STARTER_MODELS = ("starter/minilm", "starter/e5-small")
-"""all-MiniLM-L6-v2 (Apache-2.0) and multilingual-e5-small (MIT), from PyPI packages."""
+STARTER_MODELS = {
+    "starter/minilm": ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"),
+    "starter/e5-small": ("intfloat/multilingual-e5-small", "mit"),
+}
+"""Models from PyPI packages -> their names on the hub, and their licences; the second is packed in 4 bits."""
 
 
 def resolve_model(name: str) -> str:

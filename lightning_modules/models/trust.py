@@ -24,7 +24,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _WORDS = ("name", "output")
 """Options that name a folder, whatever they look like."""
 _OURS = ("foundations", "strategies", "retrieval", "datamodules", "lightning_modules", "studies", "potstill", "train",
-         "evaluate", "compare", "baseline", "search", "sweep", "report")  # fmt: skip
+         "evaluate", "export", "compare", "baseline", "search", "sweep", "report")  # fmt: skip
 _INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 _LONGEST = 80
 _BUILDER = "lightning.pytorch.cli.instantiate_module"

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from foundations.checks import check_choice, check_number
 from foundations.errors import InputError
-from foundations.files import new_folder
-from lightning_modules.models.files import write_modules, write_tokenizer
-from lightning_modules.models.pretrained import load_model, quiet_transformers
+from lightning_modules.models.pretrained import load_model
 from lightning_modules.models.settings import max_positions, say_assumed
 from lightning_modules.models.starter import STARTER_MODELS
 from lightning_modules.students.base import TextEncoder, TextSide
@@ -131,38 +129,6 @@ class TransformerEncoder(TextEncoder):
     def token_tables(self) -> list[nn.Embedding]:
         """The word embeddings."""
         return [self.model.get_input_embeddings()]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model and its tokenizer as a folder that AutoModel and AutoTokenizer load.
-
-        A projection is no part of an AutoModel: its matrix goes into ``projection.safetensors`` next to it, under the
-        name ``weight``, (output_dim, hidden size); sides and query augmentation are not written. A
-        `TransformerEncoder` with that folder as its model and the same ``output_dim`` starts from this projection.
-
-        A model of sentence-transformers becomes one again, with its modules as they are now, length and prompts.
-
-        Args:
-            folder: a folder that does not exist yet, or is empty.
-
-        Raises:
-            InputError: the folder holds something, or the model is an encoder that transformers loads with its decoder.
-        """
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError("the folder is not empty: give another one, or remove it first", folder)
-        if self.model.config.is_encoder_decoder:
-            raise InputError(f"{type(self.model).__name__} cannot be saved without its decoder", folder)
-        plain = type(self.tokenizer).from_str(self.tokenizer_json())
-        self.model.config.name_or_path = ""
-        with new_folder(folder) as temporary, quiet_transformers():
-            self.model.save_pretrained(temporary)
-            if self.projection is not None:
-                save_file({"weight": self.projection.weight.detach().cpu()}, temporary / PROJECTION)
-            write_tokenizer(temporary, plain, self.special_tokens, self.max_length)
-            if self.behind is not None:
-                write_modules(temporary, list(self.behind.chain), self.max_length, *self.prefixes.values())
 
     def _project(self, vectors: Tensor) -> Tensor:
         return vectors if self.projection is None else self.projection(vectors)

@@ -28,7 +28,8 @@ class RunTeacher(OnlineTeacher):
     """The student of a run folder, frozen: for example a late-interaction model that was trained on English.
 
     Its vectors are those of the run's best checkpoint, through the layer into the width of its own teacher where
-    there is one. Length, prefixes, pooling and query augmentation are the run's.
+    there is one. Length, prefixes, pooling and query augmentation are the run's. After `load`, ``projection`` is that
+    layer, and ``space`` the map of `Whitening` into the space that the vectors are in; empty where it is the teacher's.
 
     Args:
         run: a run folder of ``train.py``.
@@ -49,13 +50,14 @@ class RunTeacher(OnlineTeacher):
         options = self.student["init_args"]
         prefixes = {name: options.get(name) for name in ("prefix", "query_prefix", "document_prefix")}
         super().__init__(str(run), batch_size=batch_size, device=device, **prefixes)
-        self._projection: nn.Module = nn.Identity()
+        self.projection: nn.Module = nn.Identity()
+        self.space: dict[str, Tensor] = {}
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
         width = self.encoder.dim  # loads both
-        return self._projection.out_features if isinstance(self._projection, nn.Linear) else width
+        return self.projection.out_features if isinstance(self.projection, nn.Linear) else width
 
     @cached_property
     def own(self) -> OwnSettings:
@@ -87,7 +89,7 @@ class RunTeacher(OnlineTeacher):
         return self.encoder.tokenization()
 
     def _load(self) -> TextEncoder:
-        parts: dict[str, dict[str, Any]] = {"student": {}, "projection": {}}
+        parts: dict[str, dict[str, Any]] = {"student": {}, "projection": {}, "space": {}}
         for name, value in read_weights(self.checkpoint).items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = value
@@ -97,16 +99,17 @@ class RunTeacher(OnlineTeacher):
         except (RuntimeError, ValueError) as error:
             message = f"does not fit the student of the run's config.yaml: {misfit(error)}"
             raise InputError(message, self.checkpoint) from error
+        self.space = parts["space"].get("_extra_state", {})
         if parts["projection"]:
             width, inner = parts["projection"]["weight"].shape
-            self._projection = nn.Linear(inner, width).requires_grad_(False)
-            self._projection.load_state_dict(parts["projection"])
+            self.projection = nn.Linear(inner, width).requires_grad_(False)
+            self.projection.load_state_dict(parts["projection"])
         return student
 
     def encode_batch(self, texts: list[str], tokens: bool, side: TextSide) -> tuple[Embeddings, Tensor]:
         """See `ModelTeacher.encode_batch`."""
         embeddings, ids = super().encode_batch(texts, tokens, side)
-        return projected(embeddings, self._projection.to(embeddings.pooled.device)), ids
+        return projected(embeddings, self.projection.to(embeddings.pooled.device)), ids
 
 
 def _student_config(run: Path) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from datamodules.pairs import PairBatch
 from foundations.errors import InputError
 from lightning_modules.cli.front_door import teacher_options
 from lightning_modules.distillation import DistillationModule
 from lightning_modules.evaluation.callback import RetrievalEvaluation
+from lightning_modules.export.folder import save_student
 from lightning_modules.students.transformer import TransformerEncoder
 from lightning_modules.teachers.cached import CachedTeacher
 from lightning_modules.teachers.online import OnlineTeacher
@@ -324,15 +326,15 @@ def test_a_sided_teacher_prepares_each_text_for_the_side_it_is_read_as(tiny_bert
 
 def test_a_saved_projection_is_read_again(tiny_bert, tmp_path):
     encoder = TransformerEncoder(tiny_bert, max_length=32, output_dim=8)
-    encoder.save_pretrained(tmp_path / "saved")
+    save_student(tmp_path / "saved", encoder.eval(), nn.Identity(), "maxsim")
     again = TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=8)
     assert encode(again, TEXTS)[1].tokens.equal(encode(encoder, TEXTS)[1].tokens)
     plain = TransformerEncoder(str(tmp_path / "saved"), max_length=32)
     assert plain.dim == 32
     with pytest.raises(InputError, match=r"holds \(8, 32\), expected \(4, 32\): set output_dim"):
         TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=4)
-    (tmp_path / "saved" / "projection.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="has no matrix named weight"):
+    (tmp_path / "saved" / "1_Dense" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="has no matrix named linear"):
         TransformerEncoder(str(tmp_path / "saved"), max_length=32, output_dim=8)
 
 

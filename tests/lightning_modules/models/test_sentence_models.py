@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from foundations.errors import InputError
+from lightning_modules.export.folder import save_student
 from lightning_modules.models.files import write_tokenizer
 from lightning_modules.models.settings import own_settings
 from lightning_modules.students.static import StaticEncoder
@@ -195,7 +196,7 @@ def test_a_trained_student_is_saved_as_the_library_loads_it(tiny_bert, tmp_path,
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    student.save_pretrained(tmp_path / "saved")
+    save_student(tmp_path / "saved", student.eval(), nn.Identity())
     again = TransformerEncoder(str(tmp_path / "saved"))
     for side in ("queries", "documents"):
         expected = student_vectors(student, [*texts, LONG], side)
@@ -283,7 +284,7 @@ def test_the_encoder_of_an_encoder_decoder(tiny_t5, tmp_path, texts):
     torch.testing.assert_close(teacher.encode(texts).pooled, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(student(inputs).pooled, expected, atol=1e-5, rtol=0)
     assert teacher.dim == 32
-    student.save_pretrained(tmp_path / "saved")
+    save_student(tmp_path / "saved", student.eval(), nn.Identity())
     again = TransformerEncoder(str(tmp_path / "saved"), max_length=20)
     torch.testing.assert_close(student_vectors(again, texts), expected, atol=1e-5, rtol=0)
     assert len(TransformerEncoder(tiny_t5, max_length=20, layers=1).model.encoder.block) == 1
@@ -314,7 +315,7 @@ def test_the_encoder_of_a_model_without_a_class_for_it(tmp_path, texts):
     torch.testing.assert_close(student(inputs).pooled, nn.functional.normalize(states[:, 0], dim=1))
     assert len(TransformerEncoder(str(tmp_path / "bart"), max_length=20, layers=1).model.layers) == 1
     with pytest.raises(InputError, match="BartEncoder cannot be saved without its decoder"):
-        student.save_pretrained(tmp_path / "saved")
+        save_student(tmp_path / "saved", student, nn.Identity())
     assert not (tmp_path / "saved").exists()
 
 

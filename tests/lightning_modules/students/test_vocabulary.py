@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_modules.export.folder import save_student
 from lightning_modules.students import vocabulary
 from lightning_modules.students.static import StaticEncoder
 from lightning_modules.students.transformer import TransformerEncoder
@@ -89,7 +90,7 @@ def test_trimmed_student_loads_with_transformers(model, tmp_path):
     encoder = build(model, "trim")
     seen = ["the cat sits", "paka mdogo", "पाणी"]
     encoder.adapt_vocabulary(seen)
-    encoder.save_pretrained(tmp_path / "student")
+    save_student(tmp_path / "student", encoder.eval(), nn.Identity())
     network = AutoModel.from_pretrained(tmp_path / "student").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
     batch = tokenizer(seen, padding=True, return_tensors="pt")

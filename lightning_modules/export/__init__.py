@@ -1,0 +1,1 @@
+"""A trained student as a folder that other libraries open."""
