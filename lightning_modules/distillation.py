@@ -25,7 +25,7 @@ from lightning_modules.listed import candidate_texts, takes_candidates, with_can
 from lightning_modules.models.files import misfit
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
-from lightning_modules.step_values import FiniteValues, RunningMeans
+from lightning_modules.step_values import FiniteValues, RunningMeans, effective_rank, gradient_norm, warn_of_values
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -117,7 +117,7 @@ class DistillationModule(LightningModule):
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
-        self.finite = FiniteValues()
+        self.finite, self.warned = FiniteValues(), set[str]()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
         self.space = Whitening(shrinkage) if space == "whitened" and not siamese else None
 
@@ -231,6 +231,7 @@ class DistillationModule(LightningModule):
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
+        values["train/info/effective_rank"] = effective_rank(student.pooled)
         for means in (self.since_log, self.since_validation):
             means.add(values)
         # Not for Lightning's bar, which would wait for the device in every step.
@@ -256,11 +257,19 @@ class DistillationModule(LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self.since_log.start_at(self.global_step // max(1, every))
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:  # noqa: ARG002
+        """Look at the gradients of one step for each point of the logs: reading them is a tenth of a step."""
+        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+            for means in (self.since_log, self.since_validation):
+                means.add({"train/info/gradient_norm": gradient_norm(self)})
+
     def on_validation_epoch_end(self) -> None:
         """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.finite.settle()
-            self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
+            means = self.since_validation.means()
+            warn_of_values(means, self.warned)
+            self.log_dict(means, logger=False, sync_dist=True)
             self.since_validation.start_at(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from lightning_modules.names import SHORT_NAMES, STUDENTS, TEACHERS, moved
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder
+from lightning_modules.run.signals import EndOnSignal
 from lightning_modules.run.start import Start, find_start, flat, new_start
 from lightning_modules.run.trainer import (
     Checkpoint,
@@ -106,6 +107,7 @@ class PotstillCLI(LightningCLI):
     Args:
         arguments: what `front_door.parse` gave.
         evaluate_only: build neither run folder nor loggers nor checkpoints.
+        signals: may ask the run to end.
     """
 
     folder: Path
@@ -114,8 +116,8 @@ class PotstillCLI(LightningCLI):
     beginning: str | None
     """How the run starts, where it goes on with another one or was asked to."""
 
-    def __init__(self, arguments: Arguments, evaluate_only: bool = False) -> None:
-        self.arguments, self.evaluate_only = arguments, evaluate_only
+    def __init__(self, arguments: Arguments, evaluate_only: bool = False, signals: EndOnSignal | None = None) -> None:
+        self.arguments, self.evaluate_only, self.signals = arguments, evaluate_only, signals
         self.start: Start | None = None
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", f".*{message}")
@@ -241,7 +243,8 @@ class PotstillCLI(LightningCLI):
         own, logger = config["trainer"].get("callbacks") or [], config["trainer"].get("logger") or False
         own = own if isinstance(own, list) else [own]
         check_callbacks(own, bool(logger or names), self.evaluation.metrics, self.datamodule.collections)
-        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
+        callbacks += [*([self.signals] if self.signals else []), StepSeed(self.seed)]
+        callbacks += [*self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
         own_plugins = config["trainer"].get("plugins") or []
         own_plugins = own_plugins if isinstance(own_plugins, list) else [own_plugins]
@@ -284,7 +287,7 @@ class PotstillCLI(LightningCLI):
         share = CHECKPOINT_SHARE if every is None else None
         return [
             Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
-            Checkpoint(folder, "last", CHECKPOINT_STEPS if every is None else every, share),
+            Checkpoint(folder, "last", CHECKPOINT_STEPS if every is None else every, share, self.signals),
         ]
 
     def _run_folder(self) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -18,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from foundations.files import remove_unfinished, unfinished
 from lightning_modules.lightning_private import batches_started
 from lightning_modules.names import LOSS
+from lightning_modules.run.signals import EndOnSignal
 from lightning_modules.step_values import check_weights
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -78,19 +80,28 @@ class Checkpoint(ModelCheckpoint):
         every: optimiser steps between two checkpoints; None writes one after each validation.
         share: skip a checkpoint where writing it would take more than this share of the training time; None writes
             all of them.
+        signals: may ask to end the run after a step, with a checkpoint.
         **options: those of ``ModelCheckpoint``.
     """
 
     def __init__(
-        self, folder: Path, name: str, every: int | None = None, share: float | None = None, **options: Any
+        self,
+        folder: Path,
+        name: str,
+        every: int | None = None,
+        share: float | None = None,
+        signals: EndOnSignal | None = None,
+        **options: Any,
     ) -> None:
         options |= {"every_n_train_steps": every, "enable_version_counter": False, "auto_insert_metric_name": False}
         super().__init__(dirpath=folder, filename=name, **options)
-        self.every, self.share = every, share
+        self.file, self.every, self.share, self.signals = folder / f"{name}.ckpt", every, share, signals
         self.took, self.written = 0.0, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
-        """Write a checkpoint every `every` steps, unless the last one is too recent; see ``share``."""
+        """Write a checkpoint every `every` steps, unless the last one is too recent, and where the run is to end."""
+        if self.signals and self.signals.asked(trainer):
+            self._end(trainer, self.signals)
         is_due = trainer.global_step % self.every == 0 if self.every else False
         if is_due and self.share and self._is_too_soon(trainer, self.share):
             return
@@ -99,6 +110,19 @@ class Checkpoint(ModelCheckpoint):
         if is_due:
             self.written = time.monotonic()
             self.took = self.written - started
+
+    def on_train_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Look for what came during the last validation."""
+        super().on_train_end(trainer, *arguments)
+        if self.signals:
+            self.signals.step = -1
+            if self.signals.asked(trainer):
+                self._end(trainer, self.signals)
+            self.signals.waits = False
+
+    def _end(self, trainer: Trainer, signals: EndOnSignal) -> None:
+        trainer.save_checkpoint(self.file, weights_only=False)
+        signals.end()
 
     def _is_too_soon(self, trainer: Trainer, share: float) -> bool:
         """Whether too little time went by since the last one; the same on all ranks."""
@@ -131,7 +155,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         check_weights(checkpoint["state_dict"], checkpoint["global_step"])
         remove_unfinished(path)
         with unfinished(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's, where the file could not be written
+                raise OSError(errno.EIO, f"the checkpoint cannot be written ({error})", str(path)) from error
             file.flush()
             os.fsync(file.fileno())
 
