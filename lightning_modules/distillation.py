@@ -25,13 +25,14 @@ from lightning_modules.listed import candidate_texts, takes_candidates, with_can
 from lightning_modules.models.files import misfit
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
-from lightning_modules.step_values import FiniteValues, RunningMeans, effective_rank, gradient_norm, warn_of_values
+from lightning_modules.step_values import FiniteValues, RunningMeans, gradient_norm
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
 from lightning_modules.vectors import projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
+from strategies.distributed import gathered
 
 Scoring = Literal["pooled", "maxsim", "both", "hybrid"]
 Projection = Literal["auto", "linear"]
@@ -218,6 +219,7 @@ class DistillationModule(LightningModule):
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
         self.finite.check(student.pooled, "student's output", batch, self.global_step)
+        health = {"truncated": torch.tensor(self.student.truncated), "effective_rank": effective_rank(student.pooled)}
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(
@@ -231,7 +233,7 @@ class DistillationModule(LightningModule):
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
-        values["train/info/effective_rank"] = effective_rank(student.pooled)
+        values |= {f"train/info/{name}": value for name, value in health.items()}
         for means in (self.since_log, self.since_validation):
             means.add(values)
         # Not for Lightning's bar, which would wait for the device in every step.
@@ -275,18 +277,14 @@ class DistillationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the means, so that a resumed run goes on with them; the steps up to here were finite."""
         self.finite.settle()
-        checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
+        checkpoint["train_means"] = gathered([self.since_log.state(), self.since_validation.state()])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the means; checkpoints of older versions have none."""
         if states := checkpoint.get("train_means"):
-            self.since_log.load(states[0])
-            self.since_validation.load(states[1])
-
-    def on_train_epoch_end(self) -> None:
-        """Report how many texts were longer than the student reads."""
-        share = self.student.texts_truncated / max(1, self.student.texts_seen)
-        self.log("train/info/truncated", share)
+            ours = states[self.global_rank % len(states)]
+            for means, state in zip((self.since_log, self.since_validation), ours, strict=True):
+                means.load(state)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: a callback encodes the collections; one empty batch makes Lightning call it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.conftest import ENGLISH, TEXTS, WORDS, bert_tokenizer, save_tiny, uni
 ROOT = Path(__file__).parents[2]
 INJECT = Path(__file__).parent / "inject"
 _SECONDS = 240
+_THREAD = threading.local()
 
 CONFIG = """\
 model:
@@ -38,6 +40,20 @@ evaluation: {{metrics: [map]}}
 plots: false
 logger: none
 checkpoint_every: 3
+"""
+
+MIXTURE = """\
+data:
+  class_path: datamodules.mixture.MixtureDataModule
+  init_args:
+    batch_size: 10
+    english: none
+    remove_leaks: false
+    parts:
+      sw: &part
+        class_path: datamodules.tsv.TSVDataModule
+        init_args: {{root: {data}, english: none, remove_leaks: false}}
+      so: *part
 """
 
 
@@ -70,6 +86,11 @@ class Place:
         """A configuration that trains on it for 20 steps."""
         return self.folder / "tiny.yaml"
 
+    @property
+    def mixture(self) -> Path:
+        """The data of a configuration with two languages."""
+        return self.folder / "mixture.yaml"
+
     def make(self) -> None:
         """Write data, models and configuration."""
         write_data(self.data)
@@ -79,22 +100,26 @@ class Place:
         save_tiny(self.folder / "models" / "unigram", tokenizer, special, seed=1)
         text = CONFIG.format(models=self.folder / "models", data=self.data)
         self.config.write_text(text, encoding="utf-8")
+        self.mixture.write_text(MIXTURE.format(data=self.data), encoding="utf-8")
 
     def start(
         self, words: Sequence[object], cwd: Path, environment: dict[str, str] | None = None, ranks: int = 1
     ) -> subprocess.Popen[str]:
         """A process of Python with these words, with our modules and the faults of ``environment``."""
-        variables = {
-            name: value for name, value in os.environ.items() if not re.match("SLURM_|WANDB_|TORCHELASTIC", name)
-        }
-        variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{INJECT}:{ROOT}", "WANDB_MODE": "offline", "TZ": "UTC"}
-        variables |= {"POTSTILL_CACHE": str(self.folder / "cache"), "HOME": str(self.folder)} | (environment or {})
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
         command = [sys.executable, *launcher, str(ROOT / str(words[0])), *map(str, words[1:])]
         return subprocess.Popen(
-            command, cwd=cwd, env=variables, text=True, errors="replace",
+            command, cwd=cwd, env=self._variables(environment), text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+
+    def _variables(self, environment: dict[str, str] | None) -> dict[str, str]:
+        own = ("SLURM_", "WANDB_", "TORCHELASTIC_", "FAULT", "SLOW")
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(own)}
+        variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{INJECT}:{ROOT}", "WANDB_MODE": "offline", "TZ": "UTC"}
+        return (
+            variables | {"POTSTILL_CACHE": str(self.folder / "cache"), "HOME": str(self.folder)} | (environment or {})
+        )
 
     def run(
         self, words: Sequence[object], cwd: Path, environment: dict[str, str] | None = None, ranks: int = 1,
@@ -102,6 +127,8 @@ class Place:
     ) -> Ended:  # fmt: skip
         """Run such a process to its end; one that takes too long is killed, and has the status 999."""
         began = time.monotonic()
+        if ranks == 1:
+            return self._forked(words, cwd, environment, seconds)
         process = self.start(words, cwd, environment, ranks)
         try:
             text, _ = process.communicate(timeout=seconds)
@@ -111,6 +138,21 @@ class Place:
             return Ended(999, text, time.monotonic() - began)
         status = process.returncode if process.returncode >= 0 else 128 - process.returncode
         return Ended(status, text, time.monotonic() - began)
+
+    def _forked(self, words: Sequence[object], cwd: Path, environment: dict[str, str] | None, seconds: float) -> Ended:
+        """Let this thread's `benchmarks.faults.server` fork it."""
+        began = time.monotonic()
+        if not hasattr(_THREAD, "server"):
+            _THREAD.server = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.faults.server"], cwd=ROOT, env=self._variables({}), text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+        output = cwd / f"output-{time.monotonic_ns()}.txt"
+        request = {"words": [str(ROOT / str(words[0])), *map(str, words[1:])], "cwd": str(cwd), "output": str(output),
+                   "environment": self._variables(environment), "seconds": seconds}  # fmt: skip
+        print(json.dumps(request), file=_THREAD.server.stdin, flush=True)
+        status = int(_THREAD.server.stdout.readline())
+        return Ended(status, output.read_text(encoding="utf-8", errors="replace"), time.monotonic() - began)
 
 
 def write_data(folder: Path) -> None:

@@ -92,9 +92,9 @@ class EndOnSignal(Callback):
         """Know whether the batch ends an optimiser step."""
         self.step = trainer.global_step
 
-    def asked(self, trainer: Trainer) -> bool:
-        """Whether the run is to end here, after a batch; the same on all ranks, and False within an optimiser step."""
-        if trainer.global_step == self.step:
+    def asked(self, trainer: Trainer, within: bool = True) -> bool:
+        """Whether the run is to end here; the same on all ranks, and False ``within`` the batches of one step."""
+        if within and trainer.global_step == self.step:
             return False
         asked = self.number is not None
         return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from foundations.files import remove_unfinished, unfinished
-from lightning_modules.lightning_private import batches_started
+from lightning_modules.lightning_private import batches_started, validates_next
 from lightning_modules.names import LOSS
 from lightning_modules.run.signals import EndOnSignal
 from lightning_modules.step_values import check_weights
@@ -97,32 +97,50 @@ class Checkpoint(ModelCheckpoint):
         super().__init__(dirpath=folder, filename=name, **options)
         self.file, self.every, self.share, self.signals = folder / f"{name}.ckpt", every, share, signals
         self.took, self.written = 0.0, 0.0
+        self.waits = self.ends = False  # for the end of a validation, and for that of the run
 
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         """Write a checkpoint every `every` steps, unless the last one is too recent, and where the run is to end."""
-        if self.signals and self.signals.asked(trainer):
-            self._end(trainer, self.signals)
+        ends = self.signals.asked(trainer) if self.signals else False
         is_due = trainer.global_step % self.every == 0 if self.every else False
-        if is_due and self.share and self._is_too_soon(trainer, self.share):
+        if is_due and not ends and self.share and self._is_too_soon(trainer, self.share):
+            return
+        if (is_due or ends) and validates_next(trainer):
+            self.waits, self.ends = True, ends
             return
         started = time.monotonic()
         super().on_train_batch_end(trainer, *arguments)
         if is_due:
             self.written = time.monotonic()
             self.took = self.written - started
+        if ends:
+            self._write(trainer, ends=True)
+
+    def on_validation_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Write what was due before a validation within the epoch."""
+        super().on_validation_end(trainer, *arguments)
+        if self.waits and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._write(trainer, self.ends)
+
+    def on_train_epoch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Write what was due before the validation at the end of the epoch."""
+        super().on_train_epoch_end(trainer, *arguments)
+        if self.waits:
+            self._write(trainer, self.ends)
 
     def on_train_end(self, trainer: Trainer, *arguments: Any) -> None:
-        """Look for what came during the last validation."""
+        """Look for a signal that came during the last validation."""
         super().on_train_end(trainer, *arguments)
         if self.signals:
-            self.signals.step = -1
-            if self.signals.asked(trainer):
-                self._end(trainer, self.signals)
+            if self.signals.asked(trainer, within=False):
+                self._write(trainer, ends=True)
             self.signals.waits = False
 
-    def _end(self, trainer: Trainer, signals: EndOnSignal) -> None:
+    def _write(self, trainer: Trainer, ends: bool) -> None:
+        self.waits = False
         trainer.save_checkpoint(self.file, weights_only=False)
-        signals.end()
+        if ends and self.signals:
+            self.signals.end()
 
     def _is_too_soon(self, trainer: Trainer, share: float) -> bool:
         """Whether too little time went by since the last one; the same on all ranks."""

@@ -73,4 +73,7 @@ class _AfterTorch(MetaPathFinder):
 
 _RANK = os.environ.get("LOCAL_RANK", "0")
 if os.environ.get("FAULT_RANK", _RANK) == _RANK and ("FAULT" in os.environ or "SLOW" in os.environ):
-    sys.meta_path.insert(0, _AfterTorch())
+    if "torch.optim.adamw" in sys.modules:
+        _patch(sys.modules["torch.optim.adamw"].AdamW)
+    else:
+        sys.meta_path.insert(0, _AfterTorch())
