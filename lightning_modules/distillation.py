@@ -25,7 +25,7 @@ from lightning_modules.listed import candidate_texts, takes_candidates, with_can
 from lightning_modules.models.files import misfit
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
-from lightning_modules.step_values import FiniteValues, RunningMeans, gradient_norm
+from lightning_modules.step_values import FiniteValues, RunningMeans, gradient_norm, health_of, sound
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
@@ -219,7 +219,7 @@ class DistillationModule(LightningModule):
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
         self.finite.check(student.pooled, "student's output", batch, self.global_step)
-        health = {"truncated": torch.tensor(self.student.truncated), "effective_rank": effective_rank(student.pooled)}
+        health = health_of(student.pooled, self.student.truncated)
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(
@@ -229,11 +229,10 @@ class DistillationModule(LightningModule):
                 read_source=lambda texts: self._read_source(texts, "documents"),
                 read_target=lambda texts: self(texts, tokens, "documents"),
             )
-        terms: dict[str, Tensor] = self.distillation(student, teacher)
+        terms: dict[str, Tensor] = self.distillation(student, teacher) | health
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
-        values |= {f"train/info/{name}": value for name, value in health.items()}
         for means in (self.since_log, self.since_validation):
             means.add(values)
         # Not for Lightning's bar, which would wait for the device in every step.
@@ -269,8 +268,7 @@ class DistillationModule(LightningModule):
         """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.finite.settle()
-            means = self.since_validation.means()
-            warn_of_values(means, self.warned)
+            means = sound(self.since_validation.means(), self.warned)
             self.log_dict(means, logger=False, sync_dist=True)
             self.since_validation.start_at(self.global_step)
 
@@ -282,8 +280,7 @@ class DistillationModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the means; checkpoints of older versions have none."""
         if states := checkpoint.get("train_means"):
-            ours = states[self.global_rank % len(states)]
-            for means, state in zip((self.since_log, self.since_validation), ours, strict=True):
+            for means, state in zip((self.since_log, self.since_validation), states[self.global_rank], strict=True):
                 means.load(state)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

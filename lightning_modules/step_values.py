@@ -89,8 +89,8 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
 """Last part of the name of a logged mean -> its least and its most sound value, and what another one says."""
 
 
-def warn_of_values(means: Mapping[str, Tensor], warned: set[str]) -> None:
-    """Warn once of each mean outside of its `BOUNDS`; this waits for the device.
+def sound(means: dict[str, Tensor], warned: set[str]) -> dict[str, Tensor]:
+    """The means; warns once of each that is outside of its `BOUNDS`, and waits for the device for that.
 
     Args:
         means: name -> mean of the steps since the last look.
@@ -101,6 +101,12 @@ def warn_of_values(means: Mapping[str, Tensor], warned: set[str]) -> None:
         if meaning and not least <= (value := float(means[name])) <= most:
             warned.add(name)
             rank_zero_warn(f"{name} is {value:.3g}, expected {least:g} to {most:g}: {meaning}")
+    return means
+
+
+def health_of(vectors: Tensor, truncated: float) -> dict[str, Tensor]:
+    """What to log of the student in a step: the share of its texts that were cut, and the `effective_rank`."""
+    return {"info/truncated": torch.tensor(truncated), "info/effective_rank": effective_rank(vectors)}
 
 
 def effective_rank(vectors: Tensor) -> Tensor:

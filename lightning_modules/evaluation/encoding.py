@@ -25,7 +25,7 @@ from retrieval.collection import Side
 from retrieval.index.shards import ShardDtype, Shards, ShardSettings, prepare_shards, write_shards
 from retrieval.index.tokens import TokenMatrix
 from strategies.base import Embeddings
-from strategies.distributed import rank_and_world_size
+from strategies.distributed import gathered, rank_and_world_size
 from strategies.functional import Marginals
 
 _BATCH_SIZE = 256
