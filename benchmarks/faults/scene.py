@@ -93,6 +93,11 @@ class Fault:
     again: tuple[str, ...] = RESUME  # the command that goes on
     lost: str = "nothing"
 
+    @property
+    def name(self) -> str:
+        """Kind and injection, one for each row."""
+        return f"{self.kind}: {self.injection}"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -144,10 +149,7 @@ class Runner:
                 problems += self._goes_on(fault, scene)
         finally:
             scene.close()
-        lines = [line for line in ended.text.splitlines() if line.strip()]
-        named = [line for line in lines if re.search(fault.says, line)] if fault.says else []
-        line = (named or lines or [""])[-1].replace(str(self.place.folder), "...")
-        return Outcome(fault, ended, line.replace(str(folder.parent), "..."), problems)
+        return Outcome(fault, ended, line_of(fault, ended.text, scene), problems)
 
     def _goes_on(self, fault: Fault, scene: Scene) -> list[str]:
         """Whether the run goes on, and ends as one that nothing disturbed."""
@@ -170,6 +172,16 @@ class Runner:
                 return [f"the undisturbed run fails: {done.text.strip().splitlines()[-1:]}"]
             self.whole[key] = whole.run
         return []
+
+
+def line_of(fault: Fault, text: str, scene: Scene) -> str:
+    """The last line that holds what is expected, or the last of all, without the folders of here."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.search(fault.says, line)] if fault.says else []
+    line = (named or lines or [""])[-1]
+    for folder in (scene.folder, scene.place.folder, ROOT):
+        line = line.replace(f"{folder}/", "")
+    return line
 
 
 def differences(run: Path, whole: Path) -> list[str]:

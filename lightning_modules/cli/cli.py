@@ -257,7 +257,7 @@ class PotstillCLI(LightningCLI):
     def _trainer(self, **options: Any) -> Trainer:
         try:
             return super().instantiate_trainer(**options)
-        except RuntimeError as error:  # variables of a cluster that do not fit
+        except (RuntimeError, TypeError) as error:  # variables of a cluster that do not fit, a number of devices
             raise InputError(reason(str(error))) from error
 
     def _read_images(self) -> None:

@@ -123,10 +123,11 @@ class Checkpoint(ModelCheckpoint):
             self._write(trainer, self.ends)
 
     def on_train_epoch_end(self, trainer: Trainer, *arguments: Any) -> None:
-        """Write what was due before the validation at the end of the epoch."""
+        """Write what was due before the validation at the end of the epoch; a signal may have come during it."""
         super().on_train_epoch_end(trainer, *arguments)
-        if self.waits:
-            self._write(trainer, self.ends)
+        ends = self.ends or (self.signals is not None and self.signals.asked(trainer, within=False))
+        if self.waits or ends:
+            self._write(trainer, ends)
 
     def on_train_end(self, trainer: Trainer, *arguments: Any) -> None:
         """Look for a signal that came during the last validation."""

@@ -83,9 +83,7 @@ def test_it_ends_after_a_step_and_goes_on_as_if_nothing_was(
         torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("run", "whole")
     )
     assert ours["global_step"] == theirs["global_step"]
-    assert all(
-        value.equal(ours["state_dict"][name]) for name, value in theirs["state_dict"].items() if "idf" not in name
-    )
+    assert all(v.equal(ours["state_dict"][k]) for k, v in theirs["state_dict"].items() if isinstance(v, torch.Tensor))
 
 
 def test_a_job_of_slurm_is_queued_again(
