@@ -63,6 +63,7 @@ def run(faults: Sequence[Fault], folder: Path, workers: int, stored: dict[str, d
         if outcome.problems:
             print("    " + "\n    ".join(outcome.ended.text.splitlines()[-4:]), flush=True)
         with lock:
+            stored.update(read_json(RESULTS) if RESULTS.is_file() else {})  # another process may write as well
             stored[fault.name] = {"status": outcome.ended.status, "line": outcome.line, "problems": outcome.problems}
             stored[fault.name]["seconds"] = round(outcome.ended.seconds, 1)
             write_json(RESULTS, stored)
@@ -78,11 +79,11 @@ def page(faults: Sequence[Fault], stored: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Faults\n",
         f"`make faults` puts {len(faults)} faults into real processes and writes this page; {wrong or 'none'} ended "
-        "otherwise than expected. The models are tiny, the data 100 pairs, the runs of 20 steps with a checkpoint after "
-        "every third. No row may show a traceback, or execute code that came with the input. After a signal or a kill the run is "
-        "resumed, and its results, its weights and its curves are compared bit by bit with those of a run that nothing "
-        "disturbed. Exit 137 is kill -9; torchrun gives 1, whatever its ranks gave. The processes with a fault took "
-        f"{minutes:.0f} minutes on two shared cores.\n",
+        "otherwise than expected. The models are tiny, the data 100 pairs, the runs of 20 steps with a checkpoint "
+        "after every third. No row may show a traceback, or execute code that came with the input. After a signal or a kill "
+        "the run is resumed, and its results, weights and curves are compared bit by bit with those of a run that "
+        "nothing disturbed. Exit 137 is kill -9; torchrun gives 1, whatever its ranks gave. The processes with a fault "
+        f"took {minutes:.0f} minutes on two shared cores.\n",
         "| kind | fault | expected | what happened | data lost | exit |",
         "| --- | --- | --- | --- | --- | --- |",
     ]

@@ -84,7 +84,7 @@ def places() -> Iterator[Fault]:
     yield Fault("place", "data removed in step 7", (*TRAIN, "--data.root", "{data}"), 0, "distilled student",
                 environment={"FAULT": "remove={data}@7"})  # fmt: skip
     yield Fault("place", "streamed data removed in step 7", (*TRAIN, *_STREAM, "--data.root", "{data}"), (1, 2),
-                r"pairs.tsv.*(no such file|No such file)", environment={"FAULT": "remove={data}@7"}, after="sound",
+                r"tsv: (no such file|No such file)", environment={"FAULT": "remove={data}@7"}, after="sound",
                 lost="at most 3 steps")  # fmt: skip
     yield Fault("place", "the teacher's model removed in step 7",
                 (*TRAIN, "--model.teacher.model", "{here}/bert"), 0, "distilled student",

@@ -21,7 +21,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError, as_input_error
 from foundations.yaml_files import check_yaml
-from lightning_modules.cli.checks import check_callbacks, check_place, check_precision, check_seed
+from lightning_modules.cli.checks import (
+    check_callbacks,
+    check_interval,
+    check_numbers,
+    check_place,
+    check_precision,
+    check_seed,
+)
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
 from lightning_modules.cli.front_door import CONFIGS, Arguments
 from lightning_modules.cli.help import OPTIONS
@@ -178,6 +185,7 @@ class PotstillCLI(LightningCLI):
         with as_input_error():
             check_seed(self.config["seed_everything"])
             if not self.evaluate_only:
+                check_numbers(flat(self.config.as_dict()))
                 check_precision(self.config["trainer"]["precision"])
                 check_place(self.config["output"], self.config["name"])
 
@@ -235,7 +243,9 @@ class PotstillCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.evaluation.check(self.datamodule.collections, self.model.score)
-        self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
+        loader: Any = self.datamodule.train_dataloader()  # too few pairs for a batch: an error before there is a folder
+        if hasattr(loader, "__len__"):
+            check_interval(config["trainer"], len(loader))
         self._read_images()
         self.start = self.start or new_start(config["output"], config["name"] or self.default_name())
         self.folder = self.start.folder

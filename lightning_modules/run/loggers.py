@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -78,28 +80,45 @@ def _within(call: Callable[[], Any]) -> str:
     return f"no answer within {_PATIENCE:.0f} s" if thread.is_alive() else "".join(problem)
 
 
-def _wandb(folder: Path, offline: bool = False) -> Logger:
+def _wandb(folder: Path, failed: bool = False) -> Logger:
     os.environ.setdefault("WANDB_SILENT", "true")
     if _CHOSEN_DATA_DIR is None:
         os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # there is not always a home folder to write to
-    offline = offline or is_offline()
+    offline = failed or is_offline()
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if is_first and not offline and (why := _unreachable()):
+        rank_zero_warn(f"W&B is offline in this run, its server does not answer: {why}")
+        offline = True
     if is_first:
         (folder / "wandb").mkdir(parents=True, exist_ok=True)  # without it W&B writes to the temporary folder
     logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "potstill"),
         name=os.environ.get("WANDB_NAME") or folder.name,
-        id=run_id(folder) if is_first else None,  # the other ranks write nothing
+        id=run_id(folder) if is_first and not failed else None,  # the other ranks write nothing
         save_dir=folder,
         offline=offline,
         resume=None if offline else os.environ.get("WANDB_RESUME") or "allow",
         settings={"init_timeout": _PATIENCE, "finish_timeout": _PATIENCE},
+        mode="offline" if offline else None,
     )
     drop_anonymous(logger)
     if is_first and not offline and (why := _within(lambda: logger.experiment)):
-        rank_zero_warn(f"W&B is offline in this run: {why}")
-        return _wandb(folder, offline=True)
+        rank_zero_warn(f"W&B is offline in this run, it did not begin: {why}")
+        return _wandb(folder, failed=True)
     return logger
+
+
+def _unreachable() -> str:
+    """Why W&B's server does not answer, at all; empty where it does."""
+    import wandb
+
+    try:
+        urlopen(wandb.setup().settings.base_url, timeout=10).close()
+    except HTTPError:  # an answer
+        return ""
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def run_id(folder: Path) -> str:
