@@ -80,10 +80,10 @@ def page(faults: Sequence[Fault], stored: dict[str, dict[str, Any]]) -> str:
         "# Faults\n",
         f"`make faults` puts {len(faults)} faults into real processes and writes this page; {wrong or 'none'} ended "
         "otherwise than expected. The models are tiny, the data 100 pairs, the runs of 20 steps with a checkpoint "
-        "after every third. No row may show a traceback, or execute code that came with the input. After a signal or a kill "
-        "the run is resumed, and its results, weights and curves are compared bit by bit with those of a run that "
-        "nothing disturbed. Exit 137 is kill -9; torchrun gives 1, whatever its ranks gave. The processes with a fault "
-        f"took {minutes:.0f} minutes on two shared cores.\n",
+        "after every third. No row may show a traceback, or execute code that came with the input. After a signal or "
+        "a kill the run is resumed, and its results, weights and curves are compared bit by bit with those of a run "
+        "that nothing disturbed. Exit 137 is kill -9; torchrun gives 1, whatever its ranks gave. The processes with a "
+        f"fault took {minutes:.0f} minutes on two shared cores.\n",
         "| kind | fault | expected | what happened | data lost | exit |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
