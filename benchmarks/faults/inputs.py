@@ -177,8 +177,18 @@ def data() -> Iterator[Fault]:
                         _file(name, change), after="no run")  # fmt: skip
         yield Fault("data", f"{name}: missing", _ON_DATA, 2, name, _without(name), after="no run")
     rows: dict[str, tuple[str, Callable[[bytes], bytes], int | tuple[int, ...], str]] = {
-        "a document's id twice": ("documents.tsv", lambda old: old + old.splitlines()[0] + b"\n", 2, "twice|duplicate"),
-        "a query's id twice": ("queries.tsv", lambda old: old + old.splitlines()[0] + b"\n", 2, "twice|duplicate"),
+        "a document's id twice": (
+            "documents.tsv",
+            lambda old: old + old.splitlines()[0] + b"\n",
+            2,
+            "is already that of line 1",
+        ),
+        "a query's id twice": (
+            "queries.tsv",
+            lambda old: old + old.splitlines()[0] + b"\n",
+            2,
+            "is already that of line 1",
+        ),
         "a grade of 20 digits": ("qrels", lambda old: old + b"sun 0 sun-cat " + b"9" * 20 + b"\n", 2, "qrels"),
         "a grade of letters": ("qrels", lambda old: old + b"sun 0 sun-cat high\n", 2, "qrels"),
         "judgments of unknown ids only": ("qrels", lambda _: b"x 0 y 1\n", 2, "qrels"),
