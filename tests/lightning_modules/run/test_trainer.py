@@ -134,6 +134,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     path, save = tmp_path / "checkpoints" / "last.ckpt", torch.save
     content = {"global_step": 3, "state_dict": {"weight": torch.ones(3), "rows": torch.zeros(2, dtype=torch.int64)}}
+    content["state_dict"]["distillation.detector.standings"] = torch.full((3,), torch.nan)  # of pairs not seen yet
     WholeCheckpoints().save_checkpoint(content, path)
     assert torch.load(path)["global_step"] == 3
     before = path.read_bytes()
