@@ -90,5 +90,7 @@ def _train(cli: PotstillCLI) -> None:
         last = furthest(cli.folder, None)[:2]
         after = f"the last checkpoint is {last[0]} at step {last[1]}; go on from it with" if last[0] else "start with"
         raise StoppedError(f"{error}\n{after} a lower --model.lr, or without these pairs") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise StoppedError(f"{error.filename or cli.folder}: {error.strerror or error}, {_where(cli)}") from error

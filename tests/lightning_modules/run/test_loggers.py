@@ -229,6 +229,6 @@ def test_a_server_that_cannot_be_reached_makes_wandb_offline(process, tiny_confi
     online = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     done = process("train.py", *words, environment=online)
     assert done.status == 0, done.err
-    assert "W&B is offline in this run: " in done.err
+    assert "W&B is offline in this run, its server does not answer: " in done.err
     assert "Traceback" not in done.err
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
