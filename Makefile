@@ -6,7 +6,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint audit format bench bench-strategies study docs fetch fetch-images clean
+.PHONY: help demo test test-fast lint audit format faults soak bench bench-strategies study docs fetch fetch-images clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,12 @@ audit: $(STAMP)  ## known vulnerabilities of the packages in .venv (asks PyPI)
 format: $(STAMP)  ## let ruff reformat and mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+faults: $(STAMP)  ## faults put into real processes: writes docs/faults.md (half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.faults
+
+soak: $(STAMP)  ## a run of 2,000 steps that is killed again and again
+	$(BIN)/python -m benchmarks.faults.soak
 
 bench: fetch  ## speed against other libraries: writes docs/benchmarks.md (half an hour on 2 cores)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -55,7 +55,7 @@ def run_main(name: str, command: Callable[[list[str]], int | None], arguments: S
         sys.exit(2)
     except StoppedError as error:
         print(f"{name}: stopped: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -24,7 +24,16 @@ class InputError(ValueError):
 
 
 class StoppedError(RuntimeError):
-    """A run cannot go on, though nothing that the user gave was wrong; scripts print it and exit with status 1."""
+    """A run cannot go on, though nothing that the user gave was wrong; scripts print it and exit with its status.
+
+    Args:
+        message: why, and what to do.
+        status: the exit status: 1, or that of a signal.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @contextmanager

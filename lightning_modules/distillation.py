@@ -25,13 +25,14 @@ from lightning_modules.listed import candidate_texts, takes_candidates, with_can
 from lightning_modules.models.files import misfit
 from lightning_modules.models.trust import classes_of
 from lightning_modules.names import LOSS
-from lightning_modules.step_values import FiniteValues, RunningMeans
+from lightning_modules.step_values import FiniteValues, RunningMeans, gradient_norm, health_of, sound
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
 from lightning_modules.vectors import projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
+from strategies.distributed import gathered
 
 Scoring = Literal["pooled", "maxsim", "both", "hybrid"]
 Projection = Literal["auto", "linear"]
@@ -117,7 +118,7 @@ class DistillationModule(LightningModule):
         needs_projection = projection == "linear" or (not siamese and student.dim != teacher.dim)
         self.matrices: set[int] = set()
         self.since_log, self.since_validation = RunningMeans(), RunningMeans()
-        self.finite = FiniteValues()
+        self.finite, self.warned = FiniteValues(), set[str]()
         self.projection: nn.Module = nn.Linear(student.dim, teacher.dim) if needs_projection else nn.Identity()
         self.space = Whitening(shrinkage) if space == "whitened" and not siamese else None
 
@@ -218,6 +219,7 @@ class DistillationModule(LightningModule):
         tokens = self.distillation.needs_tokens
         student = replace(self(batch.target, tokens, self.target_side), ids=batch.ids, noisy=batch.noisy)
         self.finite.check(student.pooled, "student's output", batch, self.global_step)
+        health = health_of(student.pooled, self.student.truncated)
         teacher = replace(self._read_source(batch.source, self.source_side), ids=batch.ids)
         if self.lists:
             student, teacher = with_candidates(
@@ -227,7 +229,7 @@ class DistillationModule(LightningModule):
                 read_source=lambda texts: self._read_source(texts, "documents"),
                 read_target=lambda texts: self(texts, tokens, "documents"),
             )
-        terms: dict[str, Tensor] = self.distillation(student, teacher)
+        terms: dict[str, Tensor] = self.distillation(student, teacher) | health
         loss = torch.stack([term for name, term in terms.items() if not name.startswith(INFO_PREFIX)]).sum()
         self.finite.check(loss, "loss", batch, self.global_step)
         values = {f"train/{name}": term.detach() for name, term in terms.items()} | {LOSS: loss.detach()}
@@ -256,28 +258,30 @@ class DistillationModule(LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self.since_log.start_at(self.global_step // max(1, every))
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:  # noqa: ARG002
+        """Look at the gradients of one step for each point of the logs: reading them is a tenth of a step."""
+        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
+            for means in (self.since_log, self.since_validation):
+                means.add({"train/info/gradient_norm": gradient_norm(self)})
+
     def on_validation_epoch_end(self) -> None:
         """Give the means of all steps since the last validation to the history, the progress line and callbacks."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.finite.settle()
-            self.log_dict(self.since_validation.means(), logger=False, sync_dist=True)
+            means = sound(self.since_validation.means(), self.warned)
+            self.log_dict(means, logger=False, sync_dist=True)
             self.since_validation.start_at(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the means, so that a resumed run goes on with them; the steps up to here were finite."""
         self.finite.settle()
-        checkpoint["train_means"] = [self.since_log.state(), self.since_validation.state()]
+        checkpoint["train_means"] = gathered([self.since_log.state(), self.since_validation.state()])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the means; checkpoints of older versions have none."""
         if states := checkpoint.get("train_means"):
-            self.since_log.load(states[0])
-            self.since_validation.load(states[1])
-
-    def on_train_epoch_end(self) -> None:
-        """Report how many texts were longer than the student reads."""
-        share = self.student.texts_truncated / max(1, self.student.texts_seen)
-        self.log("train/info/truncated", share)
+            for means, state in zip((self.since_log, self.since_validation), states[self.global_rank], strict=True):
+                means.load(state)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: a callback encodes the collections; one empty batch makes Lightning call it."""

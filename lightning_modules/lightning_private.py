@@ -28,6 +28,12 @@ def batches_started(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
+def validates_next(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch that ends: a run resumed from a checkpoint of here would leave it out."""
+    loop = trainer.fit_loop
+    return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
 def drop_anonymous(logger: WandbLogger) -> None:
     """Do not give W&B the option ``anonymous``: Lightning always does, and W&B warns that it is deprecated."""
     logger._wandb_init.pop("anonymous", None)

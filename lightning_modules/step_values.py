@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 
 from datamodules.pairs import PairBatch
 from foundations.errors import StoppedError
 
 _SHOWN = 3
 _LONGEST = 60
+_RANKED = 256
+"""Vectors of a batch of which the `effective_rank` is logged: half a millisecond."""
 
 
 class NotFiniteError(StoppedError):
@@ -73,10 +76,58 @@ def _stop_unless(finite: bool, name: str, batch: PairBatch, step: int) -> None:
 
 
 def check_weights(weights: Mapping[str, Any], step: int) -> None:
-    """Raise `NotFiniteError` where a weight is NaN or infinite."""
+    """Raise `NotFiniteError` where a weight is NaN or infinite; what a strategy remembers may be."""
     for name, value in weights.items():
+        if name.startswith("distillation."):
+            continue  # its parameters, if it has any, are in every loss
         if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise NotFiniteError(f"the weights {name} after step {step} are not finite, so no checkpoint was written")
+
+
+BOUNDS: dict[str, tuple[float, float, str]] = {
+    "gradient_norm": (0, 1e3, "the steps are too large: try a lower --model.lr or --trainer.gradient_clip_val 1"),
+    "effective_rank": (2, float("inf"), "the student gives nearly all texts one vector, or vectors on one line"),
+    "ot_violation": (0, 0.05, "plans miss their marginals: raise --strategy.iterations or --strategy.epsilon"),
+    "ot_entropy": (0.01, float("inf"), "plans have one cell each: raise --strategy.epsilon, if texts have many tokens"),
+}
+"""Last part of the name of a logged mean -> its least and its most sound value, and what another one says."""
+
+
+def sound(means: dict[str, Tensor], warned: set[str]) -> dict[str, Tensor]:
+    """The means; warns once of each that is outside of its `BOUNDS`, and waits for the device for that.
+
+    Args:
+        means: name -> mean of the steps since the last look.
+        warned: names of which it was done, which grows.
+    """
+    for name in means.keys() - warned:
+        least, most, meaning = BOUNDS.get(name.rpartition("/")[2], (-torch.inf, torch.inf, ""))
+        if meaning and not least <= (value := float(means[name])) <= most:
+            warned.add(name)
+            rank_zero_warn(f"{name} is {value:.3g}, expected {least:g} to {most:g}: {meaning}")
+    return means
+
+
+def health_of(vectors: Tensor, truncated: float) -> dict[str, Tensor]:
+    """What to log of the student in a step: the share of its texts that were cut, and the `effective_rank`."""
+    return {"info/truncated": torch.tensor(truncated), "info/effective_rank": effective_rank(vectors[:_RANKED])}
+
+
+def effective_rank(vectors: Tensor) -> Tensor:
+    """How many directions vectors (B, D) spread over around their mean, from 1 to min(B, D); 0 if all are the same.
+
+    The participation ratio (sum l)^2 / sum l^2 of the eigenvalues l of their covariance (Gao et al., bioRxiv 214262),
+    which takes a product of matrices and no decomposition.
+    """
+    centred = (vectors.detach() - vectors.detach().mean(0)).float()
+    products = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    spread = products.diagonal().sum()
+    return spread.square() / products.square().sum().clamp(min=1e-20)
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """The norm of all gradients of a module as one vector; under FSDP of this rank's shards."""
+    return nn.utils.get_total_norm([weight.grad for weight in module.parameters() if weight.grad is not None])
 
 
 class RunningMeans:

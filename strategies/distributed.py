@@ -1,14 +1,16 @@
-"""Gathering tensors from all ranks, with gradient."""
+"""Gathering tensors from all ranks, with gradient, and plain values."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from strategies.base import Embeddings
+
+T = TypeVar("T")
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -81,6 +83,16 @@ def pad_over_ranks(tensor: Tensor, dimension: int) -> Tensor:
     lacking = list(tensor.shape)
     lacking[dimension] = int(size) - tensor.shape[dimension]
     return torch.cat([tensor, tensor.new_zeros(lacking)], dimension) if lacking[dimension] else tensor
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all ranks, in their order; it returns when all ranks have called it."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    dist.all_gather_object(values, value)
+    return values
 
 
 class _Gather(torch.autograd.Function):

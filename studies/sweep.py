@@ -12,7 +12,7 @@ from foundations.checks import check_number
 from foundations.commands import Parser
 from foundations.errors import InputError, as_input_error
 from lightning_modules.cli.front_door import config_file
-from lightning_modules.commands.train import train
+from lightning_modules.commands.train import fit_and_test
 from retrieval.results import is_finished
 from studies.cells import LOG, Outcome, SweepOptions, check_records
 from studies.grid import Cell, read_sweeps, select
@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     from studies.workers import run_all
 
     workers = options.workers or min(_MOST_WORKERS, os.cpu_count() or 1)
-    return _report(run_all(open_cells, sweep_options, train, workers), output)
+    return _report(run_all(open_cells, sweep_options, fit_and_test, workers), output)
 
 
 def _sweep_options(options: argparse.Namespace) -> SweepOptions:
@@ -98,7 +98,7 @@ def _submit(cells: Sequence[Cell], sweep_options: SweepOptions, options: argpars
 
     array = ArrayJob(options.partition, options.minutes, options.gpus, options.cpus, options.tasks, options.parallel,
                      options.cluster)  # fmt: skip
-    jobs = submit(cells, sweep_options, train, array)
+    jobs = submit(cells, sweep_options, fit_and_test, array)
     logs = sweep_options.output / "slurm"
     print(f"submitted {len(cells)} cells as {len(jobs)} tasks: {jobs[0].job_id} ... (logs in {logs})")
     print("--dry_run shows what is finished; the same command submits what is left")

@@ -132,8 +132,8 @@ def _shaped(rows: Iterator[tuple[int, list[str]]], path: Path, notes: Notes) -> 
             width = len(cells)
             if width == 3:
                 score = next((at for at in (2, 0) if _is_number(cells[at])), -1)
-            if width == 3 and score < 0:
-                width = 0
+            if width != 2 and score < 0:
+                width = 0  # a line of one text, or of three
         first = False
         check_width(cells, width or 2, PAIR_LINE if width else _SCORED_LINE, path, number)
         texts = [cell for at, cell in enumerate(cells) if at != score]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
@@ -19,6 +20,8 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16")
 _MOST_SEED = 2**32 - 1
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and the number of a run or job comes behind."""
+_LEAST = {"trainer.accumulate_grad_batches": 1, "trainer.gradient_clip_val": 0, "trainer.log_every_n_steps": 0,
+          "checkpoint_every": 1}  # fmt: skip
 _NEED_LOGGERS = (DeviceStatsMonitor, LearningRateMonitor)
 
 
@@ -32,6 +35,21 @@ def check_precision(precision: str | int | None) -> None:
     """Refuse, by a ValueError, a precision in which the weights are not float32."""
     if precision is not None:
         check_choice("trainer.precision", str(precision), PRECISIONS)
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuse, by a ValueError, numbers of these options (dotted names) that Lightning divides by, or takes silently."""
+    for name, least in _LEAST.items():
+        if options.get(name) is not None:
+            check_number(name, options[name], least=least)
+
+
+def check_interval(trainer: Mapping[str, Any], batches: int) -> None:
+    """Refuse, by an InputError, validations that are further apart than an epoch has batches."""
+    interval = trainer["val_check_interval"]
+    if isinstance(interval, int) and interval > batches and trainer["check_val_every_n_epoch"] is not None:
+        expected = f"at most {batches}, the batches of an epoch, unless --trainer.check_val_every_n_epoch null"
+        raise InputError(f"trainer.val_check_interval is {interval}, expected {expected}")
 
 
 def check_place(output: str, name: str | None) -> None:

@@ -21,7 +21,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import PairsDataModule
 from foundations.errors import InputError, as_input_error
 from foundations.yaml_files import check_yaml
-from lightning_modules.cli.checks import check_callbacks, check_place, check_precision, check_seed
+from lightning_modules.cli.checks import (
+    check_callbacks,
+    check_interval,
+    check_numbers,
+    check_place,
+    check_precision,
+    check_seed,
+)
 from lightning_modules.cli.errors import OptionError, explain, keys_of, reason
 from lightning_modules.cli.front_door import CONFIGS, Arguments
 from lightning_modules.cli.help import OPTIONS
@@ -32,6 +39,7 @@ from lightning_modules.names import STUDENTS, TEACHERS, moved, short_name
 from lightning_modules.run.diagnostics import Diagnostics
 from lightning_modules.run.loggers import make_loggers, parse_names
 from lightning_modules.run.run_folder import RunFolder
+from lightning_modules.run.signals import EndOnSignal
 from lightning_modules.run.start import Start, find_start, flat, new_start
 from lightning_modules.run.trainer import (
     Checkpoint,
@@ -106,6 +114,7 @@ class PotstillCLI(LightningCLI):
     Args:
         arguments: what `front_door.parse` gave.
         evaluate_only: build neither run folder nor loggers nor checkpoints.
+        signals: may ask the run to end.
     """
 
     folder: Path
@@ -114,8 +123,8 @@ class PotstillCLI(LightningCLI):
     beginning: str | None
     """How the run starts, where it goes on with another one or was asked to."""
 
-    def __init__(self, arguments: Arguments, evaluate_only: bool = False) -> None:
-        self.arguments, self.evaluate_only = arguments, evaluate_only
+    def __init__(self, arguments: Arguments, evaluate_only: bool = False, signals: EndOnSignal | None = None) -> None:
+        self.arguments, self.evaluate_only, self.signals = arguments, evaluate_only, signals
         self.start: Start | None = None
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", f".*{message}")
@@ -176,6 +185,7 @@ class PotstillCLI(LightningCLI):
         with as_input_error():
             check_seed(self.config["seed_everything"])
             if not self.evaluate_only:
+                check_numbers(flat(self.config.as_dict()))
                 check_precision(self.config["trainer"]["precision"])
                 check_place(self.config["output"], self.config["name"])
 
@@ -233,7 +243,9 @@ class PotstillCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.evaluation.check(self.datamodule.collections, self.model.score)
-        self.datamodule.train_dataloader()  # too few pairs for a batch are an error here, before there is a folder
+        loader: Any = self.datamodule.train_dataloader()  # too few pairs for a batch: an error before there is a folder
+        if hasattr(loader, "__len__"):
+            check_interval(config["trainer"], len(loader))
         self._read_images()
         self.start = self.start or new_start(config["output"], config["name"] or self.default_name())
         self.folder = self.start.folder
@@ -241,7 +253,8 @@ class PotstillCLI(LightningCLI):
         own, logger = config["trainer"].get("callbacks") or [], config["trainer"].get("logger") or False
         own = own if isinstance(own, list) else [own]
         check_callbacks(own, bool(logger or names), self.evaluation.metrics, self.datamodule.collections)
-        callbacks += [StepSeed(self.seed), *self._checkpoints(), self._run_folder()]
+        callbacks += [*([self.signals] if self.signals else []), StepSeed(self.seed)]
+        callbacks += [*self._checkpoints(), self._run_folder()]
         callbacks += [Diagnostics(self.folder, config["plots"]), *own]
         own_plugins = config["trainer"].get("plugins") or []
         own_plugins = own_plugins if isinstance(own_plugins, list) else [own_plugins]
@@ -254,7 +267,7 @@ class PotstillCLI(LightningCLI):
     def _trainer(self, **options: Any) -> Trainer:
         try:
             return super().instantiate_trainer(**options)
-        except RuntimeError as error:  # variables of a cluster that do not fit
+        except (RuntimeError, TypeError) as error:  # variables of a cluster that do not fit, a number of devices
             raise InputError(reason(str(error))) from error
 
     def _read_images(self) -> None:
@@ -284,7 +297,7 @@ class PotstillCLI(LightningCLI):
         share = CHECKPOINT_SHARE if every is None else None
         return [
             Checkpoint(folder, "best", monitor=f"dev/{metric}", mode=self.evaluation.monitor_mode),
-            Checkpoint(folder, "last", CHECKPOINT_STEPS if every is None else every, share),
+            Checkpoint(folder, "last", CHECKPOINT_STEPS if every is None else every, share, self.signals),
         ]
 
     def _run_folder(self) -> RunFolder:

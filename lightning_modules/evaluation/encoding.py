@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,15 +25,14 @@ from retrieval.collection import Side
 from retrieval.index.shards import ShardDtype, Shards, ShardSettings, prepare_shards, write_shards
 from retrieval.index.tokens import TokenMatrix
 from strategies.base import Embeddings
-from strategies.distributed import rank_and_world_size
+from strategies.distributed import gathered, rank_and_world_size
 from strategies.functional import Marginals
 
-T = TypeVar("T")
 _BATCH_SIZE = 256
 _BLOCK, _TOKEN_BLOCK = 50_000, 5_000
 """Texts in a shard, without and with token vectors."""
 
-_NOT_SETTINGS = ("training", "texts_seen", "texts_truncated", "model_name")
+_NOT_SETTINGS = ("training", "truncated", "model_name")
 
 
 @dataclass(frozen=True)
@@ -249,16 +247,6 @@ def encoder_of(module: DistillationModule, reader: Side) -> Encoder:
         reader: which of the two.
     """
     return StudentEncoder(module) if reader == "student" or module.siamese else module.teacher_in_space
-
-
-def gathered(value: T) -> list[T]:
-    """The values of all ranks, in their order; it returns when all ranks have called it."""
-    _, world_size = rank_and_world_size()
-    if world_size == 1:
-        return [value]
-    values: list[Any] = [None] * world_size
-    dist.all_gather_object(values, value)
-    return values
 
 
 @contextmanager

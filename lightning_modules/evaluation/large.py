@@ -8,12 +8,12 @@ from pathlib import Path
 
 from foundations.checks import check_number
 from foundations.errors import InputError
-from lightning_modules.evaluation.encoding import encode_into, gathered
+from lightning_modules.evaluation.encoding import encode_into
 from lightning_modules.teachers.base import Encoder, Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher
 from retrieval.collection import Collection
 from retrieval.index.shards import MappedShards, Shards, read_manifest, texts_hash
-from strategies.distributed import rank_and_world_size
+from strategies.distributed import gathered, rank_and_world_size
 
 
 class LargeCollections:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from foundations.progress import delayed_progress
-from lightning_modules.evaluation.encoding import EncodedTexts, gathered
+from lightning_modules.evaluation.encoding import EncodedTexts
 from lightning_modules.evaluation.hybrid import Hybrid
 from retrieval.collection import Collection, Run, View
 from retrieval.index.search import search, search_tokens, to_run
@@ -17,7 +17,7 @@ from retrieval.metrics import PerQuery
 from retrieval.relevance import IndexedQrels, RankedRelevance, relevance_of_rankings, relevance_of_run
 from retrieval.results import Result
 from retrieval.views import Ranks, score_views, views_of
-from strategies.distributed import rank_and_world_size
+from strategies.distributed import gathered, rank_and_world_size
 
 _CELLS = 1 << 24
 """Positions of full rankings that are in memory at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -16,8 +17,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from foundations.files import remove_unfinished, unfinished
-from lightning_modules.lightning_private import batches_started
+from lightning_modules.lightning_private import batches_started, validates_next
 from lightning_modules.names import LOSS
+from lightning_modules.run.signals import EndOnSignal
 from lightning_modules.step_values import check_weights
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -78,27 +80,68 @@ class Checkpoint(ModelCheckpoint):
         every: optimiser steps between two checkpoints; None writes one after each validation.
         share: skip a checkpoint where writing it would take more than this share of the training time; None writes
             all of them.
+        signals: may ask to end the run after a step, with a checkpoint.
         **options: those of ``ModelCheckpoint``.
     """
 
     def __init__(
-        self, folder: Path, name: str, every: int | None = None, share: float | None = None, **options: Any
+        self,
+        folder: Path,
+        name: str,
+        every: int | None = None,
+        share: float | None = None,
+        signals: EndOnSignal | None = None,
+        **options: Any,
     ) -> None:
         options |= {"every_n_train_steps": every, "enable_version_counter": False, "auto_insert_metric_name": False}
         super().__init__(dirpath=folder, filename=name, **options)
-        self.every, self.share = every, share
+        self.file, self.every, self.share, self.signals = folder / f"{name}.ckpt", every, share, signals
         self.took, self.written = 0.0, 0.0
+        self.waits = self.ends = False  # for the end of a validation, and for that of the run
 
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
-        """Write a checkpoint every `every` steps, unless the last one is too recent; see ``share``."""
+        """Write a checkpoint every `every` steps, unless the last one is too recent, and where the run is to end."""
+        ends = self.signals.asked(trainer) if self.signals else False
         is_due = trainer.global_step % self.every == 0 if self.every else False
-        if is_due and self.share and self._is_too_soon(trainer, self.share):
+        if is_due and not ends and self.share and self._is_too_soon(trainer, self.share):
+            return
+        if (is_due or ends) and validates_next(trainer):
+            self.waits, self.ends = True, ends
             return
         started = time.monotonic()
         super().on_train_batch_end(trainer, *arguments)
         if is_due:
             self.written = time.monotonic()
             self.took = self.written - started
+        if ends:
+            self._write(trainer, ends=True)
+
+    def on_validation_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Write what was due before a validation within the epoch."""
+        super().on_validation_end(trainer, *arguments)
+        if self.waits and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._write(trainer, self.ends)
+
+    def on_train_epoch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Write what was due before the validation at the end of the epoch; a signal may have come during it."""
+        super().on_train_epoch_end(trainer, *arguments)
+        ends = self.ends or (self.signals is not None and self.signals.asked(trainer, within=False))
+        if self.waits or ends:
+            self._write(trainer, ends)
+
+    def on_train_end(self, trainer: Trainer, *arguments: Any) -> None:
+        """Look for a signal that came during the last validation."""
+        super().on_train_end(trainer, *arguments)
+        if self.signals:
+            if self.signals.asked(trainer, within=False):
+                self._write(trainer, ends=True)
+            self.signals.waits = False
+
+    def _write(self, trainer: Trainer, ends: bool) -> None:
+        self.waits = False
+        trainer.save_checkpoint(self.file, weights_only=False)
+        if ends and self.signals:
+            self.signals.end()
 
     def _is_too_soon(self, trainer: Trainer, share: float) -> bool:
         """Whether too little time went by since the last one; the same on all ranks."""
@@ -131,7 +174,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         check_weights(checkpoint["state_dict"], checkpoint["global_step"])
         remove_unfinished(path)
         with unfinished(path) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's, where the file could not be written
+                raise OSError(errno.EIO, f"the checkpoint cannot be written ({error})", str(path)) from error
             file.flush()
             os.fsync(file.fileno())
 

@@ -34,8 +34,7 @@ from strategies.base import Embeddings
 class TextEncoder(nn.Module, ABC):
     """Turns texts into vectors; the base of all students.
 
-    It counts the texts that it tokenised and those that it cut at ``max_length``: ``texts_seen``,
-    ``texts_truncated``.
+    ``truncated`` is the share of the last texts that it tokenised which it cut at ``max_length``.
 
     Args:
         model: where the tokenizer comes from: a starter name, a local folder, or a name on the Hugging Face hub.
@@ -77,7 +76,7 @@ class TextEncoder(nn.Module, ABC):
         self.max_length = max_length or self.own.max_length or DEFAULT_LENGTH
         self.prefixes = side_prefixes(prefix, query_prefix, document_prefix, self.own)
         self.vocabulary, self.new_pieces = vocabulary, new_pieces
-        self.texts_seen = self.texts_truncated = 0
+        self.truncated = 0.0
         self._adapted: str | None = None  # the adapted tokenizer as JSON
         self._memory = EncodingMemory()
         tokenizer, self.special_tokens = load_tokenizer(model, self.trust)
@@ -130,8 +129,7 @@ class TextEncoder(nn.Module, ABC):
             raise ValueError("there are no texts to tokenize")
         prefix = self.prefixes[side]
         encodings = self._memory.get(texts, prefix, lambda new: self._encode(new, prefix))
-        self.texts_seen += len(encodings)
-        self.texts_truncated += sum(encoding.cut for encoding in encodings)
+        self.truncated = sum(encoding.cut for encoding in encodings) / len(encodings)
         inputs = padded_inputs(encodings, self.pad_id)
         return self._augmented(inputs) if side == "queries" and self.query_augmentation else inputs
 
@@ -160,10 +158,8 @@ class TextEncoder(nn.Module, ABC):
 
     def token_ids(self, texts: Iterable[str], side: TextSide = "queries") -> Iterator[Ints]:
         """The ids of the real tokens of each text, (tokens of the text,)."""
-        seen, truncated = self.texts_seen, self.texts_truncated
         for chunk in vocabularies.chunks(texts, _CHUNK):
             inputs = self.tokenize(chunk, side)
-            self.texts_seen, self.texts_truncated = seen, truncated
             for ids, real in zip(inputs["input_ids"].numpy(), inputs["token_mask"].numpy(), strict=True):
                 yield ids[real]
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_modules import lightning_private
-from lightning_modules.lightning_private import batches_started, data_of, drop_anonymous
+from lightning_modules.lightning_private import batches_started, data_of, drop_anonymous, validates_next
 
 
 def test_the_versions_are_those_of_the_docstring():
@@ -36,6 +36,15 @@ def test_a_trainer_counts_batches_and_knows_its_data():
     data = SimpleNamespace()
     trainer.datamodule = data  # type: ignore[attr-defined]
     assert data_of(trainer) is data
+
+
+def test_a_validation_follows_where_lightning_says_so(monkeypatch):
+    trainer = Trainer(logger=False, barebones=True)
+    assert not validates_next(trainer), "there is no data yet"
+    monkeypatch.setattr(trainer.fit_loop, "_data_fetcher", object())
+    for answer in (True, False):
+        monkeypatch.setattr(trainer.fit_loop.epoch_loop, "_should_check_val_fx", lambda _, answer=answer: answer)
+        assert validates_next(trainer) is answer
 
 
 def test_wandb_is_not_given_the_deprecated_option(tmp_path):

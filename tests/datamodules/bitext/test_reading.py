@@ -143,6 +143,8 @@ def test_what_is_odd_is_said_in_one_warning(tmp_path: Path, name: str, content: 
         ("x.tsv", "a\tb\nc\n", r"x\.tsv:2: found 1 column, expected 2: source<TAB>target$"),
         ("x.tsv", "a\tb\nc\td\t0.3\n", r"x\.tsv:2: found 3 columns, expected 2"),
         ("x.tsv", "a\tb\tc\n", r"x\.tsv:1: found 3 columns, expected 2: source<TAB>target, or three with a score"),
+        ("x.tsv", "a b\n", r"x\.tsv:1: found 1 column, expected 2"),
+        ("x.tsv", "a\tb\tc\td\n", r"x\.tsv:1: found 4 columns, expected 2"),
         ("x.tsv", "a\tb\t0.3\nc\td\n", r"x\.tsv:2: found 2 columns, expected 3"),
         ("x.tsv", "a\tb\t0.3\nc\td\tx\n", r"x\.tsv:2: the score is 'x', expected a finite number"),
         ("x.tsv", "a\tb\t0.3\nc\td\tnan\n", r"x\.tsv:2: the score is 'nan'"),

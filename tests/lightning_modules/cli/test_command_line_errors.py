@@ -88,6 +88,12 @@ OPTIONS = [
     (["--trainer.callbacks=DeviceStatsMonitor"], "the callback DeviceStatsMonitor needs a logger, expected"),
     (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
      "the monitor of EarlyStopping is 'val_loss', expected one of dev/map, dev/ndcg@10, dev/precision@1, train/loss"),
+    (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches is 0, expected at least 1"),
+    (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1, expected at least 0"),
+    (["--trainer.log_every_n_steps", "-1"], "trainer.log_every_n_steps is -1, expected at least 0"),
+    (["--checkpoint_every", "0"], "checkpoint_every is 0, expected at least 1"),
+    (["--trainer.val_check_interval", "11"], "trainer.val_check_interval is 11, expected at most 10, the batches"),
+    (["--trainer.devices", "-7"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
     (["--trust", "yes"], "--trust is 'yes', expected no value"),
 ]  # fmt: skip
 

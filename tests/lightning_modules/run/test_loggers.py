@@ -9,10 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
+from lightning_modules.run import loggers
 from lightning_modules.run.loggers import is_offline, make_loggers, parse_names, run_id
 
 METRICS = ["map", "ndcg@10", "precision@1"]
@@ -198,3 +201,34 @@ def test_the_loss_is_read_for_progress_alone(script, tiny_config, tmp_path):
     done = script("train.py", *words, "--trainer.max_epochs", "1")
     assert done.status == 0, done.err
     assert re.search(r"epoch 1/1  step \d+  dev/map 0\.\d+  train/loss \d\.\d+", done.err), done.err
+
+
+@pytest.mark.parametrize("problem", ["raises", "hangs"])
+def test_a_logger_that_fails_ends_and_the_run_goes_on(script, tiny_config, tmp_path, monkeypatch, problem):
+    calls = []
+
+    def broken(*_, **__):
+        calls.append(problem)
+        if problem == "raises":
+            raise OSError(28, "No space left on device")
+        time.sleep(3)
+
+    monkeypatch.setattr(loggers, "_PATIENCE", 0.2)
+    monkeypatch.setattr(CSVLogger, "log_metrics", broken)
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "csv"]
+    with pytest.warns(UserWarning, match="the logger csv ends here, the run goes on: ") as records:
+        done = script("train.py", *words, "--trainer.log_every_n_steps", "1")
+    assert done.status == 0, done.err
+    assert len([each for each in records if "ends here" in str(each.message)]) == len(calls) == 1
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_be_reached_makes_wandb_offline(process, tiny_config, tmp_path):
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "wandb"]
+    online = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = process("train.py", *words, environment=online)
+    assert done.status == 0, done.err
+    assert "W&B is offline in this run, its server does not answer: " in done.err
+    assert "Traceback" not in done.err
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import yaml
 from datamodules.pairs import PairBatch
 from lightning_modules.run import trainer
 from lightning_modules.run.trainer import Checkpoint, WholeCheckpoints, default_precision
-from lightning_modules.step_values import FiniteValues, NotFiniteError
+from lightning_modules.step_values import FiniteValues, NotFiniteError, effective_rank, sound
 
 TRANSFORMER = "lightning_modules.students.transformer.TransformerEncoder"
 STATIC = "lightning_modules.students.static.StaticEncoder"
@@ -58,6 +59,7 @@ def test_the_choice_is_written_down_and_can_be_overruled(hardware, script, tiny_
 def clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(trainer.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(trainer, "validates_next", lambda _: False)
     return clock
 
 
@@ -132,6 +134,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     path, save = tmp_path / "checkpoints" / "last.ckpt", torch.save
     content = {"global_step": 3, "state_dict": {"weight": torch.ones(3), "rows": torch.zeros(2, dtype=torch.int64)}}
+    content["state_dict"]["distillation.detector.standings"] = torch.full((3,), torch.nan)  # of pairs not seen yet
     WholeCheckpoints().save_checkpoint(content, path)
     assert torch.load(path)["global_step"] == 3
     before = path.read_bytes()
@@ -142,6 +145,13 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.torch, "save", fails_half_way)
     with pytest.raises(OSError, match="No space"):
+        WholeCheckpoints().save_checkpoint(content, path)
+
+    def stops_in_the_middle(content, file):
+        raise RuntimeError("[enforce fail] unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(trainer.torch, "save", stops_in_the_middle)
+    with pytest.raises(OSError, match=r"the checkpoint cannot be written .*unexpected pos"):
         WholeCheckpoints().save_checkpoint(content, path)
     monkeypatch.setattr(trainer.torch, "save", save)
     content["state_dict"]["weight"][1] = torch.inf
@@ -179,6 +189,88 @@ def test_a_run_stops_where_its_loss_is_not_finite(script, tiny_config, tmp_path,
     assert f"the last checkpoint is {last} at step 2" in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_leaves_the_last_checkpoint(script, tiny_config, tmp_path, monkeypatch):
+    save = WholeCheckpoints.save_checkpoint
+
+    def full(self, checkpoint, path, storage_options=None):
+        if checkpoint["global_step"] > 3:
+            raise OSError(28, "No space left on device", str(path))
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", full)
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "none"]
+    done = script("train.py", *words, "--checkpoint_every", "3")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    on = f"to go on: train.py --resume {last.parents[1]}"
+    line = f"train.py: stopped: {last}: No space left on device, after step 6; {on}"
+    assert (done.status, done.err.splitlines()[-1]) == (1, line)
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+
+
+def test_no_checkpoint_lies_between_a_batch_and_its_validation(script, tiny_config, tmp_path):
+    """A run that goes on from there would leave the validation out. Validations are after step 5 and at the end."""
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "none"]
+    seen = []
+
+    class Watched(WholeCheckpoints):
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            history = next(state["history"] for state in checkpoint["callbacks"].values() if "history" in state)
+            seen.append((checkpoint["global_step"], [point["step"] for point in history]))
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_modules.cli.cli.WholeCheckpoints", Watched)
+        done = script("train.py", *words, "--checkpoint_every", "5", "--trainer.val_check_interval", "5",
+                      "--trainer.max_epochs", "1")  # fmt: skip
+    assert done.status == 0, done.err
+    assert seen == [(step, list(range(5, step + 1, 5))) for step, _ in seen]
+    assert {step for step, _ in seen} == {5, 10}
+
+
+@pytest.mark.parametrize(
+    ("vectors", "rank"), [(torch.eye(4), 3), (torch.ones(4, 6), 0), ([[0.0, 1], [0, 2], [0, 5]], 1)]
+)
+def test_effective_rank(vectors, rank):
+    assert effective_rank(torch.as_tensor(vectors)).item() == pytest.approx(rank, abs=1e-5)
+
+
+def test_effective_rank_is_of_the_covariance():
+    vectors = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.eigvalsh(torch.cov(vectors.T).double())
+    expected = values.sum().square() / values.square().sum()
+    assert effective_rank(vectors).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert effective_rank(vectors[:3]).item() <= 2 + 1e-5
+
+
+def test_a_mean_that_is_not_sound_is_warned_of_once():
+    warned = set()
+    means = {"train/info/effective_rank": torch.tensor(1.5), "train/info/mix/ot_violation": torch.tensor(0.2),
+             "train/info/gradient_norm": torch.tensor(3.0), "train/loss": torch.tensor(1e9)}  # fmt: skip
+    with pytest.warns(UserWarning, match="expected") as records:
+        assert sound(means, warned) is means
+    assert len(records) == 2
+    assert "train/info/effective_rank is 1.5, expected 2 to inf: the student gives" in str(records[0].message)
+    assert "train/info/mix/ot_violation is 0.2, expected 0 to 0.05: plans miss" in str(records[1].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sound(means, warned)
+
+
+def test_health_is_in_the_curves(script, tiny_config, tmp_path):
+    words = ["--config", tiny_config, "--strategy", "mse", "--output", tmp_path, "--name", "run", "--logger", "csv"]
+    done = script("train.py", *words, "--trainer.log_every_n_steps", "5", "--student.max_length", "3")
+    assert done.status == 0, done.err
+    names = [f"train/info/{name}" for name in ("gradient_norm", "effective_rank", "truncated")]
+    for point in json.loads((tmp_path / "run" / "history.json").read_text()):
+        assert all(point[name] > 0 for name in names)
+        assert point["train/info/truncated"] < 1
+        assert point["train/info/effective_rank"] < 10
+    with (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(rows) == 4
+    assert all(float(row[name]) > 0 for row in rows for name in names)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
