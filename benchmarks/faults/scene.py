@@ -180,7 +180,7 @@ def line_of(fault: Fault, text: str, scene: Scene) -> str:
     named = [line for line in lines if re.search(fault.says, line)] if fault.says else []
     line = (named or lines or [""])[-1]
     for folder in (scene.folder, scene.place.folder, ROOT):
-        line = line.replace(f"{folder}/", "")
+        line = line.replace(f"{folder}/", "").replace(str(folder), ".")
     return line
 
 
