@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
+from foundations.errors import InputError
 from foundations.files import read_json
 from retrieval.collection import Run
 from retrieval.metrics import PerQuery
@@ -106,7 +107,9 @@ def to_json(grouped: Mapping[str, Mapping[str, T]], top: Mapping[str, Any] | Non
 
 
 def from_json(content: dict[str, Any]) -> dict[str, Any]:
-    """Language -> row -> what was written by `to_json`."""
+    """Language -> row -> what was written by `to_json`; an InputError for something else."""
+    if not isinstance(content, dict):
+        raise InputError(f"the results of a run are a {type(content).__name__}, expected a JSON object by rows")
     languages: dict[str, Any] | None = content.get(LANGUAGES)
     return {"": content} if languages is None else languages
 

@@ -76,6 +76,7 @@ def page(faults: Sequence[Fault], stored: dict[str, dict[str, Any]]) -> str:
     """The page of the docs."""
     wrong = sum(bool(stored[each.name]["problems"]) for each in faults)
     minutes = sum(stored[each.name]["seconds"] for each in faults) / 60
+    total = sum(1 for rows in (*MATRIX, *INPUTS) for _ in rows())
     lines = [
         "# Faults\n",
         f"`make faults` puts {len(faults)} faults into real processes and writes this page; {wrong or 'none'} ended "
@@ -83,7 +84,8 @@ def page(faults: Sequence[Fault], stored: dict[str, dict[str, Any]]) -> str:
         "after every third. No row may show a traceback, or execute code that came with the input. After a signal or "
         "a kill the run is resumed, and its results, weights and curves are compared bit by bit with those of a run "
         "that nothing disturbed. Exit 137 is kill -9; torchrun gives 1, whatever its ranks gave. The processes with a "
-        f"fault took {minutes:.0f} minutes on two shared cores.\n",
+        f"fault took {minutes:.0f} minutes on two shared cores. {total - len(faults)} rows were not run since they "
+        "were last changed, and are not shown.\n",
         "| kind | fault | expected | what happened | data lost | exit |",
         "| --- | --- | --- | --- | --- | --- |",
     ]

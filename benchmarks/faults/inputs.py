@@ -376,7 +376,7 @@ def archives() -> Iterator[Fault]:
     packed = (*TRAIN, "--data.pairs", "{here}/pairs.tsv.gz")
     many = gzip.compress(b"a\tb\n" * 200)
     for name, content in {
-        "truncated": many[:40],
+        "truncated": many[:-6],
         "a wrong checksum": many[:-8] + b"\0" * 8,
         "plain text": b"a\tb\n",
     }.items():
@@ -399,7 +399,7 @@ def scripts() -> Iterator[Fault]:
     yield row("evaluate.py: an unknown metric", "evaluate.py {out}/k --metrics nonsense", "nonsense")
     yield row("evaluate.py: --json into no folder", "evaluate.py {out}/k --json /proc/x/a.json", "a.json|/proc/x")
     yield row("evaluate.py: a severity of 9", "evaluate.py {out}/k --text_noise keyboard --severity 9", "severity")
-    yield row("evaluate.py: unknown noise", "evaluate.py {out}/k --text_noise nonsense", "nonsense")
+    yield row("evaluate.py: unknown noise", "evaluate.py {out}/k --text_noise nonsense --severity 2", "nonsense")
     yield row("compare.py: no such run", "compare.py {out}/k /nonexistent", "nonexistent")
     yield row("compare.py: no such row", "compare.py {out}/k:nonsense {out}/k", "nonsense")
     yield row(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +50,12 @@ data:
     english: none
     remove_leaks: false
     parts:
-      sw: &part
+      sw:
         class_path: datamodules.tsv.TSVDataModule
         init_args: {{root: {data}, english: none, remove_leaks: false}}
-      so: *part
+      so:
+        class_path: datamodules.tsv.TSVDataModule
+        init_args: {{root: {data}2, english: none, remove_leaks: false}}
 """
 
 
@@ -94,6 +96,7 @@ class Place:
     def make(self) -> None:
         """Write data, models and configuration."""
         write_data(self.data)
+        write_data(self.folder / "data2", str.upper)
         tokenizer, special = bert_tokenizer([word for text in ENGLISH for word in text.split()])
         save_tiny(self.folder / "models" / "bert", tokenizer, special)
         tokenizer, special = unigram_tokenizer(TEXTS)
@@ -155,17 +158,18 @@ class Place:
         return Ended(status, output.read_text(encoding="utf-8", errors="replace"), time.monotonic() - began)
 
 
-def write_data(folder: Path) -> None:
-    """Pairs of two words, queries of one word, documents of two words, judgments."""
+def write_data(folder: Path, foreign: Callable[[str], str] = str) -> None:
+    """Pairs of two words, queries of one word, documents of two words, judgments; ``foreign`` changes the targets."""
     folder.mkdir(parents=True)
-    couples = list(itertools.permutations(WORDS.items(), 2))
+    translated = {word: foreign(other) for word, other in WORDS.items()}
+    couples = list(itertools.permutations(translated.items(), 2))
     lines: dict[str, list[str]] = {
-        "pairs.tsv": [f"{a} {b}\t{x} {y}" for (a, x), (b, y) in couples] + [f"{a}\t{x}" for a, x in WORDS.items()],
+        "pairs.tsv": [f"{a} {b}\t{x} {y}" for (a, x), (b, y) in couples] + [f"{a}\t{x}" for a, x in translated.items()],
         "documents.tsv": [f"{a}-{b}\tthe {a} {b}" for (a, _), (b, _) in couples],
         "queries.english.tsv": [f"{a}\t{a}" for a in WORDS],
     }
     for prefix, words in (("", list(WORDS)[:6]), ("dev.", list(WORDS)[6:])):
-        lines[f"{prefix}queries.tsv"] = [f"{word}\t{WORDS[word]}" for word in words]
+        lines[f"{prefix}queries.tsv"] = [f"{word}\t{translated[word]}" for word in words]
         lines[f"{prefix}qrels"] = [
             f"{word} 0 {a}-{b} {1 + (word == a)}" for word in words for (a, _), (b, _) in couples if word in (a, b)
         ]

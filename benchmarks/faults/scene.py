@@ -180,7 +180,7 @@ def line_of(fault: Fault, text: str, scene: Scene) -> str:
     named = [line for line in lines if re.search(fault.says, line)] if fault.says else []
     line = (named or lines or [""])[-1]
     for folder in (scene.folder, scene.place.folder, ROOT):
-        line = line.replace(f"{folder}/", "")
+        line = line.replace(f"{folder}/", "").replace(str(folder), ".")
     return line
 
 
@@ -192,12 +192,18 @@ def differences(run: Path, whole: Path) -> list[str]:
     ours, theirs = (torch.load(each / "checkpoints" / "best.ckpt", "cpu", weights_only=True) for each in (run, whole))
     found += ["step of best.ckpt"] * (ours["global_step"] != theirs["global_step"])
     for name, value in theirs["state_dict"].items():
-        if isinstance(value, torch.Tensor) and not value.equal(ours["state_dict"][name]):
+        if isinstance(value, torch.Tensor) and not _equal(value, ours["state_dict"][name]):
             found.append(f"weights {name}")
     curves = [read_json(each / "history.json") for each in (run, whole)]
     if curves[0] != curves[1]:
         found.append(f"curves: steps {[point['step'] for point in curves[0]]}, {_first_difference(*curves)}")
     return [f"differs: {', '.join(found[:4])}"] if found else []
+
+
+def _equal(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """To the last bit; NaN, which a strategy's memory may hold, is equal to itself."""
+    nan = [each.isnan() for each in (ours, theirs)]
+    return nan[0].equal(nan[1]) and ours.masked_fill(nan[0], 0).equal(theirs.masked_fill(nan[1], 0))
 
 
 def _first_difference(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from foundations.errors import InputError
 from lightning_modules.run.results import against_plain
+from retrieval.results import from_json
 from retrieval.table import format_p
 
 
@@ -17,6 +19,11 @@ def rows(**means: float):
         row: {"map": {f"q{i}": float(value) for i, value in enumerate(rng.normal(mean, 0.05, 40))}}
         for row, mean in means.items()
     }
+
+
+def test_results_that_are_no_object():
+    with pytest.raises(InputError, match="the results of a run are a list, expected a JSON object"):
+        from_json([1])
 
 
 def test_the_best_row_without_training_is_the_one_to_beat():
