@@ -51,7 +51,6 @@ class TransformerEncoder(TextEncoder):
         dropout: probability for all dropout layers; None keeps the model's own.
         output_dim: width of the linear projection, e.g. 128; None has no projection.
         query_augmentation: fill queries with mask tokens up to this many tokens, special ones included; 0 does not.
-        gradient_checkpointing: keep one layer's activations at a time and make the others again in the backward pass.
         **options: of `TextEncoder`.
 
     Raises:
@@ -71,7 +70,6 @@ class TransformerEncoder(TextEncoder):
         dropout: float | None = None,
         output_dim: int | None = None,
         query_augmentation: int = 0,
-        gradient_checkpointing: bool = False,
         **options: Any,
     ) -> None:
         check_choice("pooling", pooling or "mean", get_args(Pooling))
@@ -84,12 +82,6 @@ class TransformerEncoder(TextEncoder):
         if self.own.is_static:
             raise InputError(f"{model} is a static model, expected one with a transformer: take the static student")
         self.model, modules = load_model(model, layers, random_init, dropout, self.trust)
-        if gradient_checkpointing:
-            if not self.model.supports_gradient_checkpointing:
-                raise InputError(
-                    f"gradient_checkpointing is True, expected False: {type(self.model).__name__} cannot do it"
-                )
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})  # DDP waits for each gradient once
         limit = max_positions(self.model.config)
         if limit is not None and self.max_length > limit:
             raise ValueError(f"max_length is {self.max_length}, expected at most {limit}, the positions of {model}")
