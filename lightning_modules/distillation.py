@@ -29,7 +29,7 @@ from lightning_modules.step_values import FiniteValues, RunningMeans, gradient_n
 from lightning_modules.students.base import TextEncoder, TextSide
 from lightning_modules.teachers.base import Teacher
 from lightning_modules.teachers.whitened import WhitenedTeacher, Whitening
-from lightning_modules.vectors import projected, to_device
+from lightning_modules.vectors import in_chunks, projected, to_device
 from retrieval.collection import Collection, Side
 from strategies.base import INFO_PREFIX, DistillationStrategy, Embeddings
 from strategies.distributed import gathered
@@ -68,6 +68,7 @@ class DistillationModule(LightningModule):
         space: where the student meets the teacher's vectors: ``plain`` as they are, ``whitened`` after a linear map
             that is fitted before the first step and kept in checkpoints; see `Whitening`. A siamese student has none.
         shrinkage: of the whitened space; see `Whitening`.
+        chunk_size: texts whose activations are in memory at once; 0 is the whole batch. See `in_chunks`.
 
     Raises:
         ValueError: an option is out of range.
@@ -90,6 +91,7 @@ class DistillationModule(LightningModule):
         source_side: TextSide | None = None,
         space: Space = "plain",
         shrinkage: float = 1.0,
+        chunk_size: int = 0,
     ) -> None:
         super().__init__()
         # Hyper-parameters are plain values, so that a checkpoint loads with weights_only=True. On the command line
@@ -104,14 +106,14 @@ class DistillationModule(LightningModule):
             check_choice(name, side, get_args(TextSide))
         check_choice("space", space, get_args(Space))
         check_number("lr", lr, above=0)
-        check_number("embedding_lr", embedding_lr or 0, least=0)
-        check_number("weight_decay", weight_decay, least=0)
-        check_number("warmup_steps", warmup_steps, least=0)
+        least_0 = {"embedding_lr": embedding_lr or 0, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
+        for name, value in (least_0 | {"chunk_size": chunk_size}).items():
+            check_number(name, value, least=0)
         self.student, self.teacher, self.distillation = student, teacher, strategy
         self.lr, self.embedding_lr = lr, lr if embedding_lr is None else embedding_lr
         self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
         self.score: Scoring = score
-        self.siamese, self.target_side = siamese, target_side
+        self.siamese, self.target_side, self.chunk_size = siamese, target_side, chunk_size
         self.lists = False  # whether the strategy is given candidates: `setup` looks at the data
         opposite: TextSide = "documents" if target_side == "queries" else "queries"
         self.source_side: TextSide = source_side or (opposite if siamese else target_side)
@@ -211,8 +213,12 @@ class DistillationModule(LightningModule):
         Returns:
             Pooled unit vectors (B, D) in the teacher's width D; with ``tokens`` also token states (B, T, D).
         """
-        inputs = {name: to_device(ids, self.device) for name, ids in self.student.tokenize(texts, side).items()}
-        return projected(self.student(inputs, tokens=tokens), self.projection)
+        return in_chunks(
+            lambda some: {name: to_device(ids, self.device) for name, ids in self.student.tokenize(some, side).items()},
+            lambda inputs: projected(self.student(inputs, tokens=tokens), self.projection),
+            texts,
+            self.chunk_size,
+        )
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """The sum of the strategy's terms for one batch of pairs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from foundations.errors import InputError
 from retrieval.index.tokens import TokenMatrix
@@ -98,12 +99,36 @@ def joined(parts: Sequence[Embeddings]) -> Embeddings:
     pooled = torch.cat([part.pooled for part in parts])
     length = max((part.mask.shape[1] for part in parts if part.mask is not None), default=0)
     columns: dict[str, Tensor] = {}
-    for name in ("tokens", "mask", "weights"):
+    for name in ("tokens", "mask", "weights", "types"):
         values = [value for part in parts if (value := getattr(part, name)) is not None]
         if len(values) == len(parts):
             pads = [(0, 0) * (value.ndim - 2) + (0, length - value.shape[1]) for value in values]
             columns[name] = torch.cat([F.pad(value, pad) for value, pad in zip(values, pads, strict=True)])
     return Embeddings(pooled, **columns)
+
+
+def in_chunks(
+    tokenize: Callable[[Sequence[str]], dict[str, Tensor]],
+    encode: Callable[[dict[str, Tensor]], Embeddings],
+    texts: Sequence[str],
+    size: int,
+) -> Embeddings:
+    """The vectors of a batch in the memory of a chunk: the backward pass makes its activations again, chunk by chunk.
+
+    A loss over the whole batch gets the gradient of the whole batch, for one more forward pass (GradCache, Gao et al.
+    2021, arXiv 2101.06983). Each chunk is one of ``torch.utils.checkpoint``, which repeats dropout; a weight gets
+    its gradient once, when the last chunk is done, so that DDP reduces it once.
+
+    Args:
+        tokenize: gives the inputs of some texts; it is called once for each.
+        encode: gives the vectors of some inputs.
+        texts: B texts.
+        size: texts in a chunk; 0 is all of them, as it is where no gradient is asked for.
+    """
+    if not 0 < size < len(texts) or not torch.is_grad_enabled():
+        return encode(tokenize(texts))
+    chunks = (tokenize(texts[start : start + size]) for start in range(0, len(texts), size))
+    return joined([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
 
 
 def without_gaps(embeddings: Embeddings) -> Embeddings:

@@ -247,3 +247,12 @@ def test_evaluate_with_a_checkpoint_of_another_model(script, finished_run, tmp_p
     assert done.status == 2
     assert "does not fit the model of the run's config.yaml: Unexpected key(s)" in done.err
     assert len(done.err) < 600
+
+
+def test_fsdp_on_a_cpu_is_refused_in_a_line_before_there_is_a_folder(script, tiny_config, tmp_path):
+    words = ["--config", tiny_config, "--output", tmp_path / "runs", "--logger", "none"]
+    done = script("train.py", *words, "--trainer.strategy", "fsdp", "--trainer.devices", "2")
+    assert done.status == 2
+    assert "fsdp" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
