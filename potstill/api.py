@@ -18,7 +18,7 @@ from foundations.checks import check_choice
 from foundations.errors import InputError
 from foundations.files import new_folder
 from lightning_modules.commands.evaluate import load_weights, open_run, score_collection, score_encoder
-from lightning_modules.commands.train import train
+from lightning_modules.commands.train import fit_and_test
 from lightning_modules.export.folder import FolderEncoder
 from lightning_modules.models.trust import trusting
 from lightning_modules.students.base import TextSide
@@ -189,7 +189,7 @@ def distil(
     _write_data(data, unique)
     chosen = {"teacher": teacher, "student": student, "data": "tsv", "data.root": data, "output": output, "name": name}
     chosen |= {"strategy": strategy} if strategy else {}
-    train([f"--{key}={value}" for key, value in (chosen | dict(options or {})).items()])
+    fit_and_test([f"--{key}={value}" for key, value in (chosen | dict(options or {})).items()])
     return load_student(run)
 
 
