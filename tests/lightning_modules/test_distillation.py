@@ -75,7 +75,8 @@ def test_terms_are_summed_and_diagnostics_are_not(make):
     assert loss.item() == 5
     assert loss.requires_grad
     logged = {name: float(value) for name, value in module.logged.items()}
-    assert logged == {"train/a": 2, "train/b": 3, "train/info/c": 100, "train/loss": 5}
+    assert logged.pop("train/info/effective_rank") > 1
+    assert logged == {"train/a": 2, "train/b": 3, "train/info/c": 100, "train/info/truncated": 0, "train/loss": 5}
     assert not any(value.requires_grad for value in module.logged.values())
 
 
@@ -177,5 +178,5 @@ def test_checkpoint_of_the_command_line(finished_run):
 def test_hyper_parameters_of_a_module_made_in_python_are_plain(make):
     assert set(make(lr=0.5).hparams) == {
         "lr", "embedding_lr", "weight_decay", "warmup_steps", "schedule", "projection", "score",
-        "siamese", "target_side", "source_side", "space", "shrinkage"
+        "siamese", "target_side", "source_side", "space", "shrinkage", "chunk_size",
     }  # fmt: skip

@@ -89,7 +89,7 @@ OPTIONS = [
     (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
      "the monitor of EarlyStopping is 'val_loss', expected one of dev/map, dev/ndcg@10, dev/precision@1, train/loss"),
     (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches is 0, expected at least 1"),
-    (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1, expected at least 0"),
+    (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1"),
     (["--trainer.log_every_n_steps", "-1"], "trainer.log_every_n_steps is -1, expected at least 0"),
     (["--checkpoint_every", "0"], "checkpoint_every is 0, expected at least 1"),
     (["--trainer.val_check_interval", "11"], "trainer.val_check_interval is 11, expected at most 10, the batches"),

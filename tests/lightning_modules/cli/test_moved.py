@@ -80,7 +80,7 @@ def test_resume(script, old_run, tmp_path):
     done = script("train.py", "--resume", folder)
     assert done.status == 0, done.err
     assert (folder / "metrics.json").read_text("utf-8") == expected
-    written = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    written = moved(yaml.safe_load((folder / "config.yaml").read_text("utf-8")))
     assert written["model"]["student"]["class_path"] == "lightning_modules.students.transformer.TransformerEncoder"
 
 
