@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -68,7 +69,7 @@ def with_candidates(
     """
     if batch is None:
         lists = _no_candidates(teacher)
-        return _listed(student, lists), _listed(teacher, lists)
+        return _listed(student, _in_the_graph_of(student, lists)), _listed(teacher, lists)
     sources = read_source(batch.sources)
     teacher_lists = ListEmbeddings(
         teacher.pooled,
@@ -82,13 +83,26 @@ def with_candidates(
         texts = joined([sources, read_target(batch.targets)])
         index = torch.where(batch.target_index < 0, batch.source_index, batch.target_index + len(batch.sources))
         student_lists = replace(teacher_lists, candidates=_candidates(texts, index, batch.ids))
-    return _listed(student, student_lists), _listed(teacher, teacher_lists)
+    return _listed(student, _in_the_graph_of(student, student_lists)), _listed(teacher, teacher_lists)
 
 
 def _listed(side: Embeddings, lists: ListEmbeddings) -> ListEmbeddings:
     """A side with the candidates of another object."""
     own = {field.name: getattr(side, field.name) for field in fields(Embeddings)}
     return replace(lists, **own)
+
+
+def _in_the_graph_of(student: Embeddings, lists: ListEmbeddings) -> ListEmbeddings:
+    """The lists, as a part of the student's graph on every rank: gathering them has a backward pass on all or on none.
+
+    Whether a batch has passages that the student reads differs by rank; one without would leave the others waiting.
+    """
+    texts = lists.candidates
+    if texts is None or not dist.is_initialized():
+        return lists
+    nothing = student.pooled.sum() * 0
+    tokens = None if texts.tokens is None else texts.tokens + nothing
+    return replace(lists, candidates=replace(texts, pooled=texts.pooled + nothing, tokens=tokens))
 
 
 def _candidates(texts: Embeddings, index: Tensor, ids: Tensor) -> Embeddings:
