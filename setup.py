@@ -7,5 +7,5 @@ PACKAGES = ("potstill", "foundations", "strategies", "retrieval", "datamodules",
 setup(
     packages=[*find_packages(include=[*PACKAGES, *(f"{name}.*" for name in PACKAGES)]), "potstill.configs"],
     package_dir={"potstill.configs": "configs"},
-    package_data={"": ["py.typed", "*.j2"], "potstill.configs": ["*.yaml", "sweeps/*.yaml", "sweeps/*/*.yaml"]},
+    package_data={"": ["py.typed", "*.j2"], "potstill.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml", "*/*.sbatch"]},
 )

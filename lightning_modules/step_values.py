@@ -100,7 +100,7 @@ def sound(means: dict[str, Tensor], warned: set[str]) -> dict[str, Tensor]:
         means: name -> mean of the steps since the last look.
         warned: names of which it was done, which grows.
     """
-    for name in means.keys() - warned:
+    for name in [name for name in means if name not in warned]:
         least, most, meaning = BOUNDS.get(name.rpartition("/")[2], (-torch.inf, torch.inf, ""))
         if meaning and not least <= (value := float(means[name])) <= most:
             warned.add(name)

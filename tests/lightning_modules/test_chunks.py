@@ -72,7 +72,7 @@ def test_chunks_of_a_static_student_keep_the_types_of_their_tokens(tiny_bert, ti
     assert_equal(gradients(chunked), gradients(whole), 1e-6)
 
 
-def test_dropout_is_repeated_and_only_a_chunk_is_in_memory():
+def test_dropout_is_repeated_and_the_forward_pass_keeps_no_activations():
     """The oracle keeps all activations; the number of rows that are in memory at once is that of a chunk."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.GELU(), nn.Linear(64, 5))
