@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,12 @@ def step(batch: int, size: int) -> dict[str, float]:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    shape = {"num_hidden_layers": LAYERS, "hidden_size": WIDTH, "num_attention_heads": 12, "intermediate_size": 1536}
+    shape: dict[str, Any] = {
+        "num_hidden_layers": LAYERS,
+        "hidden_size": WIDTH,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    }
     model = BertModel(BertConfig(vocab_size=VOCABULARY, **shape)).train()
     ids, teacher = torch.randint(VOCABULARY, (batch, LENGTH)), F.normalize(torch.randn(batch, WIDTH), dim=-1)
 
@@ -43,7 +48,7 @@ def step(batch: int, size: int) -> dict[str, float]:
         states = model(input_ids=inputs["ids"]).last_hidden_state
         return Embeddings(F.normalize(masked_mean(states, torch.ones_like(inputs["ids"])), dim=-1))
 
-    def loss(rows: range) -> Tensor:
+    def loss(rows: range) -> Any:
         student = in_chunks(tokenize, encode, rows, size)  # type: ignore[arg-type]
         return Contrastive()(student, Embeddings(teacher[: len(rows)]))["contrastive"]
 
@@ -62,7 +67,7 @@ def _resident(field: str) -> int:
 
 def main() -> None:
     """Measure, print the table, and put it into the docs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[0, 16, 4])
     parser.add_argument("--write-docs", action="store_true")
@@ -86,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
