@@ -133,7 +133,9 @@ class Flickr30kDataModule(SplitByImage):
         needed = {each: frozenset(split for split in get_args(Split) if self.sources[split] == each) for each in used}
         others = frozenset[str]()
         if any(source != "english" for source, _ in used):
-            others = outside_the_split(self.root, self._images) | (read_flickr(self.root).keys() - self._images.keys())
+            others = outside_the_split(self.root, self._images)
+            if self.split_lists is not None:  # of the images in no list the token file may not be there to tell
+                others |= read_flickr(self.root).keys() - self._images.keys()
         return {
             (source, language): read_captions(
                 source, self.root, language, self._images, others, needed[source, language]
