@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal, cast, overload
 
 import numpy as np
@@ -29,6 +28,7 @@ from lightning_modules.vectors import joined
 from retrieval.collection import Collection
 from retrieval.compare import Comparison, compare_runs, load_runs
 from retrieval.metrics import DEFAULT_METRICS
+from retrieval.results import averages, by_language
 
 Vectors = NDArray[np.float32]
 _BATCH = 256
@@ -223,12 +223,12 @@ def evaluate(
     who = student if isinstance(student, Student) else load_student(student)
     if not isinstance(data, Collection) and (Path(data) / "config.yaml").is_file():
         results = score_encoder(_opened(Path(data)), who.encoder, score)
-        means = [result.means for result in results.values()]
+        means = by_language({name: result.means for name, result in results.items()})
+        common = averages(means)["test"]
         if len(means) == 1:
-            return means[0]
-        common = {metric: fmean(each[metric] for each in means) for metric in means[0]}
-        named = zip(results, means, strict=True)
-        return common | {f"{key.partition('/')[2]}/{metric}": each[metric] for key, each in named for metric in each}
+            return common
+        each = {f"{language}/{name}": value for language, rows in means.items() for name, value in rows["test"].items()}
+        return common | each
     collection = data if isinstance(data, Collection) else TSVDataModule(str(data)).load_collections()["test"]
     readers: dict[str, Encoder] = {"student": who.encoder}
     if "teacher" in (collection.query_side, collection.document_side):
